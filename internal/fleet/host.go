@@ -1,0 +1,213 @@
+package fleet
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// DefaultTenant owns the inventory until more tenants exist.
+const DefaultTenant = "default"
+
+// Host is a machine with sshd. It is in at most one cluster.
+type Host struct {
+	Address string // IP literal or DNS name, the key within its tenant
+	Port    int    // TCP port of sshd, 22 unless given
+	Cluster string // "" when in none
+
+	State       HostState
+	Reason      string    // why it is in this state, one sentence; "" when all is well
+	StateSince  time.Time // when State last changed
+	OperationID string    // the operation that last changed State, "" when none did
+
+	OS        string // ID of os-release(5), lower case
+	OSVersion string // VERSION_ID of os-release(5)
+	OSTree    bool   // /run/ostree-booted exists
+	CPUs      int    // processors online
+	Memory    int    // MiB
+	Space     int64  // bytes, all local filesystems together
+	BootID    string // /proc/sys/kernel/random/boot_id when last seen
+	LastCheck time.Time
+	Source    string
+
+	HostKey *HostKey // pinned key, nil before the first contact
+
+	Bootstrapped time.Time // when a bootstrap last succeeded, zero when never
+	Created      time.Time
+}
+
+// HostKey is the SSH host key that a host must present.
+type HostKey struct {
+	Key         string // authorized_keys form, "ssh-ed25519 AAAA…"
+	Fingerprint string // "SHA256:…" as ssh-keygen -l prints it
+	Pinned      time.Time
+}
+
+// Facts are what investigation finds on a host.
+type Facts struct {
+	OS, OSVersion string
+	OSTree        bool
+	CPUs          int   // processors online
+	Memory        int   // MiB
+	Space         int64 // bytes
+	BootID        string
+}
+
+// HostState is where a host is in its life. The transitions stand in HostEvents.
+type HostState string
+
+// Host states, as the v0 contract names them.
+const (
+	HostInvestigating HostState = "investigating"
+	HostBootstrapping HostState = "bootstrapping"
+	HostActive        HostState = "active"
+	HostDisassociated HostState = "disassociated"
+	HostFailed        HostState = "failed"
+)
+
+// HostEvent is something that may change a host's state.
+type HostEvent string
+
+// What happens to hosts.
+const (
+	// HostInvestigate: a bootstrap begins, the first one or a retry.
+	HostInvestigate HostEvent = "investigate"
+	// HostFactsFound: the host was reached and its facts are stored.
+	HostFactsFound HostEvent = "facts-found"
+	// HostPrepared: bootstrap is done and no container manager holds the host.
+	HostPrepared HostEvent = "prepared"
+	// HostRegistered: the container manager of its cluster holds the host.
+	HostRegistered HostEvent = "registered"
+	// HostBroke: a step failed; the reason says which.
+	HostBroke HostEvent = "broke"
+	// HostRecovered: a failed host that was bootstrapped before works again.
+	HostRecovered HostEvent = "recovered"
+)
+
+// HostTransition is one row of the host state machine.
+type HostTransition struct {
+	From  HostState
+	Event HostEvent
+	To    HostState
+}
+
+// HostTransitions is the whole host state machine; anything not in it is refused.
+var HostTransitions = []HostTransition{
+	{HostFailed, HostInvestigate, HostInvestigating},
+	{HostActive, HostInvestigate, HostInvestigating},
+	{HostDisassociated, HostInvestigate, HostInvestigating},
+	{HostInvestigating, HostInvestigate, HostInvestigating},
+	{HostBootstrapping, HostInvestigate, HostInvestigating},
+
+	{HostInvestigating, HostFactsFound, HostBootstrapping},
+	{HostBootstrapping, HostFactsFound, HostBootstrapping},
+
+	{HostBootstrapping, HostPrepared, HostDisassociated},
+	{HostActive, HostPrepared, HostDisassociated},
+	{HostDisassociated, HostPrepared, HostDisassociated},
+
+	{HostBootstrapping, HostRegistered, HostActive},
+	{HostDisassociated, HostRegistered, HostActive},
+	{HostActive, HostRegistered, HostActive},
+
+	{HostInvestigating, HostBroke, HostFailed},
+	{HostBootstrapping, HostBroke, HostFailed},
+	{HostActive, HostBroke, HostFailed},
+	{HostDisassociated, HostBroke, HostFailed},
+	{HostFailed, HostBroke, HostFailed},
+
+	{HostFailed, HostRecovered, HostDisassociated},
+	{HostActive, HostRecovered, HostActive},
+	{HostDisassociated, HostRecovered, HostDisassociated},
+}
+
+// Next gives the state that follows s on event e; ok is false when the event
+// is not possible in s.
+func (s HostState) Next(e HostEvent) (to HostState, ok bool) {
+	for _, t := range HostTransitions {
+		if t.From == s && t.Event == e {
+			return t.To, true
+		}
+	}
+	return s, false
+}
+
+// ReadyToJoin says whether a host in this state may join a cluster.
+func (s HostState) ReadyToJoin() bool { return s == HostActive || s == HostDisassociated }
+
+// MaxAddressLength is the longest DNS name (RFC 1035 §2.3.4, in text form).
+const MaxAddressLength = 253
+
+var (
+	addressPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+)
+
+// ParseAddress accepts a host address: an IPv4 or IPv6 literal (without zone)
+// or a DNS name. IPv6 comes back in its canonical text form (RFC 5952); nothing
+// else is changed, since addresses are keys.
+func ParseAddress(s string) (string, error) {
+	switch {
+	case s == "":
+		return "", InvalidField("address", "must not be empty")
+	case len(s) > MaxAddressLength:
+		return "", InvalidField("address", "must not be longer than %d characters", MaxAddressLength)
+	case strings.Contains(s, ":"):
+		ip, err := netip.ParseAddr(s)
+		if err != nil || ip.Zone() != "" {
+			return "", InvalidField("address", "holds a colon but is no IPv6 literal; give the SSH port in the member port")
+		}
+		return ip.String(), nil
+	case !addressPattern.MatchString(s) || s[0] == '-' || s[0] == '.' || strings.Contains(s, ".."):
+		return "", InvalidField("address", "must be an IP literal or a host name of letters, digits, '-', '_' and '.'")
+	}
+	return s, nil
+}
+
+// MaxNameLength bounds names of clusters, networks and container managers.
+const MaxNameLength = 128
+
+// ParseName accepts the name of a cluster, network or container manager:
+// letters, digits, '-' and '_'. field is the member to blame.
+func ParseName(field, s string) (string, error) {
+	switch {
+	case s == "":
+		return "", InvalidField(field, "must not be empty")
+	case len(s) > MaxNameLength:
+		return "", InvalidField(field, "must not be longer than %d characters", MaxNameLength)
+	case !namePattern.MatchString(s):
+		return "", InvalidField(field, "must be letters, digits, '-' and '_'")
+	}
+	return s, nil
+}
+
+var userPattern = regexp.MustCompile(`^[a-z_][a-z0-9_.-]{0,31}\$?$`)
+
+// DefaultRemoteUser logs in to hosts when a request names nobody else.
+const DefaultRemoteUser = "root"
+
+// ParseRemoteUser accepts a Linux login name (useradd(8)); "" means root.
+func ParseRemoteUser(s string) (string, error) {
+	if s == "" {
+		return DefaultRemoteUser, nil
+	}
+	if !userPattern.MatchString(s) {
+		return "", InvalidField("remote_user", "must be a login name: a small letter or '_', then small letters, digits, '-', '_' or '.', 32 at most")
+	}
+	return s, nil
+}
+
+// DefaultPort is sshd's.
+const DefaultPort = 22
+
+// ParsePort accepts a TCP port; 0 means 22.
+func ParsePort(p int) (int, error) {
+	if p == 0 {
+		return DefaultPort, nil
+	}
+	if p < 1 || p > 65535 {
+		return 0, InvalidField("port", "must be between 1 and 65535")
+	}
+	return p, nil
+}
