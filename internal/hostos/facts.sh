@@ -1,0 +1,13 @@
+# Prints what a host is, one key=value a line. POSIX sh; reads only.
+root=${COMMISSAIRE_OS_ROOT:-}
+release=$root/etc/os-release
+[ -r "$release" ] || release=$root/usr/lib/os-release
+if [ -r "$release" ]; then
+  sed -n 's/^ID=/os=/p; s/^VERSION_ID=/os_version=/p' "$release"
+fi
+if [ -e "$root/run/ostree-booted" ]; then echo ostree=true; else echo ostree=false; fi
+echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || grep -c '^processor' /proc/cpuinfo)"
+sed -n 's/^MemTotal: *\([0-9]*\) kB$/memory_kib=\1/p' /proc/meminfo
+# Local, real filesystems, each device once: what df(1) calls 1024-blocks.
+df -kP 2>/dev/null | awk 'NR > 1 && $1 ~ /^\// && !seen[$1]++ { kib += $2 } END { printf "space_kib=%d\n", kib }'
+echo "boot_id=$(cat "${COMMISSAIRE_BOOT_ID_FILE:-/proc/sys/kernel/random/boot_id}")"
