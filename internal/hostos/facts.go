@@ -42,17 +42,17 @@ func ParseFacts(out string) (fleet.Facts, error) {
 		case "cpus":
 			f.CPUs, err = strconv.Atoi(value)
 		case "memory_kib":
-			var kib int
-			kib, err = strconv.Atoi(value)
-			f.Memory = kib / 1024
+			var kib uint64
+			kib, err = strconv.ParseUint(value, 10, 50)
+			f.Memory = int(kib / 1024)
 		case "space_kib":
-			var kib int64
-			kib, err = strconv.ParseInt(value, 10, 53) // 53 bits of KiB stay within 63 bits of bytes
-			f.Space = kib * 1024
+			var kib uint64
+			kib, err = strconv.ParseUint(value, 10, 53) // in bytes it still fits 63 bits
+			f.Space = int64(kib) * 1024
 		case "boot_id":
 			f.BootID = value
 		}
-		if err != nil || f.CPUs < 0 || f.Memory < 0 || f.Space < 0 {
+		if err != nil || f.CPUs < 0 {
 			return fleet.Facts{}, fmt.Errorf("the host answered %s with something that is no number", key)
 		}
 	}
