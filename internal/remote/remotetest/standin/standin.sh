@@ -1,0 +1,203 @@
+#!/bin/sh
+# Stand-in for the commands that change a machine. It acts on the folder of the
+# test host ($FLEET_HOST) and answers as the real command would, as far as the
+# product looks at the answer. One file under many names: $0 says which it plays.
+set -u
+H=$FLEET_HOST
+me=${0##*/}
+[ -f "$H/hooks/$me" ] && . "$H/hooks/$me"
+
+note() { # one line of the ledger; short appends to one file are atomic
+  printf '%s %s %s %s\n' "$(date +%s.%N)" "$(cat "$H/boot_id")" "$me" "$*" >>"$H/ledger"
+}
+power() { note "$@"; echo reboot >"$H/power"; }
+words() { # the arguments that are not options; -o and its like take one more
+  skip=
+  for w in "$@"; do
+    [ -n "$skip" ] && { skip=; continue; }
+    case $w in -o|-c|-f|-t|--setopt) skip=1 ;; -*) ;; *) printf '%s\n' "$w" ;; esac
+  done
+}
+version() { cat "$H/pkg/$1" 2>/dev/null; }
+newest() { cat "$H/repo/$1" 2>/dev/null; }
+put() { # write whole or not at all
+  printf '%s\n' "$2" >"$1.new$$" && mv "$1.new$$" "$1"
+}
+install_one() {
+  old=$(version "$1") new=$(newest "$1")
+  new=${new:-${old:-1.0}}
+  [ "$old" = "$new" ] && { echo "$1 is already the newest version ($old)."; return; }
+  put "$H/pkg/$1" "$new"
+  echo "Installed $1 $new${old:+ (was $old)}"
+  case $1 in kernel*|linux-image*|systemd|glibc|libc6) : >"$H/root/run/reboot-required" ;; esac
+}
+outdated() {
+  for p in "$H"/pkg/*; do
+    [ -f "$p" ] || continue
+    n=${p##*/}; v=$(newest "$n")
+    [ -n "$v" ] && [ "$v" != "$(version "$n")" ] && echo "$n"
+  done
+}
+
+packages() { # dnf, yum, apt-get
+  set -- $(words "$@")
+  verb=${1:-}; [ $# -gt 0 ] && shift
+  case $verb in
+  install|reinstall) for p; do install_one "$p"; done ;;
+  upgrade|update|dist-upgrade|full-upgrade|upgrade-minimal|distro-sync)
+    [ "$me $verb" = "apt-get update" ] && { echo "Reading package lists..."; return; }
+    [ $# -gt 0 ] || set -- $(outdated)
+    [ $# -gt 0 ] || echo "Nothing to do."
+    for p; do install_one "$p"; done ;;
+  remove|purge|erase) for p; do rm -f "$H/pkg/$p"; echo "Removed $p"; done ;;
+  check-update)
+    o=$(outdated); [ -n "$o" ] || return 0
+    for p in $o; do echo "$p.x86_64 $(newest "$p") updates"; done; return 100 ;;
+  needs-restarting) needs_restarting ;;
+  makecache|clean|autoremove|list|info) ;;
+  *) echo "$me: no such command: $verb" >&2; return 1 ;;
+  esac
+}
+needs_restarting() {
+  [ -f "$H/root/run/reboot-required" ] || { echo "No core libraries or services have been updated since boot-up."; return 0; }
+  echo "Core libraries or services have been updated since boot-up. Reboot is required."; return 1
+}
+mutates() { # only what changes the host is in its ledger
+  case " $(words "$@" | head -n 1) " in
+  " check-update "|" needs-restarting "|" list "|" info "|"  ") return 1 ;;
+  esac
+}
+
+render() { # format name: the few tags in use by dpkg-query -f and rpm --qf
+  v=$(version "$2")
+  printf "$(printf '%s' "$1" | sed -e "s/[\$%]{[Pp]ackage}/$2/g; s/%{NAME}/$2/g; s/%{[A-Za-z]*VERSION}/$v/g; s/%{EVR}/$v/g; s/%{RELEASE}/1/g; s/%{ARCH}/x86_64/g" \
+    -e "s/[\$]{[Vv]ersion}/$v/g; s/[\$]{[Ss]tatus}/install ok installed/g; s/[\$]{db:Status-[A-Za-z]*}/installed/g; s/[\$]{Architecture}/amd64/g")"
+}
+query() { # dpkg-query, rpm: default format, not-found message as printf format, arguments
+  fmt=$1 missing=$2; shift 2
+  names= all=
+  while [ $# -gt 0 ]; do
+    case $1 in
+    -f|--qf|--queryformat|--showformat) fmt=$2; shift ;;
+    -f=*|--qf=*|--queryformat=*|--showformat=*) fmt=${1#*=} ;;
+    -f*) fmt=${1#-f} ;;
+    -qa|-a|--all) all=1 ;;
+    -*) ;;
+    *) names="$names $1" ;;
+    esac
+    shift
+  done
+  if [ -n "$all" ] || [ -z "$names" ]; then names=$(ls "$H/pkg"); fi
+  rc=0
+  for n in $names; do
+    if [ -f "$H/pkg/$n" ]; then render "$fmt" "$n"; else printf "$missing" "$n" >&2; rc=1; fi
+  done
+  return $rc
+}
+
+deployment() { # json of one deployment: version booted staged
+  s=$(printf '%s' "$1" | sha256sum); s=${s%% *}
+  printf '{"osname":"fleet","version":"%s","checksum":"%s","booted":%s,"staged":%s,"origin":"fleet:fleet/stable","packages":[]}' "$1" "$s" "$2" "$3"
+}
+ostree() {
+  booted=$(cat "$H/ostree/booted"); staged=$(cat "$H/ostree/staged" 2>/dev/null); back=$(cat "$H/ostree/rollback" 2>/dev/null)
+  verb=${1:-}; [ $# -gt 0 ] && shift
+  unchanged=0 reboot= json= check= want=
+  for a; do
+    case $a in
+    --unchanged-exit-77) unchanged=77 ;; -r|--reboot) reboot=1 ;; --json) json=1 ;; --check) check=1 ;;
+    -*) ;; version=*|revision=*) want=${a#*=} ;; *) want=$a ;;
+    esac
+  done
+  case $verb in
+  status)
+    if [ -n "$json" ]; then
+      printf '{"deployments":['
+      [ -n "$staged" ] && { deployment "$staged" false true; printf ','; }
+      deployment "$booted" true false
+      [ -n "$back" ] && { printf ','; deployment "$back" false false; }
+      printf '],"transaction":null}\n'
+    else
+      printf 'State: idle\nDeployments:\n'
+      [ -n "$staged" ] && printf '  fleet:fleet/stable\n    Version: %s (staged)\n' "$staged"
+      printf '* fleet:fleet/stable\n    Version: %s\n' "$booted"
+      [ -n "$back" ] && printf '  fleet:fleet/stable\n    Version: %s\n' "$back"
+    fi
+    return 0 ;;
+  upgrade|update) want=$(cat "$H/ostree/remote") ;;
+  rebase) want=$(cat "$H/ostree/remote") ;;
+  deploy) grep -qxF "$want" "$H/ostree/known" || { echo "error: Version $want not found in fleet:fleet/stable" >&2; return 1; } ;;
+  rollback) [ -n "$back" ] || { echo "error: No rollback deployment found" >&2; return 1; }; want=$back ;;
+  cleanup) note "$verb" "$@"; rm -f "$H/ostree/staged"; return 0 ;;
+  *) echo "error: Unknown command '$verb'" >&2; return 1 ;;
+  esac
+  if [ -n "$check" ]; then
+    [ "$want" = "$booted" ] && return 77
+    printf 'AvailableUpdate:\n        Version: %s\n' "$want"; return 0
+  fi
+  note "$verb" "$@"
+  if [ "$want" = "${staged:-$booted}" ]; then echo "No upgrade available."; return $unchanged; fi
+  if [ "$want" = "$booted" ]; then rm -f "$H/ostree/staged"; else put "$H/ostree/staged" "$want"; fi
+  echo 'Staging deployment... done'; echo 'Run "systemctl reboot" to start a reboot'
+  [ -n "$reboot" ] && power "$verb" reboot
+  return 0
+}
+
+systemctl() {
+  verb= units= now=
+  for a; do case $a in --now) now=1 ;; -*) ;; *) if [ -z "$verb" ]; then verb=$a; else units="$units ${a%.service}"; fi ;; esac; done
+  case $verb in
+  reboot) power "$@"; return ;;
+  is-system-running) echo running; return 0 ;;
+  daemon-reload) note "$@"; return 0 ;;
+  is-active|is-enabled)
+    for u in $units; do
+      if [ -f "$H/units/$u.${verb#is-}" ]; then echo "${verb#is-}"; else
+        if [ "$verb" = is-active ]; then echo inactive; return 3; fi
+        echo disabled; return 1
+      fi
+    done; return 0 ;;
+  show|status) for u in $units; do echo "$u"; done; return 0 ;;
+  esac
+  note "$@"
+  for u in $units; do
+    case $verb in
+    start|restart|reload-or-restart|try-restart|reload) : >"$H/units/$u.active" ;;
+    stop|kill) rm -f "$H/units/$u.active" ;;
+    enable) : >"$H/units/$u.enabled"; [ -n "$now" ] && : >"$H/units/$u.active" ;;
+    disable) rm -f "$H/units/$u.enabled"; [ -n "$now" ] && rm -f "$H/units/$u.active" ;;
+    mask|unmask|reset-failed) ;;
+    *) echo "Unknown command verb $verb." >&2; return 1 ;;
+    esac
+  done
+  return 0
+}
+
+transient() { # systemd-run: a process that outlives the session, with the manager's bare environment
+  unit=
+  while [ $# -gt 0 ]; do
+    case $1 in --unit=*) unit=${1#*=} ;; -*) ;; *) break ;; esac
+    shift
+  done
+  mkdir "$H/units/$unit.transient" 2>/dev/null || { echo "Failed to start transient service unit: Unit $unit.service was already loaded or has a fragment file." >&2; return 1; }
+  note "$unit" "$@"
+  setsid sh -c 'u=$1; shift; env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin FLEET_HOST="$FLEET_HOST" "$@"; rmdir "$u"' transient "$H/units/$unit.transient" "$@" </dev/null >/dev/null 2>&1 &
+}
+
+elevate() { # sudo -n: there is nobody to be elevated to; what matters is who is refused
+  while [ $# -gt 0 ]; do case $1 in -n|--) shift ;; -u) shift 2 ;; *) break ;; esac; done
+  exec "$@"
+}
+
+case $me in
+systemctl) systemctl "$@" ;;
+reboot|shutdown) power "$@" ;;
+dnf|yum|apt-get) mutates "$@" && note "$@"; packages "$@" ;;
+dpkg-query) query '${Package}\t${Version}\n' 'dpkg-query: no packages found matching %s\n' "$@" ;;
+rpm) query '%{NAME}-%{VERSION}-1.x86_64\n' 'package %s is not installed\n' "$@" ;;
+needs-restarting) needs_restarting ;;
+rpm-ostree) ostree "$@" ;;
+systemd-run) transient "$@" ;;
+sudo) elevate "$@" ;;
+*) echo "stand-in: unknown command $me" >&2; exit 127 ;;
+esac
