@@ -86,6 +86,7 @@ type Step struct {
 	Reason      string
 	ExitCode    *int  // of the command, nil when none ended
 	OutputSize  int64 // bytes the command printed, stored or not
+	OutputTo    int64 // position up to which the output has been stored or, past the cap, left out
 	Stored      int64 // bytes of it that are stored
 	Started     time.Time
 	Finished    time.Time
@@ -111,6 +112,13 @@ type OutputChunk struct {
 	Offset int64 // position of the first byte in all the step printed
 	Data   []byte
 }
+
+// Of what a step prints, the record keeps the first OutputHead bytes and, when
+// it printed more, the last OutputTail bytes; the gap shows as a jump in offset.
+const (
+	OutputHead = 1 << 20
+	OutputTail = 64 << 10
+)
 
 // TimeFormat is how v0 writes times: UTC, six fractional digits, no zone.
 const TimeFormat = "2006-01-02T15:04:05.000000"

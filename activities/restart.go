@@ -1,0 +1,153 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"commissaire/internal/hostos"
+	"commissaire/internal/remote"
+	"commissaire/workflows"
+)
+
+// Check looks at the host before it is rebooted and writes down which boot it
+// is on. Repeating it keeps the boot id that was written first, so that a host
+// that has rebooted meanwhile is not taken for one that still has to.
+func (a *Hosts) Check(ctx context.Context, in workflows.HostStep) (workflows.Boot, error) {
+	err := a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
+		if s.to.HostKey == "" {
+			return failed("the host was never bootstrapped, so its host key is not known; bootstrap it first")
+		}
+		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
+			id, err := c.BootID(ctx)
+			if err != nil {
+				return err
+			}
+			result, err := c.Read(ctx, hostos.CanReboot())
+			if err != nil {
+				return err
+			}
+			if result.ExitCode != 0 {
+				return failed("the host cannot reboot itself: %s is missing", hostos.Reboot()[0])
+			}
+			if _, err := s.store.SetHostRunBootID(ctx, in.OperationID, in.Address, id); err != nil {
+				return err
+			}
+			return s.print(ctx, "boot id "+id+"\n")
+		})
+	})
+	if err != nil {
+		return workflows.Boot{}, err
+	}
+	// Read back what stands: an earlier attempt may have written it.
+	run, err := a.Store(in.Tenant).BeginHostRun(ctx, in.OperationID, in.Address)
+	if err != nil {
+		return workflows.Boot{}, verdict(err)
+	}
+	return workflows.Boot{BootID: run.BootID}, nil
+}
+
+// Reboot starts the reboot of the boot it was told, once: the host claims the
+// command and runs it only while it is still on that boot. Repeating it finds
+// the claim, or another boot id, and starts nothing. A connection that breaks
+// is expected here: the host is going down.
+func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		out, err := s.once(ctx, untilDeadline(ctx), remote.Command{Key: s.key(in.Step), Argv: hostos.Reboot(), IfBootID: in.BootID})
+		switch {
+		case err != nil:
+			return err
+		case out.State == remote.Exited && out.BootID == in.BootID:
+			return judge("the reboot command", out)
+		default:
+			// The boot id has changed, or the command went down with the host:
+			// only the next step can tell, by the boot id.
+			return nil
+		}
+	})
+}
+
+// AwaitBoot waits until the host answers with another boot id. It only reads,
+// so it may be repeated. The old boot id is no failure: a slow shutdown still
+// answers. A changed host key is one, before anything is sent to the host.
+func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflows.Boot, error) {
+	var now string
+	err := a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		last := "it was not reached yet"
+		for {
+			conn, release, err := s.ssh.Get(ctx, s.to)
+			if err == nil {
+				now, err = conn.BootID(ctx)
+				release()
+			}
+			var broken *remote.Error
+			switch {
+			case err == nil && now != in.BootID:
+				return s.print(ctx, "boot id "+now+"\n")
+			case err == nil:
+				last = "it still answers with the old boot id"
+			case errors.As(err, &broken) && broken.Kind == remote.HostKeyChanged:
+				return failed("%s", broken.Error())
+			case ctx.Err() == nil:
+				last = err.Error()
+			}
+			select {
+			case <-ctx.Done():
+				if errors.Is(context.Cause(ctx), errDeadline) {
+					return failed("the host did not come back with a new boot id in time: %s", last)
+				}
+				return ctx.Err()
+			case <-time.After(bootPoll):
+			}
+		}
+	})
+	return workflows.Boot{BootID: now}, err
+}
+
+// bootPoll is how often a host that is down is asked whether it is back. No
+// event could tell: the host only listens.
+const bootPoll = 500 * time.Millisecond
+
+// Verify waits until the booted system says that it is up, and refreshes the
+// host's facts. It only reads, so it may be repeated. A degraded system (some
+// unit failed) is up; its record says so.
+func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		err := s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
+			up, err := c.Read(ctx, hostos.SystemState())
+			if err != nil {
+				return err
+			}
+			result, err := c.Script(ctx, hostos.FactsScript)
+			if err != nil {
+				return err
+			}
+			facts, err := hostos.ParseFacts(string(result.Stdout))
+			if err != nil {
+				return failed("%s", err)
+			}
+			if facts.BootID == in.BootID {
+				return failed("the host answers with the boot id it had before the reboot")
+			}
+			state := hostos.ParseSystemState(string(up.Stdout))
+			if err := s.print(ctx, "system "+state+"\nboot id "+facts.BootID+"\n"); err != nil {
+				return err
+			}
+			if !hostos.SystemUp(state) {
+				return failed("the host booted, but its system is %s: 'systemctl is-system-running' on it says why", state)
+			}
+			return s.store.RecordFacts(ctx, in.OperationID, in.Address, facts)
+		})
+		if err == nil {
+			s.forget(ctx, workflows.StepReboot)
+		}
+		return err
+	})
+}
+
+// untilDeadline lets a host be out of reach for as long as the step may take.
+func untilDeadline(ctx context.Context) time.Duration {
+	return time.Until(activity.GetInfo(ctx).Deadline)
+}

@@ -1,0 +1,74 @@
+// Command commissaire is the control plane: the API server, the worker, and
+// what an administrator needs around them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/internal/app"
+	"commissaire/internal/config"
+)
+
+// Exit codes.
+const (
+	exitError = 1 // something failed; the message says what
+	exitUsage = 2 // the command line or a setting is wrong
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "commissaire:", err)
+		var usage usageError
+		if errors.As(err, &usage) {
+			os.Exit(exitUsage)
+		}
+		os.Exit(exitError)
+	}
+}
+
+type usageError struct{ error }
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "commissaire",
+		Short:         "Roll operations over fleets of Linux hosts, durably",
+		Long:          "Commissaire keeps an inventory of Linux hosts and rolls operations over them by SSH.\nEvery setting is a flag, a COMMISSAIRE_* variable or a member of the configuration file, in that order.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	config.Flags(cmd.PersistentFlags())
+	cmd.AddCommand(
+		process("server", "Serve the API", "commissaire server --users-file users.json --sealing-key-file seal.key", func(ctx context.Context, c *config.Config) error {
+			return app.RunServer(ctx, c, app.Logger(c))
+		}),
+		process("worker", "Run steps on hosts", "commissaire worker --sealing-key-file seal.key", func(ctx context.Context, c *config.Config) error {
+			return app.RunWorker(ctx, c, app.Logger(c))
+		}),
+		process("migrate", "Bring the database and the Temporal namespace up to date", "commissaire migrate --database-url-file dsn", func(ctx context.Context, c *config.Config) error {
+			return app.Migrate(ctx, c, app.Logger(c))
+		}),
+		keyCommand(), passhashCommand(), versionCommand(),
+	)
+	return cmd
+}
+
+// process makes a command that needs the settings.
+func process(use, short, example string, run func(context.Context, *config.Config) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Example: "  " + example, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(cmd.Flags(), os.Environ())
+		if err != nil {
+			return usageError{err}
+		}
+		return run(cmd.Context(), c)
+	}}
+}

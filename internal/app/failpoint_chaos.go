@@ -1,0 +1,153 @@
+//go:build chaos
+
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
+	"google.golang.org/grpc"
+)
+
+// This build kills itself at one point, so that a test can prove that nothing
+// is lost there. COMMISSAIRE_FAILPOINT names the point:
+//
+//	<activity>:<phase>:<nth>
+//
+// activity is a step's name as in workflow history, or "workflow-task". phase is
+//
+//	before   before the activity's code runs
+//	during   50 ms after it began, or at its end if it is quicker
+//	effect   its effect has happened, nobody was told
+//	report   Temporal has been told, the worker does not know yet
+//
+// nth counts from 1, over this process. The process writes the point to
+// COMMISSAIRE_FAILPOINT_HIT and kills itself with SIGKILL.
+type failpoints struct{ f *failpoint }
+
+type failpoint struct {
+	activity, phase string
+	nth             int
+	hit             string
+
+	mu    sync.Mutex
+	seen  int
+	token []byte // of the activity that is to be killed at its end
+}
+
+func installFailpoints(o *client.Options) failpoints {
+	spec := os.Getenv("COMMISSAIRE_FAILPOINT")
+	if spec == "" {
+		return failpoints{}
+	}
+	parts := strings.Split(spec, ":")
+	if len(parts) != 3 {
+		panic("COMMISSAIRE_FAILPOINT must be activity:phase:nth")
+	}
+	nth, err := strconv.Atoi(parts[2])
+	if err != nil || nth < 1 {
+		panic("COMMISSAIRE_FAILPOINT: nth must be a positive number")
+	}
+	f := &failpoint{activity: parts[0], phase: parts[1], nth: nth, hit: os.Getenv("COMMISSAIRE_FAILPOINT_HIT")}
+	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(f.rpc))
+	return failpoints{f}
+}
+
+func (p failpoints) interceptors() []interceptor.WorkerInterceptor {
+	if p.f == nil {
+		return nil
+	}
+	return []interceptor.WorkerInterceptor{&workerFailpoint{f: p.f}}
+}
+
+// die proves that the point was reached, then kills this process at once.
+func (f *failpoint) die() {
+	if f.hit != "" {
+		if err := os.WriteFile(f.hit, []byte(fmt.Sprintf("%s:%s:%d", f.activity, f.phase, f.nth)), 0o600); err != nil {
+			panic(err)
+		}
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// counted says whether this is the nth occurrence of what is to be killed.
+func (f *failpoint) counted(name string) bool {
+	if name != f.activity {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen++
+	return f.seen == f.nth
+}
+
+// rpc kills around the report of an activity or workflow task.
+func (f *failpoint) rpc(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ours := false
+	switch r := req.(type) {
+	case *workflowservice.RespondActivityTaskCompletedRequest:
+		ours = f.isOurs(r.TaskToken)
+	case *workflowservice.RespondActivityTaskFailedRequest:
+		ours = f.isOurs(r.TaskToken)
+	case *workflowservice.RespondWorkflowTaskCompletedRequest:
+		ours = f.counted("workflow-task")
+	}
+	if ours && f.phase == "effect" {
+		f.die()
+	}
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if ours && f.phase == "report" {
+		f.die()
+	}
+	return err
+}
+
+func (f *failpoint) isOurs(token []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.token != nil && string(f.token) == string(token)
+}
+
+type workerFailpoint struct {
+	interceptor.WorkerInterceptorBase
+	f *failpoint
+}
+
+func (w *workerFailpoint) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
+	return &activityFailpoint{ActivityInboundInterceptorBase: interceptor.ActivityInboundInterceptorBase{Next: next}, f: w.f}
+}
+
+type activityFailpoint struct {
+	interceptor.ActivityInboundInterceptorBase
+	f *failpoint
+}
+
+func (a *activityFailpoint) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
+	info := activity.GetInfo(ctx)
+	if !a.f.counted(info.ActivityType.Name) {
+		return a.Next.ExecuteActivity(ctx, in)
+	}
+	switch a.f.phase {
+	case "before":
+		a.f.die()
+	case "during":
+		time.AfterFunc(50*time.Millisecond, a.f.die)
+		_, _ = a.Next.ExecuteActivity(ctx, in)
+		a.f.die()
+	}
+	a.f.mu.Lock()
+	a.f.token = info.TaskToken
+	a.f.mu.Unlock()
+	return a.Next.ExecuteActivity(ctx, in)
+}

@@ -1,0 +1,94 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"commissaire/activities"
+	"commissaire/internal/config"
+	"commissaire/internal/remote"
+	"commissaire/migrations"
+	"commissaire/worker"
+)
+
+// RunWorker runs a worker until ctx ends, then lets its steps hand over.
+func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	var fail failpoints
+	p, err := open(ctx, c, log, func(o *client.Options) { fail = installFailpoints(o) })
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := untilReady(ctx, log, "Postgres and its schema", func(ctx context.Context) error { return checkSchema(ctx, c) }); err != nil {
+		return err
+	}
+	if err := untilReady(ctx, log, "Temporal", func(ctx context.Context) error {
+		_, err := p.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	}); err != nil {
+		return err
+	}
+
+	dialer := remote.NewDialer(remote.Options{
+		DialTimeout:       c.SSHDialTimeout,
+		HandshakeTimeout:  c.SSHHandshakeTimeout,
+		KeepAliveInterval: c.SSHKeepalive,
+		KeepAliveMisses:   3,
+		MaxHandshakes:     c.SSHMaxHandshakes,
+	})
+	pool := remote.NewPool(dialer, c.SSHIdleTimeout)
+	defer pool.Close()
+	w := worker.New(p.temporal,
+		worker.Options{TaskQueue: c.TaskQueue, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Interceptors: fail.interceptors()},
+		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
+		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
+	)
+	if err := w.Start(); err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	log.InfoContext(ctx, "worker takes operations", "task_queue", c.TaskQueue, "slots", c.WorkerSlots)
+	<-ctx.Done()
+	log.Info("worker stops; its steps hand over", "within", c.ShutdownTimeout)
+	w.Stop()
+	return nil
+}
+
+func checkSchema(ctx context.Context, c *config.Config) error {
+	dsn, err := c.DSN()
+	if err != nil {
+		return err
+	}
+	return migrations.Check(ctx, dsn)
+}
+
+const (
+	readyTimeout = 5 * time.Second
+	readyWait    = 500 * time.Millisecond
+)
+
+// untilReady waits for a part that this process cannot do without. It says
+// what it waits for, and ends only with ctx: in a fresh installation the parts
+// come up in any order.
+func untilReady(ctx context.Context, log *slog.Logger, what string, check func(context.Context) error) error {
+	for said := ""; ; {
+		try, cancel := context.WithTimeout(ctx, readyTimeout)
+		err := check(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			log.WarnContext(ctx, "waiting for "+what, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(readyWait):
+		}
+	}
+}

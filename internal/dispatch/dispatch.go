@@ -1,0 +1,228 @@
+// Package dispatch carries operations from the record to Temporal. It is the
+// only place that knows a workflow id or a Temporal client.
+//
+// An operation is accepted when its row is in Postgres, in state pending.
+// Dispatching it starts its workflow, whose first step moves the row to
+// running. Whatever is interrupted in between is repeated by any process that
+// runs a Dispatcher: a pending row is started again (the workflow id admits it
+// once, and the first step refuses a second beginning), and a running row whose
+// workflow is gone, say because somebody terminated it, is ended with that
+// reason, so that it does not hold its cluster for ever.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"commissaire/internal/fleet"
+	"commissaire/workflows"
+)
+
+// Store is what the dispatcher needs of the record, over all tenants.
+type Store interface {
+	PendingOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
+	RunningOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
+	EndOperation(ctx context.Context, tenant, id string, state fleet.OperationState, reason string) error
+}
+
+// Options say where workflows go and which limits they get.
+type Options struct {
+	TaskQueue string
+	Timing    workflows.Timing
+}
+
+// Dispatcher starts and cancels the workflows of operations.
+type Dispatcher struct {
+	client  client.Client
+	store   Store
+	options Options
+	log     *slog.Logger
+	kick    chan struct{} // a start that has to be repeated soon
+
+	mu      sync.Mutex
+	checked time.Time // when Temporal was last asked whether it is there
+	health  error
+}
+
+// New makes a dispatcher. Run must be called for it to repeat what failed.
+func New(c client.Client, store Store, o Options, log *slog.Logger) *Dispatcher {
+	return &Dispatcher{client: c, store: store, options: o, log: log, kick: make(chan struct{}, 1)}
+}
+
+const (
+	callTimeout = 3 * time.Second // one call to Temporal
+	healthFor   = time.Second     // how long an answer to Ready is good
+	sweepEvery  = 5 * time.Second // pending operations that nobody started
+	sweepSoon   = 300 * time.Millisecond
+	orphanEvery = time.Minute // running operations without a workflow
+	orphanAge   = time.Minute
+	sweepLimit  = 200
+)
+
+// Ready says whether Temporal answers; the error is fleet.Unavailable.
+func (d *Dispatcher) Ready(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.checked) < healthFor {
+		return d.health
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	d.health = nil
+	if _, err := d.client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		d.health = &fleet.Error{Kind: fleet.Unavailable, Detail: "Temporal does not answer, so no operation can be started now; repeat the request later", Err: err}
+	}
+	d.checked = time.Now()
+	return d.health
+}
+
+// Start starts an operation's workflow. It cannot fail the caller: the
+// operation is on disk, and what does not work now is repeated by Run.
+func (d *Dispatcher) Start(ctx context.Context, op fleet.Operation) {
+	if err := d.start(ctx, op); err != nil {
+		d.log.WarnContext(ctx, "operation is accepted but its workflow could not be started yet; it will be", "operation", op.ID, "kind", op.Kind, "error", err)
+		select {
+		case d.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// start starts the workflow under the operation's name. Repeating it is safe:
+// Temporal refuses a second one while it runs, and one that runs after the
+// operation has ended sees that in its first step and ends too.
+func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	options := client.StartWorkflowOptions{
+		ID:                                       workflows.WorkflowID(op),
+		TaskQueue:                                d.options.TaskQueue,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		Memo:                                     map[string]any{"operation": op.ID, "requestedBy": op.RequestedBy, "requestId": op.RequestID},
+	}
+	attributes := []temporal.SearchAttributeUpdate{
+		workflows.AttributeKind.ValueSet(string(op.Kind)),
+		workflows.AttributeState.ValueSet(string(op.State)),
+	}
+	ref := workflows.OperationRef{Tenant: op.Tenant, OperationID: op.ID}
+	var workflow, input any
+	switch op.Kind {
+	case fleet.KindBootstrap:
+		attributes = append(attributes, workflows.AttributeHost.ValueSet(op.Host))
+		options.StaticSummary = "bootstrap " + op.Host
+		workflow, input = workflows.Bootstrap, workflows.HostInput{HostRef: workflows.HostRef{OperationRef: ref, Address: op.Host}, Timing: d.options.Timing}
+	case fleet.KindRestart:
+		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
+		options.StaticSummary = "restart of cluster " + op.Cluster
+		workflow, input = workflows.Restart, workflows.ClusterInput{OperationRef: ref, Cluster: op.Cluster, Kind: op.Kind, Timing: d.options.Timing}
+	default:
+		return fmt.Errorf("operation %s is of unknown kind %q", op.ID, op.Kind)
+	}
+	options.TypedSearchAttributes = temporal.NewSearchAttributes(attributes...)
+	options.StaticDetails = fmt.Sprintf("operation `%s`, requested by %s", op.ID, op.RequestedBy)
+	_, err := d.client.ExecuteWorkflow(ctx, options, workflow, input)
+	return err
+}
+
+// Cancel asks an operation's workflow to end cleanly. The operation is
+// cancelled in the record already, so a workflow that is not reached now stops
+// at its next step.
+func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var gone *serviceerror.NotFound
+	if err := d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), ""); err != nil && !errors.As(err, &gone) {
+		d.log.WarnContext(ctx, "could not ask the workflow to cancel; it stops at its next step", "operation", op.ID, "error", err)
+	}
+}
+
+// Run repeats what could not be done at once, until ctx ends.
+func (d *Dispatcher) Run(ctx context.Context) {
+	sweep, orphans := time.NewTimer(0), time.NewTicker(orphanEvery)
+	defer sweep.Stop()
+	defer orphans.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.kick:
+			sweep.Reset(sweepSoon)
+			continue
+		case <-sweep.C:
+			err = d.startPending(ctx)
+			sweep.Reset(sweepEvery)
+		case <-orphans.C:
+			err = d.endOrphans(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.WarnContext(ctx, "dispatcher: will try again", "error", err)
+		}
+	}
+}
+
+func (d *Dispatcher) startPending(ctx context.Context) error {
+	ops, err := d.store.PendingOperations(ctx, sweepSoon, sweepLimit)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, op := range ops {
+		err := d.start(ctx, op)
+		if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+			continue // it begins in a moment, or an older one still ends under the same name
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// endOrphans ends operations whose workflow does not run any more. A workflow
+// always ends its operation first, so such a one was ended from outside.
+func (d *Dispatcher) endOrphans(ctx context.Context) error {
+	ops, err := d.store.RunningOperations(ctx, orphanAge, sweepLimit)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, op := range ops {
+		how, err := d.workflowEnd(ctx, op)
+		if err != nil || how == "" {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, d.store.EndOperation(ctx, op.Tenant, op.ID, fleet.OperationFailed, "its workflow in Temporal "+how+"; what runs on a host goes on there; look at the hosts before repeating it"))
+	}
+	return errors.Join(errs...)
+}
+
+// workflowEnd says how the workflow of an operation ended, "" while it runs.
+func (d *Dispatcher) workflowEnd(ctx context.Context, op fleet.Operation) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var gone *serviceerror.NotFound
+	info, err := d.client.DescribeWorkflow(ctx, workflows.WorkflowID(op), "")
+	switch {
+	case errors.As(err, &gone):
+		return "is not there any more", nil
+	case err != nil:
+		return "", err
+	case info.Status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
+		return "", nil
+	case info.Status == enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		return "was terminated", nil
+	default:
+		return "ended as " + info.Status.String() + " without ending the operation", nil
+	}
+}

@@ -1,0 +1,72 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+)
+
+// Timing holds the time limits that an operator may set. The zero value of a
+// member means its default. It travels in the workflow's input, so a running
+// operation keeps the limits it began with.
+type Timing struct {
+	Heartbeat   time.Duration `json:"heartbeat,omitempty"`   // a silent worker is given up after this, default 10 s
+	Step        time.Duration `json:"step,omitempty"`        // one step on a host, retries included, default 30 min
+	Unreachable time.Duration `json:"unreachable,omitempty"` // a host may be unreachable for so long, default 2 min
+	Reboot      time.Duration `json:"reboot,omitempty"`      // until a new boot id is seen, default 10 min
+	Hold        time.Duration `json:"hold,omitempty"`        // waiting for a host that another operation holds, default 1 h
+}
+
+// WithDefaults fills in what is not set.
+func (t Timing) WithDefaults() Timing {
+	or := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	or(&t.Heartbeat, 10*time.Second)
+	or(&t.Step, 30*time.Minute)
+	or(&t.Unreachable, 2*time.Minute)
+	or(&t.Reboot, 10*time.Minute)
+	or(&t.Hold, time.Hour)
+	return t
+}
+
+// recordDeadline bounds how long the record may wait for Postgres. An
+// operation outlives any outage that an operator would sit out.
+const recordDeadline = 14 * 24 * time.Hour
+
+// Retry intervals.
+const (
+	retryFirst  = time.Second
+	retryMost   = 15 * time.Second
+	holdFirst   = 2 * time.Second
+	holdMost    = time.Minute
+	hostsPerRun = 500 // hosts of one run of a cluster's workflow, well under Temporal's history limits
+)
+
+// onRecord is for steps that only move the record on in Postgres. They are
+// short, and are repeated until Postgres answers.
+func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    t.Heartbeat,
+		ScheduleToCloseTimeout: recordDeadline,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 250 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 5 * time.Second},
+		Summary:                summary,
+	})
+}
+
+// onHost is for steps on a host. A lost connection or worker is repeated,
+// which re-attaches to what runs there; a step that cannot succeed says so
+// itself (a non-retryable error). Cancelling waits for the step to end cleanly.
+func onHost(ctx workflow.Context, t Timing, deadline time.Duration, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    deadline,
+		ScheduleToCloseTimeout: deadline,
+		HeartbeatTimeout:       t.Heartbeat,
+		WaitForCancellation:    true,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost},
+		Summary:                summary,
+	})
+}
