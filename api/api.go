@@ -1,0 +1,84 @@
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"commissaire/api/docs"
+	"commissaire/api/gen"
+	"commissaire/internal/authn"
+)
+
+// Deps is what the API works with.
+type Deps struct {
+	Store      Store // of one tenant
+	Dispatcher Dispatcher
+	Authn      *authn.Chain
+	Logger     *slog.Logger
+	Metrics    *prometheus.Registry // served under /metrics; the API adds its own metrics to it
+	Version    Version
+	Readiness  []Check
+}
+
+// handlers implements the strict server interface of gen.
+type handlers struct{ Deps }
+
+var _ gen.StrictServerInterface = (*handlers)(nil)
+
+// New gives the handler of the whole API: /api/v0 and the pages beside it.
+func New(d Deps) http.Handler {
+	e := echo.New()
+	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
+	e.Use(validate(mustLoad(document)))
+	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{d}, nil))
+	d.registerPages(e)
+
+	var h http.Handler = e
+	h = checkPath(h)
+	h = authenticate(h, d.Authn)
+	h = limit(h)
+	h = recoverPanics(h) // inside the log, which so sees what a panic was answered with
+	h = observe(h, d.Logger, newMetrics(d.Metrics))
+	return identify(h)
+}
+
+// registerPages serves what is a document and not a resource.
+func (d Deps) registerPages(e *echo.Echo) {
+	e.GET("/", func(c echo.Context) error { return c.Redirect(http.StatusFound, "/docs") })
+	e.GET("/openapi.yaml", func(c echo.Context) error { return c.Blob(http.StatusOK, "application/yaml", document) })
+	e.GET("/metrics", echo.WrapHandler(metricsPage(d.Metrics)))
+	page := echo.WrapHandler(docs.Pages("/openapi.yaml"))
+	e.GET("/docs", page)
+	e.GET("/docs/:file", page)
+	e.GET("/docs/problems/:type", problemPage)
+}
+
+// The limits of one request. A client that is slower is cut off.
+const (
+	headerTimeout  = 10 * time.Second
+	readTimeout    = 30 * time.Second
+	writeTimeout   = 60 * time.Second
+	idleTimeout    = 2 * time.Minute
+	requestTimeout = 30 * time.Second // for the handler; reads of Postgres are far below
+	maxHeaderBytes = 64 << 10
+	maxBodyBytes   = 1 << 20
+)
+
+// NewHTTPServer wraps a handler in a server whose timeouts are all set, so that
+// slow clients cannot hold connections for ever.
+func NewHTTPServer(addr string, h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,90 @@
+package api
+
+import (
+	"context"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
+	"commissaire/internal/store"
+)
+
+// Store is the inventory of one tenant, as *store.Store gives it.
+type Store interface {
+	ClusterStore
+	MemberStore
+	HostStore
+	NetworkStore
+	OperationStore
+}
+
+// ClusterStore keeps clusters.
+type ClusterStore interface {
+	Clusters(ctx context.Context) ([]string, error)
+	Cluster(ctx context.Context, name string) (store.ClusterView, error)
+	PutCluster(ctx context.Context, put store.ClusterPut) (fleet.Cluster, error)
+	DeleteCluster(ctx context.Context, name string) error
+}
+
+// MemberStore keeps who is in which cluster.
+type MemberStore interface {
+	Members(ctx context.Context, cluster string) ([]string, error)
+	HasMember(ctx context.Context, cluster, address string) (bool, error)
+	AddMember(ctx context.Context, cluster, address string) error
+	RemoveMember(ctx context.Context, cluster, address string) error
+	ReplaceMembers(ctx context.Context, cluster string, old, members []string) (store.ClusterView, error)
+}
+
+// HostStore keeps hosts, their credentials and host keys.
+type HostStore interface {
+	Hosts(ctx context.Context) ([]fleet.Host, error)
+	Host(ctx context.Context, address string) (fleet.Host, error)
+	PutHost(ctx context.Context, put store.HostPut) (fleet.Host, *fleet.Operation, error)
+	DeleteHost(ctx context.Context, address, requestedBy string) ([]fleet.Operation, error)
+	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
+	PutHostCreds(ctx context.Context, address string, creds secret.HostCreds) error
+	AcceptHostKey(ctx context.Context, address, authorizedKey string) (fleet.HostKey, error)
+}
+
+// NetworkStore keeps networks.
+type NetworkStore interface {
+	Networks(ctx context.Context) ([]string, error)
+	Network(ctx context.Context, name string) (fleet.Network, error)
+	PutNetwork(ctx context.Context, n fleet.Network) (fleet.Network, error)
+	DeleteNetwork(ctx context.Context, name string) error
+}
+
+// OperationStore keeps what was done, and takes orders for more.
+type OperationStore interface {
+	StartOperation(ctx context.Context, o store.NewOperation) (op fleet.Operation, created bool, err error)
+	Operation(ctx context.Context, id string) (fleet.Operation, error)
+	LatestOperation(ctx context.Context, kind fleet.OperationKind, cluster, host string) (fleet.Operation, error)
+	Operations(ctx context.Context, f store.OperationFilter) (page []fleet.Operation, next string, err error)
+	HostRuns(ctx context.Context, operationID string) ([]fleet.HostRun, error)
+	Steps(ctx context.Context, operationID, address string) ([]fleet.Step, error)
+	Output(ctx context.Context, stepID, offset int64, limit int) ([]fleet.OutputChunk, error)
+}
+
+// Dispatcher hands stored operations to the workflow service.
+type Dispatcher interface {
+	// Ready says whether the workflow service answers; asked before anything is
+	// stored, so that an order is refused as a whole.
+	Ready(ctx context.Context) error
+	// Start starts the workflow of a stored operation. It never fails the
+	// request: the operation is on disk, and the dispatcher tries again.
+	Start(ctx context.Context, op fleet.Operation)
+	// Cancel stops the workflow of an operation that is cancelled in the store.
+	Cancel(ctx context.Context, op fleet.Operation)
+}
+
+// dispatcherReady refuses new work while nothing could do it.
+func (h *handlers) dispatcherReady(ctx context.Context) error {
+	err := h.Dispatcher.Ready(ctx)
+	if err == nil {
+		return nil
+	}
+	return &fleet.Error{
+		Kind:   fleet.Unavailable,
+		Detail: "the workflow service (Temporal) does not answer, so nothing was stored or started; try again later",
+		Err:    err,
+	}
+}

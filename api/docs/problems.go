@@ -1,0 +1,63 @@
+package docs
+
+import "strings"
+
+// problem explains one kind of failure.
+type problem struct {
+	title string
+	text  string
+}
+
+var problems = map[string]problem{
+	"invalid": {
+		"The request is wrong",
+		"Something in the request is not as the API document says. The list `errors` names the members and what each must be. Sending the same again cannot help.",
+	},
+	"forbidden": {
+		"No valid credentials",
+		"The request carries no credentials that the server knows. It does not tell whether the user or the password is wrong. Only an operator can see in the server's log whether an authentication plug-in is broken.",
+	},
+	"not_found": {
+		"No such thing",
+		"The path or the method does not exist, or what the path names is not there. When `errors` names a part of the path, its value can never be the name of anything.",
+	},
+	"not_ready": {
+		"The host is not ready",
+		"A host can join a cluster while its status is active or disassociated. GET the host: `status` and `reason` tell what is in the way. A failed host is bootstrapped again by PUT of its /bootstrap.",
+	},
+	"conflict": {
+		"It does not fit what is stored",
+		"The request is right in itself but contradicts what is stored. When `holder` is there, that operation holds the cluster or host: wait for it at its URL, then try again.",
+	},
+	"too_large": {
+		"The body is too large",
+		"A request body has at most 1 MiB.",
+	},
+	"unsupported_encoding": {
+		"The body is compressed",
+		"Send the body as it is, without Content-Encoding.",
+	},
+	"internal": {
+		"The server is at fault",
+		"The server met something that should not happen. Its log tells more under the request id of the document. Please report it.",
+	},
+	"unavailable": {
+		"A part of the server does not answer",
+		"The database or the workflow service does not answer now. Nothing was stored or started, unless `detail` says otherwise. Try again after the time in Retry-After; /readyz tells which part it is.",
+	},
+}
+
+// ProblemURL is the type URL of a kind of failure.
+func ProblemURL(kind string) string { return "/docs/problems/" + strings.ReplaceAll(kind, "_", "-") }
+
+// ProblemTitle is the title of a kind of failure.
+func ProblemTitle(kind string) string { return problems[kind].title }
+
+// ProblemText is the page behind a type URL; name is the last part of it.
+func ProblemText(name string) (text string, ok bool) {
+	p, ok := problems[strings.ReplaceAll(name, "-", "_")]
+	if !ok {
+		return "", false
+	}
+	return p.title + "\n\n" + p.text + "\n", true
+}

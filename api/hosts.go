@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"commissaire/api/gen"
+	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
+	"commissaire/internal/store"
+)
+
+func (h *handlers) ListHosts(ctx context.Context, _ gen.ListHostsRequestObject) (gen.ListHostsResponseObject, error) {
+	hosts, err := h.Store.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make(gen.ListHosts200JSONResponse, len(hosts))
+	for i := range hosts {
+		all[i] = host(hosts[i])
+	}
+	return all, nil
+}
+
+func (h *handlers) GetHost(ctx context.Context, r gen.GetHostRequestObject) (gen.GetHostResponseObject, error) {
+	one, err := h.Store.Host(ctx, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	return gen.GetHost200JSONResponse(host(one)), nil
+}
+
+func (h *handlers) PutHost(ctx context.Context, r gen.PutHostRequestObject) (gen.PutHostResponseObject, error) {
+	stored, err := h.putHost(ctx, r.Address, *r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return gen.PutHost201JSONResponse(stored), nil
+}
+
+// RegisterHost takes the address from the body, or from the TCP connection:
+// cloud-init on a new machine knows no better.
+func (h *handlers) RegisterHost(ctx context.Context, r gen.RegisterHostRequestObject) (gen.RegisterHostResponseObject, error) {
+	address, field := r.Body.Address, "address"
+	switch {
+	case address != "":
+	case r.Body.Host != "":
+		address, field = r.Body.Host, "host"
+	case r.Body.Name != "":
+		address, field = r.Body.Name, "name"
+	default:
+		address = callOf(ctx).peer
+	}
+	address, err := fleet.ParseAddress(address)
+	if err != nil {
+		return nil, blame(err, field)
+	}
+	stored, err := h.putHost(ctx, address, *r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return gen.RegisterHost201JSONResponse(stored), nil
+}
+
+func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut) (gen.Host, error) {
+	if err := sameAddress(address, map[string]string{"address": body.Address, "host": body.Host, "name": body.Name}); err != nil {
+		return gen.Host{}, err
+	}
+	port, err := fleet.ParsePort(body.Port)
+	if err != nil {
+		return gen.Host{}, err
+	}
+	creds, err := h.credsOfPut(ctx, address, body)
+	if err != nil {
+		return gen.Host{}, err
+	}
+	if err := h.dispatcherReady(ctx); err != nil {
+		return gen.Host{}, err
+	}
+	c := callOf(ctx)
+	stored, op, err := h.Store.PutHost(ctx, store.HostPut{
+		Address: address, Port: port, Cluster: body.Cluster, Creds: creds, RequestedBy: c.principal.Name, RequestID: c.id,
+	})
+	if err != nil {
+		return gen.Host{}, err
+	}
+	if op != nil {
+		h.Dispatcher.Start(ctx, *op)
+	}
+	return host(stored), nil
+}
+
+// credsOfPut reads the credentials of a host PUT. A host cannot be added
+// without a key; for a host that is there, no key counts as another key, which
+// the store refuses as v0 does.
+func (h *handlers) credsOfPut(ctx context.Context, address string, body gen.HostPut) (secret.HostCreds, error) {
+	if body.SshPrivKey != "" {
+		return parseCreds(body.SshPrivKey, body.RemoteUser)
+	}
+	_, err := h.Store.Host(ctx, address)
+	if fleet.KindOf(err) == fleet.NotFound {
+		return secret.HostCreds{}, fleet.InvalidField("ssh_priv_key", "is missing; send the private key that logs in to the host, in base64")
+	}
+	if err != nil {
+		return secret.HostCreds{}, err
+	}
+	user, err := fleet.ParseRemoteUser(body.RemoteUser)
+	return secret.HostCreds{RemoteUser: user}, err
+}
+
+func (h *handlers) DeleteHost(ctx context.Context, r gen.DeleteHostRequestObject) (gen.DeleteHostResponseObject, error) {
+	cancelled, err := h.Store.DeleteHost(ctx, r.Address, callOf(ctx).principal.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, op := range cancelled {
+		h.Dispatcher.Cancel(ctx, op)
+	}
+	return gen.DeleteHost200JSONResponse{EmptyJSONResponse: list[string](nil)}, nil
+}
+
+func (h *handlers) GetHostStatus(ctx context.Context, r gen.GetHostStatusRequestObject) (gen.GetHostStatusResponseObject, error) {
+	one, err := h.Store.Host(ctx, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	status := gen.GetHostStatus200JSONResponse{Type: "host_only", ContainerManager: map[string]any{}}
+	status.Host.LastCheck = fleet.FormatTime(one.LastCheck)
+	status.Host.Status = gen.HostState(one.State)
+	return status, nil
+}
+
+// sameAddress refuses a body that names another host than the URL.
+func sameAddress(want string, given map[string]string) error {
+	for _, field := range []string{"address", "host", "name"} {
+		if given[field] == "" {
+			continue
+		}
+		address, err := fleet.ParseAddress(given[field])
+		if err != nil {
+			return blame(err, field)
+		}
+		if err := sameName(field, address, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blame gives an Invalid error the name that the member has in this request.
+func blame(err error, field string) error {
+	var e *fleet.Error
+	if !errors.As(err, &e) || len(e.Fields) != 1 {
+		return err
+	}
+	return fleet.InvalidField(field, "%s", e.Fields[0].Detail)
+}

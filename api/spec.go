@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+// document is the API document as it is served.
+//
+//go:embed openapi.yaml
+var document []byte
+
+// endpoint is one operation of the document, made ready for checking requests:
+// the document is parsed once, at the start.
+type endpoint struct {
+	id     string // operationId
+	params []*openapi3.Parameter
+	body   *openapi3.Schema // nil when the operation takes none
+}
+
+// endpoints are keyed by method and Echo path, "GET /api/v0/host/:address".
+type endpoints map[string]endpoint
+
+// mustLoad reads the document. It is part of the binary and tested, so a fault
+// in it is a fault of the build.
+func mustLoad(text []byte) endpoints {
+	doc, err := openapi3.NewLoader().LoadFromData(text)
+	if err == nil {
+		err = doc.Validate(context.Background(), openapi3.DisableExamplesValidation())
+	}
+	if err != nil {
+		panic(fmt.Sprintf("openapi.yaml: %v", err))
+	}
+	all := endpoints{}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			e := endpoint{id: op.OperationID}
+			for _, p := range append(item.Parameters, op.Parameters...) {
+				e.params = append(e.params, p.Value)
+			}
+			if op.RequestBody != nil {
+				e.body = op.RequestBody.Value.Content["application/json"].Schema.Value
+			}
+			all[method+" "+echoPath(path)] = e
+		}
+	}
+	return all
+}
+
+// echoPath writes a path of the document as Echo does.
+func echoPath(path string) string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
+}

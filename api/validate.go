@@ -1,0 +1,253 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/labstack/echo/v4"
+
+	"commissaire/internal/fleet"
+)
+
+// validate checks a routed request against the document and gives handlers
+// what was checked: path parameters in canonical form, the body as one strict
+// JSON object.
+func validate(known endpoints) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			e, ok := known[c.Request().Method+" "+c.Path()]
+			if !ok {
+				return next(c) // no route: Echo says so
+			}
+			callOf(c.Request().Context()).operation = e.id
+			if err := e.checkPathParams(c); err != nil {
+				return err
+			}
+			if err := e.checkQuery(c.QueryParams()); err != nil {
+				return err
+			}
+			if err := e.checkBody(c.Request()); err != nil {
+				return err
+			}
+			return next(c)
+		}
+	}
+}
+
+// checkPathParams turns a value that can be the name of nothing into a 404, as
+// the v0 contract has it, and writes IPv6 addresses as the store does.
+func (e endpoint) checkPathParams(c echo.Context) error {
+	values := slices.Clone(c.ParamValues())
+	for i, name := range c.ParamNames() {
+		err := e.param(openapi3.ParameterInPath, name).Schema.Value.VisitJSON(values[i])
+		if err == nil && name == "address" {
+			values[i], err = fleet.ParseAddress(values[i])
+		}
+		if err != nil {
+			return &fleet.Error{
+				Kind:   fleet.NotFound,
+				Detail: "the " + name + " in the path can be the name of nothing",
+				Fields: []fleet.FieldError{{Field: name, Detail: "is not of the form that a " + name + " has"}},
+			}
+		}
+	}
+	c.SetParamValues(values...)
+	return nil
+}
+
+func (e endpoint) param(in, name string) *openapi3.Parameter {
+	for _, p := range e.params {
+		if p.In == in && p.Name == name {
+			return p
+		}
+	}
+	panic("no parameter " + name + " in the document")
+}
+
+// checkQuery checks the parameters that the document knows. Others mean nothing.
+func (e endpoint) checkQuery(query url.Values) error {
+	for _, p := range e.params {
+		values := query[p.Name]
+		if p.In != openapi3.ParameterInQuery || len(values) == 0 {
+			continue
+		}
+		if len(values) > 1 {
+			return fleet.InvalidField(p.Name, "must be given once")
+		}
+		var value any = values[0]
+		schema := p.Schema.Value
+		if schema.Type.Is(openapi3.TypeInteger) {
+			n, err := strconv.ParseInt(values[0], 10, 64)
+			if err != nil {
+				return fleet.InvalidField(p.Name, "must be an integer")
+			}
+			value = float64(n)
+		}
+		if err := schema.VisitJSON(value, openapi3.MultiErrors()); err != nil {
+			return invalid(err, p.Name)
+		}
+	}
+	return nil
+}
+
+// checkBody reads the body, checks it and puts it back in the one form that
+// decodes to what was checked.
+func (e endpoint) checkBody(r *http.Request) error {
+	if e.body == nil {
+		return nil // GET and DELETE; commctl sends {} with DELETE, nobody reads it
+	}
+	if r.Header.Get("Content-Encoding") != "" {
+		return fleet.Errorf(unsupported, "send the body as it is, without Content-Encoding")
+	}
+	text, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	object, err := decodeObject(text)
+	if err != nil {
+		return err
+	}
+	if err := e.body.VisitJSON(object, openapi3.MultiErrors(), openapi3.VisitAsRequest()); err != nil {
+		return invalid(err, "")
+	}
+	checked, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("encode checked body: %w", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(checked))
+	r.ContentLength = int64(len(checked))
+	r.Header.Set("Content-Type", "application/json") // clients of 2017 send none
+	return nil
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	errLarge := fleet.Errorf(tooLarge, "the body is larger than %d bytes", maxBodyBytes)
+	if r.ContentLength > maxBodyBytes {
+		return nil, errLarge
+	}
+	text, err := io.ReadAll(r.Body)
+	var tooMuch *http.MaxBytesError
+	if errors.As(err, &tooMuch) {
+		return nil, errLarge
+	}
+	if err != nil {
+		return nil, &fleet.Error{Kind: fleet.Invalid, Detail: "the body ends too early or came too slowly", Err: err}
+	}
+	return text, nil
+}
+
+// invalid names every member that does not fit its schema. The texts are ours,
+// since a library's may quote the value, and the value may be a key.
+func invalid(err error, field string) error {
+	var fields []fleet.FieldError
+	collect(err, func(e *openapi3.SchemaError) {
+		f := fleet.FieldError{Field: pointer(field, e.JSONPointer()), Detail: mismatch(e)}
+		if !slices.Contains(fields, f) {
+			fields = append(fields, f)
+		}
+	})
+	if len(fields) == 0 {
+		return &fleet.Error{Kind: fleet.Invalid, Detail: "the request does not fit the API document", Err: err}
+	}
+	slices.SortFunc(fields, func(a, b fleet.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	const most = 20
+	if len(fields) > most {
+		fields = fields[:most]
+	}
+	return &fleet.Error{Kind: fleet.Invalid, Detail: strings.TrimSpace(fields[0].Field + " " + fields[0].Detail), Fields: fields}
+}
+
+// collect goes through nested errors down to those about one member each.
+func collect(err error, found func(*openapi3.SchemaError)) {
+	var many openapi3.MultiError
+	if errors.As(err, &many) {
+		for _, e := range many {
+			collect(e, found)
+		}
+		return
+	}
+	var one *openapi3.SchemaError
+	if !errors.As(err, &one) {
+		return
+	}
+	if one.Origin != nil { // allOf: what matters is inside
+		inner := false
+		collect(one.Origin, func(e *openapi3.SchemaError) { inner = true; found(e) })
+		if inner {
+			return
+		}
+	}
+	found(one)
+}
+
+// pointer writes a path into the body as people do: new[1], options.mtu.
+func pointer(field string, path []string) string {
+	var b strings.Builder
+	b.WriteString(field)
+	for _, p := range path {
+		if _, err := strconv.Atoi(p); err == nil {
+			b.WriteString("[" + p + "]")
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(clip(p))
+	}
+	return b.String()
+}
+
+// clip shortens a member name of a request for use in an answer.
+func clip(name string) string {
+	const most = 64
+	if len(name) <= most {
+		return name
+	}
+	return strings.ToValidUTF8(name[:most], "") + "…"
+}
+
+func mismatch(e *openapi3.SchemaError) string {
+	s := e.Schema
+	switch e.SchemaField {
+	case "type", "nullable":
+		if s.Type.Is("integer") || s.Type.Is("object") || s.Type.Is("array") {
+			return "must be an " + (*s.Type)[0]
+		}
+		if s.Type != nil {
+			return "must be a " + strings.Join(*s.Type, " or ")
+		}
+	case "properties", "additionalProperties":
+		return "is not a known member"
+	case "required":
+		return "is missing"
+	case "enum":
+		return fmt.Sprintf("must be one of %v", s.Enum)
+	case "pattern":
+		return "must match " + s.Pattern
+	case "maxLength":
+		return fmt.Sprintf("must not be longer than %d characters", *s.MaxLength)
+	case "minLength":
+		return "must not be empty"
+	case "maxItems":
+		return fmt.Sprintf("must not have more than %d entries", *s.MaxItems)
+	case "minimum", "maximum":
+		return fmt.Sprintf("must be between %v and %v", number(s.Min), number(s.Max))
+	}
+	return "does not fit the API document"
+}
+
+func number(f *float64) string {
+	if f == nil {
+		return "…"
+	}
+	return strconv.FormatFloat(*f, 'f', -1, 64)
+}

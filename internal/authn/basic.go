@@ -1,0 +1,141 @@
+package authn
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// VerifiedFor is how long a password that was checked once is believed without
+// another bcrypt run, which takes a quarter of a second at cost 12.
+const VerifiedFor = time.Minute
+
+// Basic is the HTTP Basic plug-in (RFC 7617) over bcrypt hashes.
+type Basic struct {
+	users  *userFile
+	key    [32]byte      // of this process, for the MACs in verified
+	slots  chan struct{} // bcrypt runs at once, so that a flood leaves the CPU to others
+	now    func() time.Time
+	compar func(hash, password []byte) error
+
+	mu       sync.Mutex
+	verified map[string]verified // by user; one entry at most for each known user
+}
+
+// verified remembers that a password was right. The MAC covers user, hash and
+// password, so another hash in the users file makes it worthless at once.
+type verified struct {
+	mac   [sha256.Size]byte
+	until time.Time
+}
+
+// BasicOptions configure the plug-in. Users of the file win over inline ones.
+type BasicOptions struct {
+	File  string          // users.json; "" when there are inline users only
+	Users map[string]User // inline users
+}
+
+// NewBasic makes the plug-in. It always works: what is wrong with the users is
+// logged, and everybody is refused until it is mended.
+func NewBasic(o BasicOptions, logger *slog.Logger) *Basic {
+	b := &Basic{
+		users:    newUserFile(o, logger),
+		slots:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		now:      time.Now,
+		compar:   bcrypt.CompareHashAndPassword,
+		verified: map[string]verified{},
+	}
+	_, _ = rand.Read(b.key[:]) // never fails, see crypto/rand
+	b.users.current()          // so that a broken file is told at the start
+	return b
+}
+
+// Name is "httpbasicauth".
+func (b *Basic) Name() string { return "httpbasicauth" }
+
+// Authenticate checks the Authorization header. A caller without one costs
+// nothing, one with an unknown user costs a bcrypt run like a wrong password.
+func (b *Basic) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
+	name, password, ok := ParseBasic(r.Header.Get("Authorization"))
+	if !ok {
+		return Principal{}, ErrDenied
+	}
+	users := b.users.current()
+	hash, known := users.hash(name)
+	mac := b.mac(name, hash, password)
+	if known && b.remembered(name, mac) {
+		return Principal{Name: name}, nil
+	}
+	select {
+	case b.slots <- struct{}{}:
+		defer func() { <-b.slots }()
+	case <-ctx.Done():
+		return Principal{}, ctx.Err()
+	}
+	if err := b.compar([]byte(hash), []byte(password)); err != nil || !known {
+		return Principal{}, ErrDenied
+	}
+	b.remember(users, name, mac)
+	return Principal{Name: name}, nil
+}
+
+func (b *Basic) mac(parts ...string) (sum [sha256.Size]byte) {
+	m := hmac.New(sha256.New, b.key[:])
+	for _, p := range parts {
+		inner := sha256.Sum256([]byte(p)) // fixed width, so that parts cannot run into each other
+		m.Write(inner[:])
+	}
+	copy(sum[:], m.Sum(nil))
+	return sum
+}
+
+func (b *Basic) remembered(name string, mac [sha256.Size]byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, ok := b.verified[name]
+	return ok && hmac.Equal(v.mac[:], mac[:]) && b.now().Before(v.until)
+}
+
+// remember stores a verified password and drops users that are gone, so the
+// cache never outgrows the users.
+func (b *Basic) remember(users userSet, name string, mac [sha256.Size]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for known := range b.verified {
+		if _, ok := users.users[known]; !ok {
+			delete(b.verified, known)
+		}
+	}
+	b.verified[name] = verified{mac: mac, until: b.now().Add(VerifiedFor)}
+}
+
+// maxBasic bounds the credentials; bcrypt reads 72 bytes of a password.
+const maxBasic = 4096
+
+// ParseBasic takes an Authorization header apart. The scheme's case does not
+// matter, and only the first colon separates, so passwords may hold more.
+func ParseBasic(header string) (user, password string, ok bool) {
+	scheme, rest, found := strings.Cut(header, " ")
+	if !found || !strings.EqualFold(scheme, "basic") || len(rest) > maxBasic {
+		return "", "", false
+	}
+	decoded, err := base64.StdEncoding.DecodeString(strings.Trim(rest, " "))
+	if err != nil {
+		return "", "", false
+	}
+	user, password, ok = strings.Cut(string(decoded), ":")
+	if !ok || user == "" {
+		return "", "", false
+	}
+	return user, password, true
+}
