@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -51,10 +52,13 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	log.InfoContext(ctx, "worker takes operations", "task_queue", c.TaskQueue, "slots", c.WorkerSlots)
-	<-ctx.Done()
+	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error {
+		_, err := p.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return errors.Join(err, p.db.Ping(ctx))
+	})
 	log.Info("worker stops; its steps hand over", "within", c.ShutdownTimeout)
 	w.Stop()
-	return nil
+	return err
 }
 
 func checkSchema(ctx context.Context, c *config.Config) error {

@@ -1,0 +1,64 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+)
+
+// Point is one moment at which a worker is killed.
+type Point struct {
+	Kind     string // operation: bootstrap or restart
+	Activity string // step's name in history, or "workflow-task"
+	Phase    string // before, during, effect, report
+	Nth      int    // which occurrence, from 1
+}
+
+func (p Point) String() string { return p.Kind + " " + p.Failpoint() }
+
+// Failpoint is how the point is written in COMMISSAIRE_FAILPOINT.
+func (p Point) Failpoint() string { return fmt.Sprintf("%s:%s:%d", p.Activity, p.Phase, p.Nth) }
+
+const workflowTask = "workflow-task"
+
+// pointsOf reads the histories of the workflows of a clean run and gives every
+// point at which its worker could have died.
+func pointsOf(ctx context.Context, c client.Client, kind string, workflowIDs []string) ([]Point, error) {
+	counts := map[string]int{}
+	for _, id := range workflowIDs {
+		events := c.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+		for events.HasNext() {
+			e, err := events.Next()
+			if err != nil {
+				return nil, fmt.Errorf("history of %s: %w", id, err)
+			}
+			switch {
+			case e.GetActivityTaskScheduledEventAttributes() != nil:
+				counts[e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName()]++
+			case e.GetWorkflowTaskCompletedEventAttributes() != nil:
+				counts[workflowTask]++
+			}
+		}
+	}
+	var names []string
+	for name := range counts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var points []Point
+	for _, name := range names {
+		phases := []string{"before", "during", "effect", "report"}
+		if name == workflowTask {
+			phases = []string{"effect", "report"}
+		}
+		for nth := 1; nth <= counts[name]; nth++ {
+			for _, phase := range phases {
+				points = append(points, Point{Kind: kind, Activity: name, Phase: phase, Nth: nth})
+			}
+		}
+	}
+	return points, nil
+}

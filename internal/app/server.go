@@ -1,0 +1,91 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"commissaire/api"
+	"commissaire/internal/authn"
+	"commissaire/internal/config"
+	"commissaire/internal/dispatch"
+	"commissaire/internal/fleet"
+	"commissaire/internal/version"
+)
+
+// RunServer serves the API until ctx ends, then lets requests finish. It starts
+// also while Postgres or Temporal is down, and answers 503 meanwhile.
+func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	p, err := open(ctx, c, log, nil)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+
+	dispatcher := dispatch.New(p.temporal, allTenants{p.db}, dispatch.Options{TaskQueue: c.TaskQueue, Timing: timing(c)}, log)
+	sweeping, stopSweeping := context.WithCancel(ctx)
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		dispatcher.Run(sweeping)
+	}()
+	defer func() {
+		stopSweeping()
+		<-swept
+	}()
+
+	var plugins []authn.Authenticator
+	if c.UsersFile != "" {
+		plugins = append(plugins, authn.NewBasic(authn.BasicOptions{File: c.UsersFile}, log))
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	handler := api.New(api.Deps{
+		Store:      p.db.For(fleet.DefaultTenant),
+		Dispatcher: dispatcher,
+		Authn:      authn.NewChain(log, plugins...),
+		Logger:     log,
+		Metrics:    registry,
+		Version:    api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},
+		Readiness: []api.Check{
+			{Name: "postgres", Run: func(ctx context.Context) error { return checkSchema(ctx, c) }},
+			{Name: "temporal", Run: dispatcher.Ready},
+		},
+	})
+	return serve(ctx, api.NewHTTPServer(c.Listen(), handler, log), c.ShutdownTimeout, log)
+}
+
+// serve runs an HTTP server until ctx ends.
+func serve(ctx context.Context, server *http.Server, grace time.Duration, log *slog.Logger) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", server.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w (is another server running there? see listen-interface and listen-port)", server.Addr, err)
+	}
+	log.InfoContext(ctx, "API is served", "address", listener.Addr().String())
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("server stops; requests may finish", "within", grace)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	err = server.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
