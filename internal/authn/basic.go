@@ -22,11 +22,11 @@ const VerifiedFor = time.Minute
 
 // Basic is the HTTP Basic plug-in (RFC 7617) over bcrypt hashes.
 type Basic struct {
-	users  *userFile
-	key    [32]byte      // of this process, for the MACs in verified
-	slots  chan struct{} // bcrypt runs at once, so that a flood leaves the CPU to others
-	now    func() time.Time
-	compar func(hash, password []byte) error
+	users   *userFile
+	key     [32]byte      // of this process, for the MACs in verified
+	slots   chan struct{} // bcrypt runs at once, so that a flood leaves the CPU to others
+	now     func() time.Time
+	compare func(hash, password []byte) error
 
 	mu       sync.Mutex
 	verified map[string]verified // by user; one entry at most for each known user
@@ -52,7 +52,7 @@ func NewBasic(o BasicOptions, logger *slog.Logger) *Basic {
 		users:    newUserFile(o, logger),
 		slots:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 		now:      time.Now,
-		compar:   bcrypt.CompareHashAndPassword,
+		compare:  bcrypt.CompareHashAndPassword,
 		verified: map[string]verified{},
 	}
 	_, _ = rand.Read(b.key[:]) // never fails, see crypto/rand
@@ -82,7 +82,7 @@ func (b *Basic) Authenticate(ctx context.Context, r *http.Request) (Principal, e
 	case <-ctx.Done():
 		return Principal{}, ctx.Err()
 	}
-	if err := b.compar([]byte(hash), []byte(password)); err != nil || !known {
+	if err := b.compare([]byte(hash), []byte(password)); err != nil || !known {
 		return Principal{}, ErrDenied
 	}
 	b.remember(users, name, mac)
