@@ -214,7 +214,8 @@ func (c *cluster) arguments() []string {
 		settings["max_connections"] = strconv.Itoa(c.MaxConnections)
 	}
 	if c.NoSync {
-		for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
+		// synchronous_commit stays on, so that a crash of Postgres alone loses nothing.
+		for _, name := range []string{"fsync", "full_page_writes"} {
 			settings[name] = "off"
 		}
 	}
