@@ -1,0 +1,182 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// maxSessions is below sshd's default MaxSessions of 10 a connection.
+const maxSessions = 8
+
+// maxOutput bounds what Read and Script keep of each stream, in bytes.
+const maxOutput = 64 << 10
+
+// ready is printed by the host's shell before anything of ours, so that what a
+// login shell's start files print is told from an answer, and a sudo that refuses
+// from a command that fails.
+const ready = "\n@commissaire-ready@\n"
+
+// Conn is a login to a host. It is safe for concurrent use.
+type Conn struct {
+	client  *ssh.Client
+	target  Target
+	hostKey string
+	opts    Options
+	sudo    bool
+
+	sessions chan struct{}
+	closing  context.CancelFunc
+	closed   chan struct{} // closed when the connection is gone, whoever ended it
+	wg       sync.WaitGroup
+}
+
+func newConn(client *ssh.Client, t Target, hostKey ssh.PublicKey, o Options) *Conn {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Conn{
+		client: client, target: t, hostKey: authorizedKey(hostKey), opts: o, sudo: t.user() != "root",
+		sessions: make(chan struct{}, maxSessions), closing: cancel, closed: make(chan struct{}),
+	}
+	c.wg.Go(func() {
+		_ = client.Wait()
+		cancel()
+		close(c.closed)
+	})
+	c.wg.Go(func() { c.keepAlive(ctx) })
+	return c
+}
+
+// HostKey is the key that the host presented, in authorized_keys form.
+func (c *Conn) HostKey() string { return c.hostKey }
+
+// Close ends the connection. Runs on the host go on.
+func (c *Conn) Close() error {
+	c.closing()
+	err := c.client.Close()
+	c.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil // the host or the keepalive was first
+	}
+	return err
+}
+
+// keepAlive ends a connection that the other side does not answer on. TCP alone
+// would take a quarter of an hour to notice.
+func (c *Conn) keepAlive(ctx context.Context) {
+	ticker := time.NewTicker(c.opts.KeepAliveInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		watchdog := time.AfterFunc(time.Duration(c.opts.KeepAliveMisses)*c.opts.KeepAliveInterval, func() { _ = c.client.Close() })
+		_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
+		watchdog.Stop()
+		if err != nil {
+			_ = c.client.Close()
+			return
+		}
+	}
+}
+
+func (c *Conn) fail(kind Kind, err error) error {
+	return &Error{Kind: kind, Host: c.target.hostPort(), Err: err}
+}
+
+// Result is what a short command left behind.
+type Result struct {
+	ExitCode       int
+	Stdout, Stderr []byte // at most 64 KiB each, the first ones
+	Truncated      bool   // there was more
+}
+
+// Read runs a short command that changes nothing, as root. A non-zero exit code
+// is a result and no error. What it prints beyond 64 KiB a stream is dropped.
+func (c *Conn) Read(ctx context.Context, argv []string) (Result, error) {
+	if err := checkArgv(argv); err != nil {
+		return Result{}, err
+	}
+	return c.Script(ctx, `exec "$@"`, argv...)
+}
+
+// Script runs a POSIX sh script with arguments, as root, as Read does.
+func (c *Conn) Script(ctx context.Context, script string, args ...string) (Result, error) {
+	if err := checkWords(args); err != nil {
+		return Result{}, err
+	}
+	call, err := c.call(ctx, script, args)
+	if err != nil {
+		return Result{}, err
+	}
+	defer call.close()
+	out := limited{max: maxOutput}
+	if _, err := io.Copy(&out, call.stdout); err != nil {
+		return Result{}, call.error(err)
+	}
+	code, err := call.wait()
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{ExitCode: code, Stdout: out.Bytes(), Stderr: call.stderr.Bytes(), Truncated: out.cut || call.stderr.cut}, nil
+}
+
+// BootID is the id of the host's present boot.
+func (c *Conn) BootID(ctx context.Context) (string, error) {
+	r, err := c.Script(ctx, hostLibrary+"c_boot_id && printf '%s' \"$c_now\"")
+	if err != nil {
+		return "", err
+	}
+	if r.ExitCode != 0 || len(r.Stdout) == 0 {
+		return "", c.fail(HostUnusable, fmt.Errorf("read the boot id: %s", firstLine(r.Stderr)))
+	}
+	return string(r.Stdout), nil
+}
+
+// limited keeps the first max bytes and swallows the rest, so that a host can
+// neither fill our memory nor block itself.
+type limited struct {
+	bytes.Buffer
+	max int
+	cut bool
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	room := min(len(b), l.max-l.Len())
+	l.cut = l.cut || room < len(b)
+	_, _ = l.Buffer.Write(b[:room])
+	return len(b), nil
+}
+
+func checkArgv(argv []string) error {
+	if len(argv) == 0 || argv[0] == "" {
+		return errors.New("no command given")
+	}
+	return checkWords(argv)
+}
+
+func checkWords(words []string) error {
+	for i, w := range words {
+		if strings.ContainsRune(w, 0) {
+			return fmt.Errorf("argument %d holds a NUL byte, which no command can take", i)
+		}
+	}
+	return nil
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	if line == "" {
+		return "the host gave no reason"
+	}
+	return strings.ToValidUTF8(line, "?")
+}

@@ -1,0 +1,23 @@
+// Package remote reaches hosts by SSH.
+//
+// A [Dialer] makes a [Conn] with deadlines on every wait, a pinned host key and
+// a keepalive of its own; a [Pool] shares one Conn per host between steps.
+//
+// What a Conn runs for good is a once-only run (see [Conn.Once]): Temporal runs
+// activities at least once, connections break, workers die, so whether a command
+// has run is decided by the host, in one directory per [Key]:
+//
+//	starter (SSH session)          runner (detached)                 follower (SSH session)
+//	write job, launch ──────────>  claim = link(2), synced
+//	wait for claim                 loses: ends without a trace
+//	   │                           wins: runs the command ──> out ──> frames with offsets
+//	   └─ digest differs: refuse   rc = rename(2), synced ──────────> outcome
+//
+// Claimed with rc: exited. Claimed with a living process: running. Claimed and
+// neither: indeterminate, which is never success and never a reason to run it
+// again. The scripts are POSIX sh, need no more than coreutils or busybox, and
+// stand in script/.
+//
+// Nothing but constant text is ever part of a command line given to sshd: see
+// [Quote] and login.
+package remote

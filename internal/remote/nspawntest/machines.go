@@ -1,0 +1,154 @@
+package nspawntest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Options says what [Open] makes.
+type Options struct {
+	Count         int    // machines, at most 250
+	AuthorizedKey string // an authorized_keys line; lets in root, ops (sudo without password) and nosudo (no sudo)
+	CacheDir      string // of the base; CacheDir() when empty
+}
+
+// Machines are machines on one network.
+type Machines struct {
+	dir      string
+	net      *network
+	machines []*Machine
+	relays   relays
+}
+
+// Open boots new machines and waits until all of them answer SSH. The caller
+// closes them. They do not outlive this process, however it ends.
+func Open(ctx context.Context, o Options) (*Machines, error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	if err := sweep(ctx); err != nil {
+		return nil, fmt.Errorf("remove what a killed test left: %w", err)
+	}
+	if err := raiseInotify(); err != nil {
+		return nil, err
+	}
+	if o.CacheDir == "" {
+		var err error
+		if o.CacheDir, err = CacheDir(); err != nil {
+			return nil, err
+		}
+	}
+	base, err := Base(ctx, o.CacheDir)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", folderPattern())
+	if err != nil {
+		return nil, err
+	}
+	ms := &Machines{dir: dir}
+	if err := ms.boot(ctx, base, o); err != nil {
+		return nil, errors.Join(err, ms.Close())
+	}
+	return ms, nil
+}
+
+// All are the machines in order: h1, h2 …
+func (ms *Machines) All() []*Machine { return ms.machines }
+
+// Close cuts the power of every machine and removes everything of them.
+func (ms *Machines) Close() error {
+	errs := make([]error, len(ms.machines))
+	var wg sync.WaitGroup
+	for i, m := range ms.machines {
+		wg.Go(func() { errs[i] = m.PowerCut() })
+	}
+	wg.Wait()
+	ms.relays.close()
+	if ms.net != nil {
+		errs = append(errs, ms.net.close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(ms.dir))...)
+}
+
+func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
+	groups, err := findTrees()
+	if err != nil {
+		return err
+	}
+	if ms.net, err = newNetwork(ctx); err != nil {
+		return err
+	}
+	for i := range o.Count {
+		m := &Machine{
+			name: fmt.Sprintf("h%d", i+1), address: fmt.Sprintf("10.77.0.%d", i+1),
+			base: base, net: ms.net, off: make(chan struct{}),
+		}
+		close(m.off)
+		m.dir = filepath.Join(ms.dir, m.name)
+		m.group = group{groups, filepath.Base(ms.dir) + "-" + m.name}
+		if err := m.install(o.AuthorizedKey); err != nil {
+			return fmt.Errorf("install machine %s: %w", m.name, err)
+		}
+		ms.machines = append(ms.machines, m)
+	}
+	errs := make([]error, len(ms.machines))
+	var wg sync.WaitGroup
+	for i, m := range ms.machines {
+		wg.Go(func() { errs[i] = m.Start(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// install makes the machine's folder. What it has beyond the base is in up, the
+// upper layer of its root.
+func (m *Machine) install(authorizedKey string) error {
+	for _, dir := range []string{"", "up", "work", "root"} {
+		if err := os.Mkdir(m.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return err
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return err
+	}
+	m.hostKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	for _, f := range []struct {
+		name, content string
+		mode          os.FileMode
+	}{
+		{"etc/hostname", m.name + "\n", 0o644},
+		{"etc/hosts", "127.0.0.1 localhost\n127.0.1.1 " + m.name + "\n", 0o644},
+		{"etc/ssh/ssh_host_ed25519_key", string(pem.EncodeToMemory(block)), 0o600},
+		{"etc/ssh/authorized_keys", authorizedKey + "\n", 0o644},
+		{"etc/systemd/network/10-host0.network", "[Match]\nName=host0\n[Network]\nAddress=" + m.address + "/16\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n", 0o644},
+	} {
+		path := m.path(filepath.Join("up", f.name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(f.content), f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
