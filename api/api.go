@@ -31,19 +31,23 @@ var _ gen.StrictServerInterface = (*handlers)(nil)
 
 // New gives the handler of the whole API: /api/v0 and the pages beside it.
 func New(d Deps) http.Handler {
-	e := echo.New()
-	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
-	e.Use(validate(mustLoad(document)))
-	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{d}, nil))
-	d.registerPages(e)
-
-	var h http.Handler = e
+	var h http.Handler = routes(d)
 	h = checkPath(h)
 	h = authenticate(h, d.Authn)
 	h = limit(h)
 	h = recoverPanics(h) // inside the log, which so sees what a panic was answered with
 	h = observe(h, d.Logger, newMetrics(d.Metrics))
 	return identify(h)
+}
+
+// routes is every path there is; Echo goes no further than this.
+func routes(d Deps) *echo.Echo {
+	e := echo.New()
+	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
+	e.Use(validate(mustLoad(document)))
+	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{d}, nil))
+	d.registerPages(e)
+	return e
 }
 
 // registerPages serves what is a document and not a resource.

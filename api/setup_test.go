@@ -1,0 +1,5 @@
+package api
+
+import "log/slog"
+
+var discard = slog.New(slog.DiscardHandler)
