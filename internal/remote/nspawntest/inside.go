@@ -35,21 +35,28 @@ func (m *Machine) BootID() (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// init is the machine's process 1, as seen from here: nspawn's only child.
+// init is the machine's process 1, as seen from here.
 func (m *Machine) init() (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cmd == nil {
 		return 0, fmt.Errorf("machine %s is off", m.name)
 	}
-	pid := m.cmd.Process.Pid
+	nspawn, err := onlyChild(m.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	return onlyChild(nspawn)
+}
+
+func onlyChild(pid int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return 0, err
 	}
-	init, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	child, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return 0, fmt.Errorf("machine %s has not booted yet (children of nspawn: %q)", m.name, b)
+		return 0, fmt.Errorf("the machine is not up yet: process %d has the children %q, not one", pid, b)
 	}
-	return init, nil
+	return child, nil
 }

@@ -31,8 +31,10 @@ func leftovers(t *testing.T, pid int, network string) []string {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	require.NoError(t, err)
 	for _, p := range processes {
+		if stat, err := os.ReadFile(p + "/stat"); err != nil || strings.Contains(string(stat), ") Z ") {
+			continue // it has ended; its parent has yet to take notice
+		}
 		for _, file := range []string{"cgroup", "mountinfo"} {
-			// A process that has ended meanwhile has neither.
 			if b, err := os.ReadFile(filepath.Join(p, file)); err == nil && strings.Contains(string(b), mark) {
 				found = append(found, p+"/"+file)
 			}

@@ -37,7 +37,7 @@ type Machine struct {
 	mu    sync.Mutex
 	on    bool          // the power switch: boot again after a reboot
 	off   chan struct{} // closed while no boot loop runs
-	cmd   *exec.Cmd     // nspawn; nil between boots
+	cmd   *exec.Cmd     // unshare, whose child is nspawn; nil between boots
 	boots int
 }
 
@@ -88,7 +88,7 @@ func (m *Machine) PowerCut() error {
 	m.on = false
 	var err error
 	if m.cmd != nil {
-		// nspawn by its own id too: it may not have reached its group yet.
+		// By its own id too: it may not have reached its group yet.
 		err = m.cmd.Process.Kill()
 		if errors.Is(err, os.ErrProcessDone) {
 			err = nil
@@ -107,9 +107,9 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 	m.on = false
 	var err error
 	if m.cmd != nil {
-		err = m.cmd.Process.Signal(syscall.SIGTERM) // nspawn passes it on as a request to halt
-		if errors.Is(err, os.ErrProcessDone) {
-			err = nil
+		var nspawn int
+		if nspawn, err = onlyChild(m.cmd.Process.Pid); err == nil {
+			err = syscall.Kill(nspawn, syscall.SIGTERM) // passed on as a request to halt
 		}
 	}
 	off := m.off
@@ -128,9 +128,8 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 // run is the machine's firmware: it boots again whenever the machine rebooted.
 func (m *Machine) run(off chan struct{}) {
 	defer close(off)
-	// The kernel kills nspawn, and with it the machine, when the thread that
-	// started it ends: that is when the whole program does, as long as this
-	// goroutine keeps its thread.
+	// The kernel ends the machine when the thread that started it ends: that is
+	// when the whole program does, as long as this goroutine keeps its thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
@@ -156,10 +155,12 @@ func (m *Machine) boot() (status int, err error) {
 		return 0, err
 	}
 	defer console.Close()
-	args := append([]string{"--mount", "--propagation=private", "/bin/sh", "-c", bootScript, "boot", m.dir, m.base, m.name, bridgeName}, m.group.dirs()...)
+	args := append([]string{"--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child", "/bin/sh", "-c", bootScript, "boot", m.dir, m.base, m.name, bridgeName}, m.group.dirs()...)
 	cmd := m.net.command(context.Background(), "unshare", args...)
 	cmd.Stdout, cmd.Stderr = console, console
-	// A session of its own: an interrupt from the terminal is for the test.
+	// The machine's processes, nspawn's too, are in a process namespace that the
+	// kernel ends with unshare, and unshare with this program. A session of its
+	// own: an interrupt from the terminal is for the test.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 
 	m.mu.Lock()
