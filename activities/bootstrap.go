@@ -49,7 +49,7 @@ func (a *Hosts) Prepare(ctx context.Context, in workflows.HostStep) (workflows.N
 		if err != nil {
 			return err
 		}
-		if err := judge("uname", out); err != nil {
+		if err := s.judge("uname", out); err != nil {
 			return err
 		}
 		s.forget(ctx, in.Step)

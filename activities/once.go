@@ -21,38 +21,53 @@ func (s *stepRun) key(step string) remote.Key {
 // repeated at any point: the host knows whether the command was started, and
 // Postgres how much of its output is stored.
 func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command remote.Command) (remote.Outcome, error) {
+	command.Limits.Head = fleet.OutputHead
 	var out remote.Outcome
 	err := s.contact(ctx, unreachable, func(ctx context.Context, c *remote.Conn) (err error) {
-		out, err = c.Once(ctx, command, s.row.OutputTo, s.keep(ctx))
+		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
 		return err
 	})
 	if err != nil {
 		return out, err
 	}
-	if out.OutputSize > s.row.OutputTo && len(out.Tail) > 0 {
-		if s.row.OutputTo, err = s.store.AppendTail(ctx, s.row.ID, s.row.OutputTo, out.OutputSize-int64(len(out.Tail)), out.Tail); err != nil {
+	if len(out.Tail) > 0 && out.OutputSize > s.row.OutputTo {
+		if s.row.OutputTo, err = s.store.AppendTail(ctx, s.row.ID, s.row.OutputTo, out.TailOffset, out.Tail); err != nil {
 			return out, err
 		}
 	}
 	s.row.OutputSize = out.OutputSize
 	if out.State == remote.Exited {
-		code := out.ExitCode
-		s.exit = &code
+		s.exit = &out.ExitCode
 	}
 	return out, nil
 }
 
-// keep stores output as it comes. The store answers how far the output is
-// kept: further than we are when another attempt of this step was quicker.
-func (s *stepRun) keep(ctx context.Context) remote.Sink {
-	return func(offset int64, data []byte) (int64, error) {
-		next, err := s.store.AppendOutput(ctx, s.row.ID, offset, data)
-		if err == nil {
-			s.row.OutputTo = next
-		}
-		return next, err
-	}
+// keep stores output as it comes.
+type keep struct {
+	ctx context.Context
+	s   *stepRun
 }
+
+// Output stores a chunk. The store answers how far the output is kept: further
+// than we are when another attempt of this step was quicker.
+func (k keep) Output(offset int64, data []byte) (int64, error) {
+	next, err := k.s.store.AppendOutput(k.ctx, k.s.row.ID, offset, data)
+	if err != nil {
+		return offset, err
+	}
+	k.s.row.OutputTo = next
+	k.s.last = append(k.s.last, data...)
+	if len(k.s.last) > lastKept {
+		k.s.last = append([]byte(nil), k.s.last[len(k.s.last)-lastKept:]...)
+	}
+	return next, nil
+}
+
+// Alive needs no answer here: the step heartbeats by itself.
+func (keep) Alive() {}
+
+// lastKept is how much of the end of an output is at hand for a reason.
+const lastKept = 1 << 10
 
 // print keeps text that did not come from a once-only command, such as facts.
 // Only the first of several attempts is kept.
@@ -60,7 +75,7 @@ func (s *stepRun) print(ctx context.Context, text string) error {
 	if s.row.OutputTo > 0 {
 		return nil
 	}
-	if _, err := s.keep(ctx)(0, []byte(text)); err != nil {
+	if _, err := (keep{ctx, s}).Output(0, []byte(text)); err != nil {
 		return err
 	}
 	s.row.OutputSize = s.row.OutputTo
@@ -80,19 +95,25 @@ func (s *stepRun) forget(ctx context.Context, step string) {
 
 // judge turns the outcome of a command that must exit with 0 into the step's
 // ending.
-func judge(what string, out remote.Outcome) error {
+func (s *stepRun) judge(what string, out remote.Outcome) error {
+	last := out.Tail
+	if len(last) == 0 {
+		last = s.last
+	}
 	switch {
 	case out.State == remote.Exited && out.ExitCode == 0:
 		return nil
 	case out.State == remote.Exited:
-		return failed("%s ended with exit code %d%s", what, out.ExitCode, lastLines(out.Tail))
+		return failed("%s ended with exit code %d%s", what, out.ExitCode, lastLine(last))
+	case out.State == remote.Cancelled:
+		return failed("%s was cancelled before it began", what)
 	default:
 		return &failure{state: fleet.StepIndeterminate, reason: fmt.Sprintf("nobody knows how %s ended: %s; look at the host before repeating it", what, out.Reason)}
 	}
 }
 
-// lastLines gives the end of an output for a reason: one line, printable, short.
-func lastLines(tail []byte) string {
+// lastLine gives the end of an output for a reason: one line, printable, short.
+func lastLine(tail []byte) string {
 	const most = 200
 	s := strings.TrimSpace(string(tail))
 	if s == "" {

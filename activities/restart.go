@@ -59,11 +59,11 @@ func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.
 		switch {
 		case err != nil:
 			return err
-		case out.State == remote.Exited && out.BootID == in.BootID:
-			return judge("the reboot command", out)
+		case out.State == remote.Exited && out.ExitCode < 128 && out.BootIDNow == in.BootID:
+			return s.judge("the reboot command", out)
 		default:
-			// The boot id has changed, or the command went down with the host:
-			// only the next step can tell, by the boot id.
+			// The boot id has changed, or the command went down with the host (also
+			// by a signal): only the next step can tell, by the boot id.
 			return nil
 		}
 	})
@@ -116,7 +116,7 @@ const bootPoll = 500 * time.Millisecond
 func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
 	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
 		err := s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
-			up, err := c.Read(ctx, hostos.SystemState())
+			state, err := settled(ctx, c)
 			if err != nil {
 				return err
 			}
@@ -131,12 +131,11 @@ func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.
 			if facts.BootID == in.BootID {
 				return failed("the host answers with the boot id it had before the reboot")
 			}
-			state := hostos.ParseSystemState(string(up.Stdout))
 			if err := s.print(ctx, "system "+state+"\nboot id "+facts.BootID+"\n"); err != nil {
 				return err
 			}
 			if !hostos.SystemUp(state) {
-				return failed("the host booted, but its system is %s: 'systemctl is-system-running' on it says why", state)
+				return failed("the host booted, but its system is %s: 'systemctl is-system-running' on it says more", state)
 			}
 			return s.store.RecordFacts(ctx, in.OperationID, in.Address, facts)
 		})
@@ -145,6 +144,26 @@ func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.
 		}
 		return err
 	})
+}
+
+// settled gives the state of the service manager once the boot has finished.
+// A system before 240 does not wait by itself, so it is asked again.
+func settled(ctx context.Context, c *remote.Conn) (string, error) {
+	for {
+		up, err := c.Read(ctx, hostos.SystemState())
+		if err != nil {
+			return "", err
+		}
+		state := hostos.ParseSystemState(string(up.Stdout))
+		if !hostos.SystemBooting(state) {
+			return state, nil
+		}
+		select {
+		case <-ctx.Done():
+			return state, ctx.Err()
+		case <-time.After(bootPoll):
+		}
+	}
 }
 
 // untilDeadline lets a host be out of reach for as long as the step may take.

@@ -64,7 +64,8 @@ type stepRun struct {
 	host  fleet.Host
 	to    remote.Target
 	row   fleet.Step
-	exit  *int
+	exit  *int   // of the command, when one ended
+	last  []byte // end of what it printed
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and

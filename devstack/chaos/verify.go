@@ -145,8 +145,8 @@ func (l *lane) verifySteps(ctx context.Context, kind string, ids []string, f *Fi
 // touch and never overlap, as many bytes as the step printed, and for the
 // command of prepare exactly what the command prints.
 func (l *lane) verifyOutput(ctx context.Context, kind string, ids []string, f *Finding) error {
-	rows, err := l.db.Query(ctx, `SELECT s.address, s.name, s.output_size, o."offset", o.data
-		FROM step s JOIN output o ON o.step_id = s.id WHERE s.operation_id::text = ANY($1) ORDER BY s.id, o."offset"`, ids)
+	rows, err := l.db.Query(ctx, `SELECT s.address, s.name, s.output_size, o.position, o.data
+		FROM step s JOIN output o ON o.step_id = s.id WHERE s.operation_id::text = ANY($1) ORDER BY s.id, o.position`, ids)
 	if err != nil {
 		return err
 	}

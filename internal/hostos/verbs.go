@@ -30,3 +30,6 @@ func ParseSystemState(out string) string {
 // SystemUp says whether a state of the service manager means that the system
 // has booted. Degraded is up with a failed unit.
 func SystemUp(state string) bool { return state == "running" || state == "degraded" }
+
+// SystemBooting says whether a state of the service manager will change by itself.
+func SystemBooting(state string) bool { return state == "initializing" || state == "starting" }
