@@ -23,7 +23,7 @@ var standInScript []byte
 // standIns are the names under which the stand-in script is found in PATH.
 var standIns = []string{
 	"systemctl", "reboot", "shutdown", "dnf", "yum", "apt-get", "dpkg-query",
-	"rpm", "rpm-ostree", "needs-restarting", "systemd-run", "sudo",
+	"rpm", "rpm-ostree", "needs-restarting", "systemd-run", "sudo", "uname",
 }
 
 // saved is what a host's folder remembers of it between programs.
