@@ -126,7 +126,7 @@ func (k *call) refused() error {
 	if err != nil {
 		return err
 	}
-	reason := firstLine(k.stderr.Bytes())
+	reason := firstLine(k.stderr.kept)
 	if k.conn.sudo {
 		return k.conn.fail(SudoRefused, fmt.Errorf("user %s cannot become root with sudo -n (exit code %d): %s; allow it in sudoers without a password", k.conn.target.user(), code, reason))
 	}

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -127,7 +126,7 @@ func (c *Conn) Script(ctx context.Context, script string, args ...string) (Resul
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{ExitCode: code, Stdout: out.Bytes(), Stderr: call.stderr.Bytes(), Truncated: out.cut || call.stderr.cut}, nil
+	return Result{ExitCode: code, Stdout: out.kept, Stderr: call.stderr.kept, Truncated: out.cut || call.stderr.cut}, nil
 }
 
 // BootID is the id of the host's present boot.
@@ -145,15 +144,15 @@ func (c *Conn) BootID(ctx context.Context) (string, error) {
 // limited keeps the first max bytes and swallows the rest, so that a host can
 // neither fill our memory nor block itself.
 type limited struct {
-	bytes.Buffer
-	max int
-	cut bool
+	max  int
+	kept []byte
+	cut  bool
 }
 
 func (l *limited) Write(b []byte) (int, error) {
-	room := min(len(b), l.max-l.Len())
+	room := min(len(b), l.max-len(l.kept))
 	l.cut = l.cut || room < len(b)
-	_, _ = l.Buffer.Write(b[:room])
+	l.kept = append(l.kept, b[:room]...)
 	return len(b), nil
 }
 

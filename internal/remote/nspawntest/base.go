@@ -20,7 +20,7 @@ import (
 
 // basePackages is what every machine has beyond Debian's minimum.
 var basePackages = []string{
-	"systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2",
+	"systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "iproute2",
 	"procps", "python3-minimal", "ca-certificates", "curl",
 }
 

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,89 +122,4 @@ func (ms *Machines) Dial(ctx context.Context, network, address string) (net.Conn
 // everything else with this process.
 func (ms *Machines) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return ms.net.command(ctx, name, args...)
-}
-
-// Expose makes a loopback address of this machine ("127.0.0.1:5432") answer at
-// the same address inside the machines' network, for a program started with
-// [Machines.Command] that needs the test's servers. It ends with ms.
-func (ms *Machines) Expose(address string) error {
-	var l net.Listener
-	err := ms.net.inside(func() (err error) {
-		l, err = net.Listen("tcp", address)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("expose %s to the machines' network: %w", address, err)
-	}
-	ms.relays.add(l)
-	ms.relays.wg.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			ms.relays.wg.Go(func() { ms.relays.relay(in, address) })
-		}
-	})
-	return nil
-}
-
-// relays owns what Expose opened.
-type relays struct {
-	mu     sync.Mutex
-	closed bool
-	open   map[io.Closer]bool
-	wg     sync.WaitGroup
-}
-
-// add closes c at once when the relays are closed already.
-func (r *relays) add(c io.Closer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		_ = c.Close()
-		return
-	}
-	if r.open == nil {
-		r.open = map[io.Closer]bool{}
-	}
-	r.open[c] = true
-}
-
-func (r *relays) end(c io.Closer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.open, c)
-	_ = c.Close()
-}
-
-func (r *relays) close() {
-	r.mu.Lock()
-	r.closed = true
-	for c := range r.open {
-		_ = c.Close()
-	}
-	r.mu.Unlock()
-	r.wg.Wait()
-}
-
-func (r *relays) relay(in net.Conn, address string) {
-	r.add(in)
-	defer r.end(in)
-	out, err := net.Dial("tcp", address)
-	if err != nil {
-		return // the program inside sees a closed connection
-	}
-	r.add(out)
-	defer r.end(out)
-	var both sync.WaitGroup
-	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
-		both.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
-			if tcp, ok := way[0].(*net.TCPConn); ok {
-				_ = tcp.CloseWrite()
-			}
-		})
-	}
-	both.Wait()
 }

@@ -61,7 +61,7 @@ c_follow() { # offset, limit
       c_output
       c_sleep $c_idle
       c_quiet=$((c_quiet + c_idle))
-      c_idle=$((c_idle < 500 ? c_idle * 2 : 1000))
+      c_idle=$((c_idle < 750 ? c_idle + c_idle / 3 : 1000))
       if [ $c_quiet -ge 2000 ]; then c_quiet=0; printf 'A\n' || exit 0; fi
     done
   fi

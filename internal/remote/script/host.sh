@@ -47,7 +47,7 @@ c_runner_lives() { # a pid alone proves nothing: it may be another process by no
 }
 
 c_marked() { # the processes that carry the mark of this run, as /proc/PID/environ lines
-  grep -alF "COMMISSAIRE_RUN=$c_dir" /proc/[0-9]*/environ 2>/dev/null
+  grep -lF "COMMISSAIRE_RUN=$c_dir" /proc/[0-9]*/environ 2>/dev/null
 }
 
 c_alive() { # whether anything of the run still runs
@@ -70,8 +70,10 @@ c_size() { # bytes printed so far
 
 c_claim() { # digest: the one exclusive act. link(2) either makes the name or fails
   c_stat $$ || return 1
+  # The end gets its space on the disk now, see c_finish.
   printf 'digest %s\nboot %s\npid %s\ntick %s\nstart %s\n' "$1" "$c_now" $$ "$c_began" "$(date +%s)" >"$c_dir/claim.$$" &&
-    c_sync "$c_dir/claim.$$" && ln "$c_dir/claim.$$" "$c_dir/claim" || { rm -f "$c_dir/claim.$$"; return 1; }
+    printf '%-80s\n' '' >"$c_dir/rc.$$" && c_sync "$c_dir/claim.$$" "$c_dir/rc.$$" &&
+    ln "$c_dir/claim.$$" "$c_dir/claim" || { rm -f "$c_dir/claim.$$" "$c_dir/rc.$$"; return 1; }
   rm -f "$c_dir/claim.$$"
   c_sync "$c_dir" "$c_runs"
 }
@@ -79,6 +81,6 @@ c_claim() { # digest: the one exclusive act. link(2) either makes the name or fa
 c_finish() { # words: how it ended, written last, whole and for good
   # Padded: it overwrites blocks that were reserved before the command began, so
   # a full disk cannot take the exit code away.
-  printf '%-80s\n' "$*" 1<>"$c_dir/rc.new" && c_sync "$c_dir/rc.new" && mv -f "$c_dir/rc.new" "$c_dir/rc"
+  printf '%-80s\n' "$*" 1<>"$c_dir/rc.$$" && c_sync "$c_dir/rc.$$" && mv -f "$c_dir/rc.$$" "$c_dir/rc"
   c_sync "$c_dir"
 }

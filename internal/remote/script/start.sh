@@ -8,7 +8,7 @@ c_start() { # unique name of the job file
   c_waited=0
   until c_read_claim; do
     if [ -e "$c_job.failed" ]; then
-      c_die unusable "cannot claim the run in $c_dir: $(cat "$c_job.failed") (disk: $(df -P "$c_dir" | tail -n 1))"
+      c_die unusable "cannot claim the run in $c_dir: $(cat "$c_job.failed"); $(c_disk)"
     fi
     if [ $c_waited -ge 15000 ]; then
       c_die unusable "the detached process did not claim $c_dir within 15 s; ${c_error:-the host gave no reason}"
@@ -16,7 +16,11 @@ c_start() { # unique name of the job file
     c_sleep $((c_waited < 200 ? 10 : 200))
     c_waited=$((c_waited + (c_waited < 200 ? 10 : 200)))
   done
-  [ "$c_digest" = "$c_want" ] || c_die conflict "the key $c_dir was used for another command"
+  [ "$c_digest" = "$c_want" ] || [ "$c_digest" = cancelled ] || c_die conflict "the key $c_dir was used for another command"
+}
+
+c_disk() { # why a write fails is more than every shell tells
+  echo "the disk: $(df -Pk "$c_runs" | tail -n 1)"
 }
 
 c_launch() {
@@ -30,7 +34,7 @@ c_launch() {
   # A whole job file or none: the environment goes with it because a systemd unit
   # would not inherit it.
   c_error=$({ printf '%s\n' "c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_umask=$c_umask" "$c_job_text" 'c_env() {' && export -p && printf '%s\n' '}' 'c_run "$@"' 'exit'; } 2>&1 >"$c_job") ||
-    { rm -f "$c_job"; c_die unusable "write $c_job: $c_error"; }
+    { rm -f "$c_job"; c_die unusable "write $c_job: $c_error; $(c_disk)"; }
   if [ -d "${COMMISSAIRE_OS_ROOT:-}/run/systemd/system" ] && command -v systemd-run >/dev/null && [ "$(id -u)" = 0 ]; then
     # A unit of its own outlives the session even where logind kills what a user
     # leaves behind. Only the path of the file is given: systemd would expand $
@@ -40,6 +44,6 @@ c_launch() {
   elif command -v setsid >/dev/null; then
     COMMISSAIRE_RUN=$c_dir setsid sh "$c_job" </dev/null >/dev/null 2>&1 &
   else
-    COMMISSAIRE_RUN=$c_dir nohup sh "$c_job" </dev/null >/dev/null 2>&1 &
+    (trap '' HUP; COMMISSAIRE_RUN=$c_dir exec sh "$c_job") </dev/null >/dev/null 2>&1 &
   fi
 }

@@ -1,0 +1,387 @@
+package remote
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func (b *bundle) dir(k Key) string { return filepath.Join(b.host.StateDir(), "runs", k.name()) }
+
+func start(t testing.TB, c *Conn, cmd Command) {
+	t.Helper()
+	s, err := c.Start(testContext(t), cmd)
+	if err != nil || s.State != Running {
+		t.Fatalf("start: %v %+v", err, s)
+	}
+}
+
+// runner is the pid of the detached process.
+func (b *bundle) runner(t testing.TB, k Key) int {
+	t.Helper()
+	raw, err := os.ReadFile(b.dir(k) + "/claim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	for line := range strings.Lines(string(raw)) {
+		_, _ = fmt.Sscanf(line, "pid %d", &pid)
+	}
+	if pid < 2 {
+		t.Fatalf("claim has no pid: %s", raw)
+	}
+	return pid
+}
+
+func TestRunnerKilledIsIndeterminateOnceChildrenEnded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("killed", `echo x >>"$FLEET_HOST/count"; while [ ! -e "$FLEET_HOST/go" ]; do sleep 0.05; done; echo from the child`)
+	start(t, c, cmd)
+	eventually(t, "the command runs", func() bool { return exists(b.host.Dir() + "/count") })
+	if err := syscall.Kill(b.runner(t, cmd.Key), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Status(testContext(t), cmd.Key)
+	if err != nil || s.State != Running {
+		t.Fatalf("its child lives, but: %v %+v", err, s)
+	}
+	if err := os.WriteFile(b.host.Dir()+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		o, out := once(t, c, cmd)
+		if o.State != Indeterminate || o.Reason == "" || out != "from the child\n" {
+			t.Errorf("%+v %q", o, out)
+		}
+	}
+	if n := count(t, b.host.Dir()+"/count"); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+func TestRebootInTheMiddleIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("reboot", `echo x >>"$FLEET_HOST/count"; echo begun; systemctl reboot; sleep 60; echo never`)
+	var m memory
+	if _, err := c.Once(testContext(t), cmd, 0, &m); KindOf(err) != Lost {
+		t.Fatalf("the host went away, but: %v", err)
+	}
+	eventually(t, "the host is back", func() bool { return b.host.Reboots() == 1 })
+	c = b.conn(t)
+	for range 2 {
+		o, out := once(t, c, cmd)
+		if o.State != Indeterminate || !strings.Contains(o.Reason, "rebooted") || out != "begun\n" || o.BootID == o.BootIDNow {
+			t.Errorf("%+v %q", o, out)
+		}
+	}
+	if count(t, b.host.Dir()+"/count") != 1 || b.host.Count("systemctl", "reboot") != 1 {
+		t.Error("not once")
+	}
+}
+
+func TestPowerCutKeepsClaim(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	cmd := sh("power", `echo x >>"$FLEET_HOST/count"; sleep 60`)
+	start(t, b.conn(t), cmd)
+	eventually(t, "the command runs", func() bool { return exists(b.host.Dir() + "/count") })
+	if err := b.host.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.host.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if o, _ := once(t, b.conn(t), cmd); o.State != Indeterminate {
+		t.Errorf("%+v", o)
+	}
+	if n := count(t, b.host.Dir()+"/count"); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+func TestIfBootID(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := Command{Key: key("guarded"), Argv: []string{"systemctl", "reboot"}, IfBootID: "another"}
+	for range 2 {
+		if o, _ := once(t, c, cmd); o.State != BootIDChanged || o.BootID != b.host.BootID() {
+			t.Fatalf("%+v", o)
+		}
+	}
+	id, err := c.BootID(testContext(t))
+	if err != nil || id != b.host.BootID() {
+		t.Fatalf("%v %q", err, id)
+	}
+	cmd = Command{Key: key("reboot"), Argv: []string{"systemctl", "reboot"}, IfBootID: id}
+	if _, err := c.Start(testContext(t), cmd); err != nil && KindOf(err) != Lost {
+		t.Fatal(err)
+	}
+	eventually(t, "reboot", func() bool { return b.host.Reboots() == 1 })
+	s, err := b.conn(t).Start(testContext(t), cmd)
+	if err != nil || s.State == Absent || s.State == Running || s.BootID != id || s.BootIDNow == id {
+		t.Errorf("%v %+v", err, s)
+	}
+	if n := b.host.Count("systemctl", "reboot"); n != 1 {
+		t.Errorf("%d reboots", n)
+	}
+}
+
+func TestSameKeyOtherCommandIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	once(t, c, sh("k", "echo one"))
+	var m memory
+	_, err := c.Once(testContext(t), sh("k", `echo two >"$FLEET_HOST/two"`), 0, &m)
+	if KindOf(err) != KeyConflict || exists(b.host.Dir()+"/two") || m.len() != 0 {
+		t.Errorf("%v %q", err, m.String())
+	}
+}
+
+func TestCancelReachesGrandchildren(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	// The second one hides its mark and the third one does not mind TERM.
+	cmd := sh("cancel", `trap 'echo bye; exit 5' TERM
+(sh -c 'echo $$ >"$FLEET_HOST/p1"; exec sleep 300' &)
+env -i sh -c 'echo $$ >'"$FLEET_HOST"'/p2; exec sleep 300' &
+sh -c 'trap "" TERM; echo $$ >"$FLEET_HOST/p3"; while :; do sleep 1; done' &
+while :; do sleep 0.1; done`)
+	start(t, c, cmd)
+	pids := []string{"p1", "p2", "p3"}
+	for _, p := range pids {
+		eventually(t, "grandchild "+p, func() bool { b, err := os.ReadFile(b.host.Dir() + "/" + p); return err == nil && len(b) > 1 })
+	}
+	began := time.Now()
+	if err := c.Cancel(testContext(t), cmd.Key, 700*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("cancelled in %v", time.Since(began))
+	for _, p := range pids {
+		raw, _ := os.ReadFile(b.host.Dir() + "/" + p)
+		pid := strings.TrimSpace(string(raw))
+		if cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && len(cmdline) > 0 {
+			t.Errorf("%s lives: %q", p, cmdline)
+		}
+	}
+	o, out := once(t, c, cmd)
+	if o.State != Exited || o.ExitCode != 5 || !strings.HasSuffix(out, "bye\n") {
+		t.Errorf("%+v %q", o, out)
+	}
+	if err := c.Cancel(testContext(t), cmd.Key, time.Second); err != nil {
+		t.Errorf("cancel of what has ended: %v", err)
+	}
+}
+
+func TestCancelBeforeStart(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("early", `echo x >"$FLEET_HOST/ran"`)
+	if err := c.Cancel(testContext(t), cmd.Key, 0); err != nil {
+		t.Fatal(err)
+	}
+	o, err := c.Once(testContext(t), cmd, 0, &memory{})
+	if err != nil || o.State != Cancelled || exists(b.host.Dir()+"/ran") {
+		t.Errorf("%v %+v", err, o)
+	}
+}
+
+// Nothing but the run's own processes is ever signalled: here the pid in the
+// claim belongs to somebody else by now.
+func TestReusedPidIsNotKilled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("victim", "sleep 300")
+	start(t, c, cmd)
+	runner := b.runner(t, cmd.Key)
+	r, err := c.Script(testContext(t), `sleep 300 >/dev/null 2>&1 & echo $!`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := strings.TrimSpace(string(r.Stdout))
+	claim := b.dir(cmd.Key) + "/claim"
+	raw, err := os.ReadFile(claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := strings.Replace(string(raw), fmt.Sprintf("pid %d", runner), "pid "+stranger, 1)
+	if err := os.WriteFile(claim, []byte(forged), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Cancel(testContext(t), cmd.Key, 100*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if cmdline, err := os.ReadFile("/proc/" + stranger + "/cmdline"); err != nil || len(cmdline) == 0 {
+		t.Error("a process that is not the run's was killed")
+	}
+}
+
+func TestForgetKeepsTombstone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("forget", `echo x >>"$FLEET_HOST/count"; echo out; exit 4`)
+	long := sh("long", "sleep 60")
+	start(t, c, long)
+	if err := c.Forget(testContext(t), long.Key); err == nil {
+		t.Error("forgot a run that still runs")
+	}
+	once(t, c, cmd)
+	for range 2 {
+		if err := c.Forget(testContext(t), cmd.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if exists(b.dir(cmd.Key) + "/out") {
+		t.Error("the output is still there")
+	}
+	o, out := once(t, c, cmd)
+	if o.State != Exited || o.ExitCode != 4 || o.OutputSize != 4 || out != "" || count(t, b.host.Dir()+"/count") != 1 {
+		t.Errorf("%+v %q", o, out)
+	}
+	s, err := c.Status(testContext(t), key("unheard of"))
+	if err != nil || s.State != Absent {
+		t.Errorf("%v %+v", err, s)
+	}
+}
+
+func TestOldRunsAgeOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	old, unfinished, fresh := sh("old", "true"), sh("unfinished", "sleep 60"), sh("fresh", "true")
+	once(t, c, old)
+	once(t, c, fresh)
+	start(t, c, unfinished)
+	leftover := b.host.StateDir() + "/runs/leftover"
+	if err := os.Mkdir(leftover, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{b.dir(old.Key), b.dir(unfinished.Key), leftover} {
+		then := time.Now().AddDate(0, 0, -8)
+		if err := os.Chtimes(dir, then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once(t, c, sh("next", "true"))
+	eventually(t, "old ones are gone", func() bool { return !exists(b.dir(old.Key)) && !exists(leftover) })
+	if !exists(b.dir(unfinished.Key)) || !exists(b.dir(fresh.Key)) {
+		t.Error("more aged out than should")
+	}
+}
+
+// A starter that dies before the claim leaves the key startable.
+func TestLeftoverJobDoesNotBlock(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("leftover", "echo fine")
+	if err := os.MkdirAll(b.dir(cmd.Key), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"job.DEAD", "claim.4711"} {
+		if err := os.WriteFile(b.dir(cmd.Key)+"/"+name, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o, out := once(t, c, cmd); o.State != Exited || out != "fine\n" {
+		t.Errorf("%+v %q", o, out)
+	}
+	if left, _ := filepath.Glob(b.dir(cmd.Key) + "/*.*"); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestStateDirUnusable(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	if err := os.WriteFile(b.host.StateDir(), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Once(testContext(t), sh("ro", "true"), 0, &memory{})
+	if KindOf(err) != HostUnusable || !strings.Contains(err.Error(), "commissaire") {
+		t.Error(err)
+	}
+}
+
+// A disk without a free byte: refused with the reason, nothing run, and startable
+// once there is space.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a small disk")
+	}
+	b := setup(t)
+	c := b.conn(t)
+	dir := b.host.StateDir()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	fill := func() {
+		f, err := os.Create(dir + "/fill")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+	}
+	fill()
+	cmd := sh("full", `echo x >>"$FLEET_HOST/count"; head -c 1000000 /dev/zero; exit 6`)
+	_, err := c.Once(testContext(t), cmd, 0, &memory{})
+	if KindOf(err) != HostUnusable || !strings.Contains(err.Error(), "100%") {
+		t.Fatal(err)
+	}
+	if exists(b.host.Dir() + "/count") {
+		t.Fatal("it ran")
+	}
+	if err := os.Remove(dir + "/fill"); err != nil {
+		t.Fatal(err)
+	}
+	// Now it is the command's own output that fills the disk: its exit code
+	// still comes through.
+	o, _ := once(t, c, cmd)
+	if o.State != Exited || o.ExitCode != 6 || count(t, b.host.Dir()+"/count") != 1 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// With systemd the run is a transient unit, which has none of the login's
+// environment. The manager is a stand-in here.
+func TestTransientUnit(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root's runs are units of the system manager")
+	}
+	b := setup(t)
+	if err := os.MkdirAll(b.host.Dir()+"/root/run/systemd/system", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := b.conn(t)
+	cmd := sh("unit", `echo x >>"$FLEET_HOST/count"; echo "$COMMISSAIRE_RUN $COMMISSAIRE_STATE_DIR"; exit 2`)
+	o, out := once(t, c, cmd)
+	if o.State != Exited || o.ExitCode != 2 || out != b.dir(cmd.Key)+" "+b.host.StateDir()+"\n" {
+		t.Errorf("%+v %q", o, out)
+	}
+	if n := b.host.Count("systemd-run", "commissaire-"); n != 1 {
+		t.Errorf("%d units", n)
+	}
+}

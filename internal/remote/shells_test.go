@@ -1,0 +1,183 @@
+package remote
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// tools are all that the scripts in script/ call on a host, beside builtins of sh.
+var tools = []string{"cat", "date", "dd", "df", "find", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr"}
+
+// TestBareHosts runs the scripts where there is nothing but one shell and the
+// tools: what a minimal host of another distribution has.
+func TestBareHosts(t *testing.T) {
+	t.Parallel()
+	for _, host := range []struct{ name, shell, detach, box string }{
+		{"dash", "dash", "setsid", ""},
+		{"bash", "bash", "setsid", ""},
+		{"without-setsid", "dash", "true", ""},
+		{"busybox", "busybox", "setsid", "busybox"},
+		{"busybox-without-setsid", "busybox", "true", "busybox"},
+	} {
+		t.Run(host.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			bin := t.TempDir()
+			for _, tool := range append([]string{"sh", "env", "printf", host.detach}, tools...) {
+				program := tool
+				switch {
+				case tool == "sh":
+					program = host.shell
+				case host.box != "":
+					program = host.box
+				}
+				path, err := exec.LookPath(program)
+				if err != nil {
+					t.Skipf("%s is not installed here", program)
+				}
+				if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.configure(t, regexp.MustCompile(` PATH=\S+`), " PATH="+bin)
+			checkHost(t, b)
+		})
+	}
+}
+
+// configure changes the host's sshd_config.
+func (b *bundle) configure(t testing.TB, what *regexp.Regexp, with string) {
+	t.Helper()
+	path := b.host.Dir() + "/sshd_config"
+	config, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, what.ReplaceAll(config, []byte(with)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.host.RestartSSHD(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkHost goes once through everything that the scripts do.
+func checkHost(t *testing.T, b *bundle) {
+	c := b.conn(t)
+	ctx := testContext(t)
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	data := bytes.Repeat(all, 2000)
+	if err := os.WriteFile(b.host.Dir()+"/blob", data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := sh("bytes", `echo x >>"$FLEET_HOST/count"; cat "$FLEET_HOST/blob"; exit 9`)
+	for _, from := range []int{0, 1000, 300_001} {
+		m := memory{bytes: bytes.Clone(data[:from])}
+		o, err := c.Once(ctx, cmd, int64(from), &m)
+		if err != nil || o.State != Exited || o.ExitCode != 9 || !bytes.Equal(m.bytes, data) || o.OutputSize != int64(len(data)) {
+			t.Fatalf("from %d: %v %+v, %d bytes", from, err, o.Status, len(m.bytes))
+		}
+	}
+	cmd.Limits.Head = 1000
+	if o, out := once(t, c, cmd); len(out) != 1000 || !bytes.Equal(o.Tail, data[len(data)-65536:]) {
+		t.Errorf("head %d, tail %d at %d", len(out), len(o.Tail), o.TailOffset)
+	}
+	if n := count(t, b.host.Dir()+"/count"); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+	if err := c.Forget(ctx, cmd.Key); err != nil {
+		t.Error(err)
+	}
+	var wild []string
+	for i := 1; i < 256; i++ {
+		wild = append(wild, fmt.Sprintf("%c'%c", i, byte(i)), string([]byte{byte(i), '\'', byte(i)}))
+	}
+	o, out := once(t, c, Command{Key: key("argv"), Argv: append([]string{"env", "printf", "%s."}, wild...)})
+	var want bytes.Buffer
+	for _, w := range wild {
+		want.WriteString(w + ".")
+	}
+	if o.ExitCode != 0 || out != want.String() {
+		t.Errorf("argv changed: %d %q", o.ExitCode, out)
+	}
+	if _, err := c.Once(ctx, sh("bytes", "other"), 0, &memory{}); KindOf(err) != KeyConflict {
+		t.Error(err)
+	}
+	slow := sh("slow", "sleep 300 & sleep 300")
+	start(t, c, slow)
+	if err := c.Cancel(ctx, slow.Key, 2*time.Second); err != nil {
+		t.Error(err)
+	}
+	if o, _ := once(t, c, slow); o.State != Exited || o.ExitCode != 143 {
+		t.Errorf("%+v", o)
+	}
+	killed := sh("killed", `echo early; sleep 0.5; echo late`)
+	start(t, c, killed)
+	eventually(t, "it prints", func() bool { b, err := os.ReadFile(b.dir(killed.Key) + "/out"); return err == nil && len(b) > 0 })
+	if err := syscall.Kill(b.runner(t, killed.Key), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if o, out := once(t, c, killed); o.State != Indeterminate || out != "early\nlate\n" {
+		t.Errorf("%+v %q", o, out)
+	}
+	early := sh("early", "true")
+	if err := c.Cancel(ctx, early.Key, 0); err != nil {
+		t.Error(err)
+	}
+	if o, _ := once(t, c, early); o.State != Cancelled {
+		t.Errorf("%+v", o)
+	}
+	if s, err := c.Status(ctx, key("none")); err != nil || s.State != Absent {
+		t.Errorf("%v %+v", err, s)
+	}
+	old := time.Now().AddDate(0, 0, -8)
+	if err := os.Chtimes(b.dir(cmd.Key), old, old); err != nil {
+		t.Fatal(err)
+	}
+	once(t, c, sh("last", "true"))
+	eventually(t, "the old run aged out", func() bool { return !exists(b.dir(cmd.Key)) })
+}
+
+func BenchmarkOnce(b *testing.B) {
+	h := setup(b)
+	c := h.conn(b)
+	n := 0
+	run := func(b *testing.B, c *Conn) {
+		n++
+		if o, err := c.Once(testContext(b), Command{Key: key(fmt.Sprint(n)), Argv: []string{"true"}}, 0, &memory{}); err != nil || o.State != Exited {
+			b.Fatal(err, o)
+		}
+	}
+	b.Run("warm", func(b *testing.B) {
+		for b.Loop() {
+			run(b, c)
+		}
+	})
+	b.Run("cold", func(b *testing.B) {
+		for b.Loop() {
+			c, err := h.dialer.Dial(testContext(b), h.target)
+			if err != nil {
+				b.Fatal(err)
+			}
+			run(b, c)
+			_ = c.Close()
+		}
+	})
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.Read(testContext(b), []string{"true"}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
