@@ -46,6 +46,10 @@ func TestBareHosts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// For those who are not root; it is no part of what is tested here.
+			if err := os.Symlink(b.host.Dir()+"/bin/sudo", filepath.Join(bin, "sudo")); err != nil {
+				t.Fatal(err)
+			}
 			b.configure(t, regexp.MustCompile(` PATH=\S+`), " PATH="+bin)
 			checkHost(t, b)
 		})

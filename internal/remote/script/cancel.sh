@@ -1,10 +1,7 @@
 # Ends a run, or sees to it that one that was never started never will be.
 
 c_pids() { # processes of the run but for its runner, by mark, and by session while the runner proves whose session it is
-  for c_file in $(c_marked); do
-    c_file=${c_file%/environ}
-    echo "${c_file#/proc/}"
-  done
+  c_marked
   c_runner_lives || return 0
   for c_file in /proc/[0-9]*; do
     c_stat "${c_file#/proc/}" && [ "$c_session" = "$c_pid" ] && [ "$c_state" != Z ] && echo "${c_file#/proc/}"

@@ -46,8 +46,15 @@ c_runner_lives() { # a pid alone proves nothing: it may be another process by no
   [ "$c_boot" = "$c_now" ] && c_stat "$c_pid" && [ "$c_began" = "$c_tick" ] && [ "$c_state" != Z ]
 }
 
-c_marked() { # the processes that carry the mark of this run, as /proc/PID/environ lines
-  grep -lF "COMMISSAIRE_RUN=$c_dir" /proc/[0-9]*/environ 2>/dev/null
+c_marked() { # pids of the processes that carry the mark of this run
+  # tail names each file before its content; not every grep reads beyond a NUL.
+  tail -c +1 /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' |
+    grep -F -e '==> /proc/' -e "COMMISSAIRE_RUN=$c_dir" | while read -r c_word; do
+    case $c_word in
+    "==> /proc/"*) c_one=${c_word#"==> /proc/"} ;;
+    "COMMISSAIRE_RUN=$c_dir") echo "${c_one%%/*}" ;;
+    esac
+  done
 }
 
 c_alive() { # whether anything of the run still runs
