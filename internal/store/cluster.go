@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"commissaire/internal/fleet"
+)
+
+// ClusterView is a cluster with its members.
+type ClusterView struct {
+	fleet.Cluster
+	Members []string // addresses, in join order
+	Counts  fleet.HostCounts
+}
+
+// ClusterPut creates or changes a cluster; nil leaves a member as it is, or at
+// its default in a new one.
+type ClusterPut struct {
+	Name             string
+	Network          *string
+	ContainerManager *string
+}
+
+const (
+	clustersSQL = `SELECT name FROM cluster WHERE tenant = $1 ORDER BY name`
+
+	clusterViewSQL = `SELECT c.name, c.network, c.container_manager, c.created,
+			coalesce(array_agg(h.address ORDER BY h.join_order, h.address) FILTER (WHERE h.address IS NOT NULL), '{}'),
+			count(h.address), count(h.address) FILTER (WHERE h.state = $3)
+		FROM cluster c LEFT JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name
+		WHERE c.tenant = $1 AND c.name = $2
+		GROUP BY c.tenant, c.name`
+
+	// A new cluster whose network does not exist gets the default one; "" is kept (contract §3.1).
+	putClusterSQL = `INSERT INTO cluster AS c (tenant, name, network, container_manager)
+		VALUES ($1, $2,
+			CASE WHEN $3 = '' OR EXISTS (SELECT FROM network n WHERE n.tenant = $1 AND n.name = $3) THEN $3::text ELSE $5 END,
+			coalesce($4::text, ''))
+		ON CONFLICT ON CONSTRAINT cluster_pk DO UPDATE SET
+			network = coalesce($3, c.network), container_manager = coalesce($4, c.container_manager)
+		RETURNING name, network, container_manager, created`
+
+	deleteClusterSQL = `DELETE FROM cluster WHERE tenant = $1 AND name = $2`
+)
+
+// Clusters lists the names, sorted.
+func (s *Store) Clusters(ctx context.Context) (names []string, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		names, err = collect(ctx, q, pgx.RowTo[string], clustersSQL, s.tenant)
+		return err
+	})
+	return names, err
+}
+
+// Cluster gives one cluster with its members and how many are available.
+func (s *Store) Cluster(ctx context.Context, name string) (v ClusterView, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		v, err = s.clusterView(ctx, q, name)
+		return err
+	})
+	return v, err
+}
+
+func (s *Store) clusterView(ctx context.Context, q querier, name string) (ClusterView, error) {
+	var v ClusterView
+	var created pgtype.Timestamptz
+	err := q.QueryRow(ctx, clusterViewSQL, s.tenant, name, string(fleet.HostActive)).Scan(
+		&v.Name, &v.Network, &v.ContainerManager, &created, &v.Members, &v.Counts.Total, &v.Counts.Available)
+	v.Created = utc(created)
+	return v, orNotFound(err, "cluster", name)
+}
+
+// PutCluster creates a cluster, or changes what is given in an existing one and
+// keeps its members.
+func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		var created pgtype.Timestamptz
+		err := q.QueryRow(ctx, putClusterSQL, s.tenant, put.Name, put.Network, put.ContainerManager, fleet.DefaultNetwork).Scan(
+			&c.Name, &c.Network, &c.ContainerManager, &created)
+		c.Created = utc(created)
+		return err
+	})
+	return c, err
+}
+
+// DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster;
+// its operations stay on record, and one that runs stops by itself (see
+// NextHosts).
+func (s *Store) DeleteCluster(ctx context.Context, name string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		tag, err := q.Exec(ctx, deleteClusterSQL, s.tenant, name)
+		if err == nil && tag.RowsAffected() == 0 {
+			return notFound("cluster", name)
+		}
+		return err
+	})
+}

@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"commissaire/internal/secret"
+)
+
+// Every wait for Postgres ends: the server gives up first, then we do.
+const (
+	lockTimeout      = 5 * time.Second
+	statementTimeout = 10 * time.Second
+	callTimeout      = 15 * time.Second // one method of the store
+	acquireTimeout   = 5 * time.Second  // a connection from the pool
+	connectTimeout   = 3 * time.Second
+	pingTimeout      = 3 * time.Second
+)
+
+const (
+	// defaultMaxConns is for a DSN without pool_max_conns.
+	defaultMaxConns = 10
+	// maxAttempts bounds how often a transaction that lost a race runs again.
+	maxAttempts = 10
+)
+
+// DB is the database of all tenants. It is safe for concurrent use.
+type DB struct {
+	pool   *pgxpool.Pool
+	sealer *secret.Sealer
+}
+
+// Store is the part of one tenant.
+type Store struct {
+	db     *DB
+	tenant string
+}
+
+// querier runs statements: a connection or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// Open prepares the use of a database. It does not connect, so it works while
+// Postgres is down; Ping says whether it answers.
+func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("database address: %w", err)
+	}
+	if !strings.Contains(dsn, "pool_max_conns") {
+		config.MaxConns = defaultMaxConns
+	}
+	if config.ConnConfig.ConnectTimeout == 0 || config.ConnConfig.ConnectTimeout > connectTimeout {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	settings := config.ConnConfig.RuntimeParams
+	if settings["application_name"] == "" {
+		settings["application_name"] = "commissaire"
+	}
+	settings["timezone"] = "UTC"
+	settings["lock_timeout"] = milliseconds(lockTimeout)
+	settings["statement_timeout"] = milliseconds(statementTimeout)
+	settings["idle_in_transaction_session_timeout"] = milliseconds(callTimeout)
+	// Statements with optional filters are planned for the filters that are
+	// given; a generic plan could use no index.
+	settings["plan_cache_mode"] = "force_custom_plan"
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return &DB{pool: pool, sealer: sealer}, nil
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// Ping says whether Postgres answers, within 3 s.
+func (db *DB) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return db.read(ctx, func(ctx context.Context, q querier) error {
+		_, err := q.Exec(ctx, "SELECT 1")
+		return err
+	})
+}
+
+// Close ends all connections, after the calls that still run.
+func (db *DB) Close() { db.pool.Close() }
+
+// For gives the store of one tenant.
+func (db *DB) For(tenant string) *Store { return &Store{db: db, tenant: tenant} }
+
+// read runs f on a connection, without a transaction. Single statements that
+// write use it too.
+func (db *DB) read(ctx context.Context, f func(ctx context.Context, q querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return db.failed(ctx, db.onConn(ctx, func(conn *pgxpool.Conn) error { return f(ctx, conn) }))
+}
+
+// tx runs f in a transaction. f may run several times: when Postgres broke a
+// deadlock, or when f says errAgain because it lost a race.
+func (db *DB) tx(ctx context.Context, f func(ctx context.Context, q querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var err error
+	for range maxAttempts {
+		err = db.onConn(ctx, func(conn *pgxpool.Conn) error {
+			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return f(ctx, tx) })
+		})
+		if !errors.Is(err, errAgain) && !brokenByRace(err) {
+			break
+		}
+	}
+	return db.failed(ctx, err)
+}
+
+func (db *DB) onConn(ctx context.Context, f func(conn *pgxpool.Conn) error) error {
+	acquireCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
+	conn, err := db.pool.Acquire(acquireCtx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return f(conn)
+}
+
+// utc gives the zero time for NULL.
+func utc(t pgtype.Timestamptz) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+	return t.Time.UTC()
+}
+
+// collect gives all rows of a query; an empty list, not nil, when there are none.
+func collect[T any](ctx context.Context, q querier, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	out, err := pgx.CollectRows(rows, scan)
+	if out == nil {
+		out = []T{}
+	}
+	return out, err
+}
+
+// one gives the only row of a query, or pgx.ErrNoRows.
+func one[T any](ctx context.Context, q querier, scan pgx.RowToFunc[T], sql string, args ...any) (T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scan)
+}

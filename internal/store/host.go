@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
+)
+
+// HostPut registers a host.
+type HostPut struct {
+	Address     string
+	Port        int    // 0 means 22
+	Cluster     string // "" for none
+	Creds       secret.HostCreds
+	RequestedBy string
+	RequestID   string
+}
+
+const (
+	hostsSQL = `SELECT address, port, coalesce(cluster, ''), state, reason, state_since, coalesce(state_operation::text, ''),
+			os, os_version, ostree, cpus, memory, space, boot_id, last_check, source,
+			coalesce(host_key, ''), coalesce(host_key_print, ''), host_key_pinned, bootstrapped, created
+		FROM host WHERE tenant = $1 ORDER BY address`
+
+	hostSQL = `SELECT address, port, coalesce(cluster, ''), state, reason, state_since, coalesce(state_operation::text, ''),
+			os, os_version, ostree, cpus, memory, space, boot_id, last_check, source,
+			coalesce(host_key, ''), coalesce(host_key_print, ''), host_key_pinned, bootstrapped, created
+		FROM host WHERE tenant = $1 AND address = $2`
+
+	clusterExistsSQL = `SELECT EXISTS (SELECT FROM cluster WHERE tenant = $1 AND name = $2)`
+
+	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation)
+		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6)
+		ON CONFLICT ON CONSTRAINT host_pk DO NOTHING`
+
+	deleteHostSQL = `DELETE FROM host WHERE tenant = $1 AND address = $2`
+)
+
+// Hosts lists all hosts, sorted by address.
+func (s *Store) Hosts(ctx context.Context) (hosts []fleet.Host, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		hosts, err = collect(ctx, q, scanHost, hostsSQL, s.tenant)
+		return err
+	})
+	return hosts, err
+}
+
+// Host gives one host.
+func (s *Store) Host(ctx context.Context, address string) (h fleet.Host, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		h, err = s.host(ctx, q, address)
+		return err
+	})
+	return h, err
+}
+
+func (s *Store) host(ctx context.Context, q querier, address string) (fleet.Host, error) {
+	rows, err := q.Query(ctx, hostSQL, s.tenant, address)
+	if err != nil {
+		return fleet.Host{}, err
+	}
+	h, err := pgx.CollectExactlyOneRow(rows, scanHost)
+	return h, orNotFound(err, "host", address)
+}
+
+func scanHost(row pgx.CollectableRow) (fleet.Host, error) {
+	var h fleet.Host
+	var key fleet.HostKey
+	var since, check, pinned, bootstrapped, created pgtype.Timestamptz
+	err := row.Scan(&h.Address, &h.Port, &h.Cluster, &h.State, &h.Reason, &since, &h.OperationID,
+		&h.OS, &h.OSVersion, &h.OSTree, &h.CPUs, &h.Memory, &h.Space, &h.BootID, &check, &h.Source,
+		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created)
+	h.StateSince, h.LastCheck, h.Bootstrapped, h.Created = utc(since), utc(check), utc(bootstrapped), utc(created)
+	if pinned.Valid {
+		key.Pinned = utc(pinned)
+		h.HostKey = &key
+	}
+	return h, err
+}
+
+// PutHost registers a host: the host, its sealed credentials, its membership
+// and the pending operation that bootstraps it, or none of them. The operation
+// is nil when the host was there already and what is given agrees with it (same
+// key; same cluster, if one is given); nothing is changed then. Otherwise it is
+// a Conflict, as an unknown cluster is (contract §3.4).
+func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fleet.Operation, err error) {
+	if put.Port == 0 {
+		put.Port = fleet.DefaultPort
+	}
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		op = nil
+		if put.Cluster != "" {
+			var known bool
+			if err := q.QueryRow(ctx, clusterExistsSQL, s.tenant, put.Cluster).Scan(&known); err != nil {
+				return err
+			}
+			if !known {
+				return fleet.Errorf(fleet.Conflict, "cluster %q does not exist; create it first", put.Cluster)
+			}
+		}
+		h, err = s.host(ctx, q, put.Address)
+		switch {
+		case fleet.KindOf(err) == fleet.NotFound:
+			op, err = s.insertHost(ctx, q, put)
+			if err != nil {
+				return err
+			}
+			h, err = s.host(ctx, q, put.Address)
+			return err
+		case err != nil:
+			return err
+		}
+		return s.agrees(ctx, q, h, put)
+	})
+	if err != nil {
+		return fleet.Host{}, nil, err
+	}
+	return h, op, nil
+}
+
+func (s *Store) agrees(ctx context.Context, q querier, h fleet.Host, put HostPut) error {
+	stored, err := s.creds(ctx, q, put.Address)
+	if fleet.KindOf(err) == fleet.NotFound {
+		return errAgain // deleted in between
+	}
+	if err != nil {
+		return err
+	}
+	if !stored.PrivateKey.Equal(put.Creds.PrivateKey) {
+		return fleet.Errorf(fleet.Conflict, "host %q is registered with another private key; replace its credentials, or delete it first", put.Address)
+	}
+	if put.Cluster != "" && put.Cluster != h.Cluster {
+		return fleet.Errorf(fleet.Conflict, "host %q is not in cluster %q; change the members of the cluster instead", put.Address, put.Cluster)
+	}
+	return nil
+}
+
+func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.Operation, error) {
+	op, created, err := s.insertOperation(ctx, q, NewOperation{
+		Kind: fleet.KindBootstrap, Host: put.Address, RequestedBy: put.RequestedBy, RequestID: put.RequestID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !created {
+		return nil, errAgain // somebody else registers this host right now
+	}
+	var cluster *string
+	if put.Cluster != "" {
+		cluster = &put.Cluster
+		if _, err := s.lockCluster(ctx, q, put.Cluster); err != nil {
+			return nil, errAgain // deleted in between
+		}
+	}
+	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID)
+	if err != nil {
+		return nil, err
+	}
+	if tag.RowsAffected() == 0 {
+		return nil, errAgain
+	}
+	if err := s.writeCreds(ctx, q, insertCredsSQL, put.Address, put.Creds); err != nil {
+		return nil, err
+	}
+	return &op, s.insertHostRuns(ctx, q, op)
+}
+
+// DeleteHost removes a host with its credentials and membership. Its unfinished
+// operations (a bootstrap) are cancelled in the same transaction and given
+// back, so that the caller can cancel their workflows.
+func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (cancelled []fleet.Operation, err error) {
+	reason := "host removed"
+	if requestedBy != "" {
+		reason = fmt.Sprintf("host removed by %s", requestedBy)
+	}
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		// Before the host, to keep the order of locks; one that starts meanwhile
+		// is seen after the host is gone.
+		if _, err := s.lockOperationsOf(ctx, q, address); err != nil {
+			return err
+		}
+		tag, err := q.Exec(ctx, deleteHostSQL, s.tenant, address)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return notFound("host", address)
+		}
+		ids, err := s.lockOperationsOf(ctx, q, address)
+		if err != nil {
+			return err
+		}
+		cancelled = []fleet.Operation{}
+		for _, id := range ids { // one at most, by operation_one_per_host
+			op, err := s.endOperation(ctx, q, id, fleet.OperationCancelled, reason)
+			if err != nil {
+				return err
+			}
+			cancelled = append(cancelled, op)
+		}
+		return nil
+	})
+	return cancelled, err
+}

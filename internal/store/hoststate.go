@@ -1,0 +1,120 @@
+package store
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// applyEventSQL is the only statement that changes a host's state. $3 and $4
+// are the rows of fleet.HostTransitions for the event, so a host in a state
+// that the event does not fit is left alone.
+//
+// A host that was added again after the operation ($6) was created is another
+// machine for it, and left alone too. Only a host that was bootstrapped before
+// can recover ($7 is the event, $9 that one). Leaving bootstrapping ($8) for a
+// prepared state ($10) is when a bootstrap succeeds.
+const applyEventSQL = `UPDATE host h SET
+		state = t.new_state,
+		state_since = CASE WHEN h.state = t.new_state THEN h.state_since ELSE now() END,
+		reason = $5,
+		state_operation = coalesce($6::uuid, h.state_operation),
+		bootstrapped = CASE WHEN h.state = $8 AND t.new_state = ANY ($10) THEN now() ELSE h.bootstrapped END
+	FROM unnest($3::text[], $4::text[]) AS t (old_state, new_state)
+	WHERE h.tenant = $1 AND h.address = ANY ($2) AND h.state = t.old_state
+		AND ($6::uuid IS NULL OR h.created <= (SELECT created FROM operation WHERE id = $6 AND tenant = $1))
+		AND ($7 <> $9 OR h.bootstrapped IS NOT NULL)
+	RETURNING h.address`
+
+// lockHostRowsSQL makes applyEventSQL see the newest state: an UPDATE that
+// waited for another would not look at the other rows of its table again.
+const lockHostRowsSQL = `SELECT FROM host WHERE tenant = $1 AND address = ANY ($2) ORDER BY address FOR NO KEY UPDATE`
+
+// stateChange is an event that happened to some hosts.
+type stateChange struct {
+	addresses []string
+	event     fleet.HostEvent
+	reason    string
+	operation string // "" when no operation caused it
+}
+
+// applyEvent changes the state of hosts by the transition table, and gives the
+// addresses of those that the event fitted.
+func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]string, error) {
+	if _, err := q.Exec(ctx, lockHostRowsSQL, s.tenant, c.addresses); err != nil {
+		return nil, err
+	}
+	var from, to []string
+	for _, t := range fleet.HostTransitions {
+		if t.Event == c.event {
+			from, to = append(from, string(t.From)), append(to, string(t.To))
+		}
+	}
+	reason := c.reason
+	if c.event == fleet.HostBroke {
+		reason = because(reason)
+	}
+	var operation *string
+	if c.operation != "" {
+		operation = &c.operation
+	}
+	prepared := []string{string(fleet.HostDisassociated), string(fleet.HostActive)}
+	return collect(ctx, q, pgx.RowTo[string], applyEventSQL, s.tenant, c.addresses, from, to, reason, operation,
+		string(c.event), string(fleet.HostBootstrapping), string(fleet.HostRecovered), prepared)
+}
+
+// MarkHost records what happened to a host during an operation. It changes
+// nothing when the event does not fit the host's state (Conflict), when the
+// operation has ended (Conflict), and when the host is gone (NotFound).
+// Repeating it is safe: events lead to states that accept them again.
+func (s *Store) MarkHost(ctx context.Context, id, address string, event fleet.HostEvent, reason string) error {
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
+			return err
+		}
+		changed, err := s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: event, reason: reason, operation: id})
+		if err != nil || len(changed) == 1 {
+			return err
+		}
+		h, err := s.host(ctx, q, address)
+		if err != nil {
+			return err
+		}
+		return fleet.Errorf(fleet.Conflict, "host %q is %s; %q does not fit that state, or the host was added again after the operation began", address, h.State, event)
+	})
+}
+
+const recordFactsSQL = `UPDATE host SET os = $3, os_version = $4, ostree = $5, cpus = $6, memory = $7, space = $8, boot_id = $9, last_check = now()
+	WHERE tenant = $1 AND address = $2 AND created <= (SELECT created FROM operation WHERE id = $10 AND tenant = $1)`
+
+// RecordFacts stores what investigation found, and that the host was reached
+// now. A host that is being bootstrapped moves on to bootstrapping; any other
+// keeps its state, since facts are true of it too. Repeating it is safe: facts
+// are overwritten by newer ones.
+func (s *Store) RecordFacts(ctx context.Context, id, address string, f fleet.Facts) error {
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
+			return err
+		}
+		tag, err := q.Exec(ctx, recordFactsSQL, s.tenant, address, f.OS, f.OSVersion, f.OSTree, f.CPUs, f.Memory, f.Space, f.BootID, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return notFound("host", address)
+		}
+		_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: fleet.HostFactsFound, operation: id})
+		return err
+	})
+}
+
+// because keeps the promise that every failure says why, also when its caller
+// does not know.
+func because(reason string) string {
+	if reason == "" {
+		return "it failed and gave no reason; see its last step"
+	}
+	return reason
+}

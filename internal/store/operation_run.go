@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// The methods here are called by activities, which may run again after a crash
+// or beside a twin that everybody thought dead. Each says why that is safe.
+
+const (
+	lockOperationSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+		FROM operation WHERE tenant = $1 AND id = $2 FOR SHARE`
+
+	lockOperationsOfHostSQL = `SELECT id::text FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
+
+	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
+
+	endOperationSQL = `UPDATE operation SET state = $3, reason = $4, finished = now(),
+			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
+		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
+
+	closeHostRunsSQL = `UPDATE host_run SET state = CASE state WHEN 'pending' THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now()
+		WHERE operation_id = $1 AND finished IS NULL RETURNING address`
+
+	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
+
+	skipGoneHostsSQL = `UPDATE host_run r SET state = 'skipped', finished = now(),
+			reason = CASE
+				WHEN NOT EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address) THEN 'the host was removed before its turn'
+				WHEN o.cluster IS NULL OR EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address AND h.cluster = o.cluster)
+					THEN 'the host was removed and added again before its turn'
+				ELSE 'the host left the cluster before its turn' END
+		FROM operation o
+		WHERE o.id = $2 AND o.tenant = $1 AND r.operation_id = o.id AND r.state = 'pending'
+			AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address
+				AND (o.cluster IS NULL OR h.cluster = o.cluster) AND h.created <= o.created)`
+
+	nextHostsSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = 'pending' ORDER BY position LIMIT $2`
+)
+
+// BeginOperation marks a pending operation as running, and gives it as it is
+// now. Repeating it is safe: only the first one changes anything.
+func (s *Store) BeginOperation(ctx context.Context, id string) (op fleet.Operation, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		if op, err = s.operation(ctx, q, operationSQL, id); err != nil || op.State != fleet.OperationPending {
+			return err
+		}
+		if _, err := q.Exec(ctx, beginOperationSQL, s.tenant, id); err != nil {
+			return err
+		}
+		op, err = s.operation(ctx, q, operationSQL, id)
+		return err
+	})
+	return op, err
+}
+
+// EndOperation ends an operation, and with it all that is still open in it:
+// pending host runs are skipped, running ones failed and their steps
+// indeterminate, and the host of a bootstrap that did not get to its end is
+// failed, all with the reason. Repeating it is safe: what has ended stays.
+func (s *Store) EndOperation(ctx context.Context, id string, state fleet.OperationState, reason string) error {
+	if !state.Ended() {
+		return internal(fmt.Errorf("end of operation %s: %q is no end", id, state))
+	}
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		_, err := s.endOperation(ctx, q, id, state, reason)
+		return err
+	})
+}
+
+func (s *Store) endOperation(ctx context.Context, q querier, id string, state fleet.OperationState, reason string) (fleet.Operation, error) {
+	if op, err := s.operation(ctx, q, operationSQL, id); err != nil || op.State.Ended() {
+		return op, err
+	}
+	tag, err := q.Exec(ctx, endOperationSQL, s.tenant, id, string(state), reason)
+	if err != nil {
+		return fleet.Operation{}, err
+	}
+	op, err := s.operation(ctx, q, operationSQL, id)
+	if err != nil || tag.RowsAffected() == 0 {
+		return op, err // somebody else was faster
+	}
+	why := reason
+	if why == "" {
+		why = fmt.Sprintf("the operation %s before this host's part came to its end", op.State)
+	}
+	closed, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why)
+	if err != nil || len(closed) == 0 {
+		return op, err
+	}
+	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil {
+		return op, err
+	}
+	if op.Kind == fleet.KindBootstrap {
+		_, err = s.applyEvent(ctx, q, stateChange{addresses: closed, event: fleet.HostBroke, reason: why, operation: id})
+	}
+	return op, err
+}
+
+// NextHosts gives pending hosts of an operation in their order, at most limit.
+// stop is not empty when the operation must not go on, and says why: it ended
+// (was cancelled), or its cluster was deleted. Hosts that were removed or left
+// the cluster since are marked skipped here. Repeating it is safe: it begins
+// nothing.
+func (s *Store) NextHosts(ctx context.Context, id string, limit int) (addresses []string, stop string, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		addresses, stop = nil, ""
+		op, err := s.operation(ctx, q, lockOperationSQL, id)
+		if err != nil {
+			return err
+		}
+		if op.State.Ended() {
+			stop = ended(op)
+			return nil
+		}
+		if op.Cluster != "" {
+			var there bool
+			if err := q.QueryRow(ctx, clusterExistsSQL, s.tenant, op.Cluster).Scan(&there); err != nil {
+				return err
+			}
+			if !there {
+				stop = fmt.Sprintf("cluster %q was deleted", op.Cluster)
+				return nil
+			}
+		}
+		if _, err := q.Exec(ctx, skipGoneHostsSQL, s.tenant, id); err != nil {
+			return err
+		}
+		addresses, err = collect(ctx, q, pgx.RowTo[string], nextHostsSQL, id, limit)
+		return err
+	})
+	return addresses, stop, err
+}
+
+// lockUnfinished keeps an operation from ending until the transaction does, so
+// that a worker that was thought dead begins nothing for an ended one.
+func (s *Store) lockUnfinished(ctx context.Context, q querier, id string) (fleet.Operation, error) {
+	op, err := s.operation(ctx, q, lockOperationSQL, id)
+	if err == nil && op.State.Ended() {
+		return op, fleet.Errorf(fleet.Conflict, "%s; nothing more is done for it", ended(op))
+	}
+	return op, err
+}
+
+func ended(op fleet.Operation) string {
+	text := fmt.Sprintf("operation %s has %s", op.ID, op.State)
+	if op.State == fleet.OperationCancelled {
+		text = fmt.Sprintf("operation %s was cancelled", op.ID)
+	}
+	if op.Reason != "" {
+		text += ": " + op.Reason
+	}
+	return text
+}
+
+func (s *Store) lockOperationsOf(ctx context.Context, q querier, address string) (ids []string, err error) {
+	return collect(ctx, q, pgx.RowTo[string], lockOperationsOfHostSQL, s.tenant, address)
+}

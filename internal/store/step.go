@@ -1,0 +1,98 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"commissaire/internal/fleet"
+)
+
+// StepEnd is how a step ended.
+type StepEnd struct {
+	StepID     int64
+	State      fleet.StepState
+	ExitCode   *int
+	Reason     string
+	OutputSize int64 // bytes it printed in all, stored or not
+}
+
+const (
+	stepsSQL = `SELECT id, operation_id::text, address, name, attempt, state, reason, exit_code, output_size, stored_bytes, started, finished
+		FROM step WHERE tenant = $1 AND operation_id = $2 AND ($3 = '' OR address = $3) ORDER BY id`
+
+	stepOnceSQL = `SELECT id, operation_id::text, address, name, attempt, state, reason, exit_code, output_size, stored_bytes, started, finished
+		FROM step WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND name = $4 AND attempt = $5`
+
+	insertStepSQL = `INSERT INTO step (tenant, operation_id, address, name, attempt) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT ON CONSTRAINT step_once DO NOTHING`
+
+	stepStateSQL = `SELECT state FROM step WHERE tenant = $1 AND id = $2`
+
+	endStepSQL = `UPDATE step SET state = $3, exit_code = $4, reason = $5, output_size = greatest(output_size, $6), finished = now()
+		WHERE tenant = $1 AND id = $2 AND state = 'running'`
+)
+
+// Steps lists the steps of one host in an operation, or of all when address is
+// "", in the order they began.
+func (s *Store) Steps(ctx context.Context, operationID, address string) (steps []fleet.Step, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.operation(ctx, q, operationSQL, operationID); err != nil {
+			return err
+		}
+		steps, err = collect(ctx, q, scanStep, stepsSQL, s.tenant, operationID, address)
+		return err
+	})
+	return steps, err
+}
+
+func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
+	var t fleet.Step
+	var started, finished pgtype.Timestamptz
+	err := row.Scan(&t.ID, &t.OperationID, &t.Address, &t.Name, &t.Attempt, &t.State, &t.Reason, &t.ExitCode, &t.OutputSize, &t.Stored, &started, &finished)
+	t.Started, t.Finished = utc(started), utc(finished)
+	return t, err
+}
+
+// BeginStep puts a step on record and gives it, or the one that is there
+// already. It is a Conflict when the operation has ended or the host run is not
+// running, so that a worker that was thought dead cannot start anything.
+// Repeating it is safe: name and attempt make the step one row.
+func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt int) (t fleet.Step, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
+			return err
+		}
+		r, err := s.hostRun(ctx, q, id, address)
+		if err != nil {
+			return err
+		}
+		if r.State != fleet.HostRunRunning {
+			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
+		}
+		if _, err := q.Exec(ctx, insertStepSQL, s.tenant, id, address, name, attempt); err != nil {
+			return err
+		}
+		t, err = one(ctx, q, scanStep, stepOnceSQL, s.tenant, id, address, name, attempt)
+		return err
+	})
+	return t, err
+}
+
+// EndStep ends a running step. Repeating it is safe: what has ended stays.
+func (s *Store) EndStep(ctx context.Context, e StepEnd) error {
+	if !e.State.Ended() {
+		return internal(fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State))
+	}
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		tag, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, e.Reason, e.OutputSize)
+		if err != nil || tag.RowsAffected() == 1 {
+			return err
+		}
+		var state fleet.StepState
+		err = q.QueryRow(ctx, stepStateSQL, s.tenant, e.StepID).Scan(&state)
+		return orNotFound(err, "step", fmt.Sprint(e.StepID))
+	})
+}
