@@ -47,18 +47,26 @@ func (c *Conn) call(ctx context.Context, script string, args []string) (*call, e
 	pipe, w := io.Pipe()
 	k.pipe, k.stdout = pipe, bufio.NewReaderSize(pipe, 64<<10)
 	started := make(chan error, 1)
-	c.wg.Go(func() {
+	spawned := c.spawn(func() {
 		defer func() { <-c.sessions }()
 		defer close(k.ended)
 		k.err = k.run(wrap(script, args), w, started)
 		_ = w.CloseWithError(io.EOF)
 	})
+	if !spawned {
+		<-c.sessions
+		return nil, c.fail(Lost, errors.New("the connection is closed"))
+	}
 	// A request that sshd does not answer breaks the whole connection: its
 	// requests are answered in order, so nothing after it would come through.
 	watchdog := time.AfterFunc(c.opts.RequestTimeout, func() { _ = c.client.Close() })
 	defer watchdog.Stop()
 	select {
 	case err := <-started:
+		var refused *ssh.OpenChannelError
+		if errors.As(err, &refused) {
+			return nil, c.fail(HostUnusable, fmt.Errorf("sshd gives no session on this connection (MaxSessions?): %w", err))
+		}
 		if err != nil {
 			return nil, c.fail(Lost, fmt.Errorf("start a session: %w", err))
 		}
@@ -74,7 +82,7 @@ func (c *Conn) call(ctx context.Context, script string, args []string) (*call, e
 
 // run owns the session from its beginning to its end.
 func (k *call) run(stdin string, stdout io.Writer, started chan<- error) error {
-	s, err := k.conn.client.NewSession()
+	s, err := k.open()
 	if err != nil {
 		started <- err
 		return err
@@ -95,10 +103,32 @@ func (k *call) run(stdin string, stdout io.Writer, started chan<- error) error {
 	return s.Wait()
 }
 
+// open asks for a session until there is one: sshd counts a session until it has
+// cleared up behind it, which is later than we do.
+func (k *call) open() (*ssh.Session, error) {
+	for patience := k.conn.opts.RequestTimeout / 2; ; patience -= 50 * time.Millisecond {
+		s, err := k.conn.client.NewSession()
+		var refused *ssh.OpenChannelError
+		if err == nil || !errors.As(err, &refused) || patience <= 0 {
+			return s, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-k.ctx.Done():
+			return nil, context.Cause(k.ctx)
+		}
+	}
+}
+
 // wrap makes a script that a cut connection cannot shorten: the shell runs
 // nothing before it has read the closing brace. The script's own stdin is empty.
 func wrap(script string, args []string) string {
-	return fmt.Sprintf("{\nprintf %s\nexport LC_ALL=C\nset -- %s\n%s\n} </dev/null\n", Quote(strings.ReplaceAll(ready, "\n", `\n`)), Quote(args...), script)
+	mark := func(m string) string { return "printf " + Quote(strings.ReplaceAll(m, "\n", `\n`)) }
+	return strings.Join([]string{
+		"{", mark(ready), "export LC_ALL=C", "set -- " + Quote(args...),
+		"(", script, ")", "set -- $?", mark(finished), mark(finished) + " >&2", "exit $1",
+		"} </dev/null", "",
+	}, "\n")
 }
 
 // awaitReady skips what the login shell prints before our script begins.
@@ -126,7 +156,7 @@ func (k *call) refused() error {
 	if err != nil {
 		return err
 	}
-	reason := firstLine(k.stderr.kept)
+	reason := firstLine(k.stderr.content())
 	if k.conn.sudo {
 		return k.conn.fail(SudoRefused, fmt.Errorf("user %s cannot become root with sudo -n (exit code %d): %s; allow it in sudoers without a password", k.conn.target.user(), code, reason))
 	}

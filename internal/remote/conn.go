@@ -24,6 +24,9 @@ const maxOutput = 64 << 10
 // from a command that fails.
 const ready = "\n@commissaire-ready@\n"
 
+// finished ends both streams of a script.
+const finished = "\n@commissaire-end@\n"
+
 // Conn is a login to a host. It is safe for concurrent use.
 type Conn struct {
 	client  *ssh.Client
@@ -33,16 +36,19 @@ type Conn struct {
 	sudo    bool
 
 	sessions chan struct{}
-	closing  context.CancelFunc
 	closed   chan struct{} // closed when the connection is gone, whoever ended it
-	wg       sync.WaitGroup
+	cancel   context.CancelFunc
+
+	mu      sync.Mutex // orders starting a session and closing
+	closing bool
+	wg      sync.WaitGroup // everything that the connection has running
 }
 
 func newConn(client *ssh.Client, t Target, hostKey ssh.PublicKey, o Options) *Conn {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Conn{
 		client: client, target: t, hostKey: authorizedKey(hostKey), opts: o, sudo: t.user() != "root",
-		sessions: make(chan struct{}, maxSessions), closing: cancel, closed: make(chan struct{}),
+		sessions: make(chan struct{}, maxSessions), cancel: cancel, closed: make(chan struct{}),
 	}
 	c.wg.Go(func() {
 		_ = client.Wait()
@@ -58,13 +64,26 @@ func (c *Conn) HostKey() string { return c.hostKey }
 
 // Close ends the connection. Runs on the host go on.
 func (c *Conn) Close() error {
-	c.closing()
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
+	c.cancel()
 	err := c.client.Close()
 	c.wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		return nil // the host or the keepalive was first
 	}
 	return err
+}
+
+// spawn starts what Close waits for, unless Close was first.
+func (c *Conn) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closing {
+		c.wg.Go(f)
+	}
+	return !c.closing
 }
 
 // keepAlive ends a connection that the other side does not answer on. TCP alone
@@ -126,7 +145,12 @@ func (c *Conn) Script(ctx context.Context, script string, args ...string) (Resul
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{ExitCode: code, Stdout: out.kept, Stderr: call.stderr.kept, Truncated: out.cut || call.stderr.cut}, nil
+	// sshd may send the exit code before the last output, and a broken connection
+	// looks like the end of a stream: only both marks prove that all of it is here.
+	if !out.complete() || !call.stderr.complete() {
+		return Result{}, c.fail(Lost, errors.New("the connection ended within the answer"))
+	}
+	return Result{ExitCode: code, Stdout: out.content(), Stderr: call.stderr.content(), Truncated: out.cut() || call.stderr.cut()}, nil
 }
 
 // BootID is the id of the host's present boot.
@@ -141,20 +165,35 @@ func (c *Conn) BootID(ctx context.Context) (string, error) {
 	return string(r.Stdout), nil
 }
 
-// limited keeps the first max bytes and swallows the rest, so that a host can
-// neither fill our memory nor block itself.
+// limited keeps the first max bytes before the end mark and swallows the rest, so
+// that a host can neither fill our memory nor block itself.
 type limited struct {
-	max  int
-	kept []byte
-	cut  bool
+	max   int
+	kept  []byte
+	last  []byte // as long as the end mark
+	total int
 }
 
 func (l *limited) Write(b []byte) (int, error) {
-	room := min(len(b), l.max-len(l.kept))
-	l.cut = l.cut || room < len(b)
-	l.kept = append(l.kept, b[:room]...)
+	l.kept = append(l.kept, b[:min(len(b), l.max-len(l.kept))]...)
+	l.last = append(l.last, b[max(0, len(b)-len(finished)):]...)
+	l.last = l.last[max(0, len(l.last)-len(finished)):]
+	l.total += len(b)
 	return len(b), nil
 }
+
+func (l *limited) complete() bool { return string(l.last) == finished }
+
+func (l *limited) size() int {
+	if l.complete() {
+		return l.total - len(finished)
+	}
+	return l.total
+}
+
+func (l *limited) content() []byte { return l.kept[:min(len(l.kept), l.size())] }
+
+func (l *limited) cut() bool { return l.size() > l.max }
 
 func checkArgv(argv []string) error {
 	if len(argv) == 0 || argv[0] == "" {

@@ -90,7 +90,7 @@ func (f *frames) header() (kind, rest string, err error) {
 		if _, err := f.wait(); err != nil {
 			return "", "", err
 		}
-		return "", "", f.conn.fail(Lost, fmt.Errorf("the host's script ended without an answer: %s", firstLine(f.stderr.kept)))
+		return "", "", f.conn.fail(Lost, fmt.Errorf("the host's script ended without an answer: %s", firstLine(f.stderr.content())))
 	case err != nil:
 		return "", "", f.error(err)
 	}

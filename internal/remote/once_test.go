@@ -207,11 +207,13 @@ func TestOnceUnderCuts(t *testing.T) {
 			}
 		}
 	})
-	var work, starts sync.WaitGroup
+	var work sync.WaitGroup
 	next := make(chan int)
 	attempts := make([]int, commands)
 	for range 8 {
 		work.Go(func() {
+			var starts sync.WaitGroup
+			defer starts.Wait()
 			pool := NewPool(b.dialer, time.Minute)
 			defer pool.Close()
 			for i := range next {
@@ -252,7 +254,6 @@ func TestOnceUnderCuts(t *testing.T) {
 					}
 				}
 			}
-			starts.Wait()
 		})
 	}
 	for i := range commands {

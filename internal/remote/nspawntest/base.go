@@ -55,11 +55,11 @@ func Base(ctx context.Context, cacheDir string) (string, error) {
 	}
 	defer unlock()
 
-	archive, err := aptArchive(ctx)
+	suite, err := codename()
 	if err != nil {
 		return "", err
 	}
-	tree := filepath.Join(cacheDir, "base-"+baseKey(archive.suite))
+	tree := filepath.Join(cacheDir, "base-"+baseKey(suite))
 	if _, err := os.Stat(tree); !errors.Is(err, fs.ErrNotExist) {
 		return tree, err
 	}
@@ -74,7 +74,7 @@ func Base(ctx context.Context, cacheDir string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("unpack the nspawn base %s (remove it to have it built again): %w", packed, err)
 		}
-	} else if err := build(ctx, archive, partial, packed); err != nil {
+	} else if err := build(ctx, suite, partial, packed); err != nil {
 		return "", fmt.Errorf("build the nspawn base: %w", err)
 	}
 	return tree, os.Rename(partial, tree)
@@ -88,9 +88,13 @@ func baseKey(suite string) string {
 	return suite + "-" + hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-func build(ctx context.Context, from archive, tree, packed string) error {
+func build(ctx context.Context, suite, tree, packed string) error {
+	from, err := aptArchive(ctx, suite)
+	if err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase",
-		"--include="+strings.Join(basePackages, ","), "--components="+from.components, from.suite, tree, from.uri)
+		"--include="+strings.Join(basePackages, ","), "--components="+from.components, suite, tree, from.uri)
 	if from.proxy != "" {
 		cmd.Env = append(os.Environ(), "http_proxy="+from.proxy)
 	}

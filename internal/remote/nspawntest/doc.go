@@ -5,8 +5,9 @@
 // those are missing, [Start] skips the test and says why.
 //
 // The machines of one [Machines] share a network namespace that nothing else can
-// reach. A test reaches them with [Machines.Dial]; a whole process is started
-// inside with [Machines.Command].
+// reach. A test reaches them with [Machines.Dial], or with [Machines.Forward] where
+// the code under test makes its own connections; a whole process is started inside
+// with [Machines.Command].
 //
 // What a container cannot give: the kernel, its uptime and its messages are
 // those of the machine that runs the test. A reboot shows in the boot id only.

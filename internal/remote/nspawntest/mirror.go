@@ -11,22 +11,18 @@ import (
 
 // archive is where this machine's own packages come from.
 type archive struct {
-	uri, suite, components string
-	proxy                  string // apt's, which debootstrap does not know of
+	uri, components string
+	proxy           string // apt's, which debootstrap does not know of
 }
 
-// aptArchive asks apt for the archive of this machine's own release, so that a
-// configured mirror is used and no address is built in.
-func aptArchive(ctx context.Context) (archive, error) {
-	suite, err := codename()
-	if err != nil {
-		return archive{}, err
-	}
+// aptArchive asks apt for the archive of a release, so that a configured mirror
+// is used and no address is built in.
+func aptArchive(ctx context.Context, suite string) (archive, error) {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
 	if err != nil {
 		return archive{}, fmt.Errorf("ask apt for its package archive: %w", err)
 	}
-	found := archive{suite: suite}
+	var found archive
 	var components []string
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)

@@ -14,7 +14,11 @@ c_signal() { # signal
   done
 }
 
-c_over() { [ -e "$c_dir/rc" ] && [ -z "$(c_pids | grep -vx "$c_pid")" ] || ! c_alive; }
+c_begun() { # between claim and command there is nothing yet that a signal could end
+  [ -n "$(c_pids | grep -vx "$c_pid")" ]
+}
+
+c_over() { [ -e "$c_dir/rc" ] && ! c_begun || ! c_alive; }
 
 c_await() { # milliseconds, signal to repeat or nothing
   c_left=$1
@@ -36,6 +40,8 @@ c_cancel() { # grace in milliseconds
     c_read_claim || c_die unusable "cancel $c_dir: $c_error"
   fi
   if [ ! -e "$c_dir/rc" ] && ! c_over; then
+    c_left=2000
+    until c_begun || c_over || [ $c_left -le 0 ]; do c_sleep 20; c_left=$((c_left - 20)); done
     c_signal TERM
     if ! c_await "$1" '' && ! c_await 3000 KILL; then
       # The runner itself, if it still is the one of the claim.

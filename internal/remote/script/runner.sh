@@ -17,9 +17,8 @@ c_run() { # the command
     c_finish "boot $c_now"
     exit 0
   fi
-  # Cancel signals the command; this shell must live to record how it ended. A
-  # caught signal, unlike an ignored one, is back to normal in the command.
-  trap : TERM INT HUP
+  # No signal is caught here: Cancel spares this shell, and systemd, which stops
+  # only it (KillMode=process), must not wait for the command at shutdown.
   COMMISSAIRE_RUN=$c_dir
   export COMMISSAIRE_RUN
   cd /
