@@ -57,7 +57,12 @@ func (d Deps) registerPages(e *echo.Echo) {
 	e.GET("/metrics", echo.WrapHandler(metricsPage(d.Metrics)))
 	page := echo.WrapHandler(docs.Pages("/openapi.yaml"))
 	e.GET("/docs", page)
-	e.GET("/docs/:file", page)
+	e.GET("/docs/:file", func(c echo.Context) error {
+		if !docs.Has(c.Param("file")) {
+			return errNoRoute()
+		}
+		return page(c)
+	})
 	e.GET("/docs/problems/:type", problemPage)
 }
 
@@ -83,6 +88,8 @@ func NewHTTPServer(addr string, h http.Handler, logger *slog.Logger) *http.Serve
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		// net/http would answer OPTIONS * itself, without asking for credentials.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }

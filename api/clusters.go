@@ -13,7 +13,7 @@ func (h *handlers) ListClusters(ctx context.Context, _ gen.ListClustersRequestOb
 	if err != nil {
 		return nil, err
 	}
-	return gen.ListClusters200JSONResponse{NamesJSONResponse: list(names)}, nil
+	return gen.ListClusters200JSONResponse(list(names)), nil
 }
 
 func (h *handlers) GetCluster(ctx context.Context, r gen.GetClusterRequestObject) (gen.GetClusterResponseObject, error) {
@@ -39,7 +39,7 @@ func (h *handlers) DeleteCluster(ctx context.Context, r gen.DeleteClusterRequest
 	if err := h.Store.DeleteCluster(ctx, r.Name); err != nil {
 		return nil, err
 	}
-	return gen.DeleteCluster200JSONResponse{EmptyJSONResponse: list[string](nil)}, nil
+	return gen.DeleteCluster200JSONResponse(list[string](nil)), nil
 }
 
 // sameName refuses a body that contradicts the URL.

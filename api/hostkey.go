@@ -21,7 +21,7 @@ func (h *handlers) GetHostKey(ctx context.Context, r gen.GetHostKeyRequestObject
 func (h *handlers) AcceptHostKey(ctx context.Context, r gen.AcceptHostKeyRequestObject) (gen.AcceptHostKeyResponseObject, error) {
 	pinned, err := h.Store.AcceptHostKey(ctx, r.Address, r.Body.Key)
 	if err != nil {
-		return nil, err
+		return nil, blame(err, "key")
 	}
 	h.audit(ctx, "a host key was accepted", r.Address)
 	return gen.AcceptHostKey201JSONResponse(hostKey(r.Address, pinned)), nil

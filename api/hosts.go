@@ -116,7 +116,7 @@ func (h *handlers) DeleteHost(ctx context.Context, r gen.DeleteHostRequestObject
 	for _, op := range cancelled {
 		h.Dispatcher.Cancel(ctx, op)
 	}
-	return gen.DeleteHost200JSONResponse{EmptyJSONResponse: list[string](nil)}, nil
+	return gen.DeleteHost200JSONResponse(list[string](nil)), nil
 }
 
 func (h *handlers) GetHostStatus(ctx context.Context, r gen.GetHostStatusRequestObject) (gen.GetHostStatusResponseObject, error) {

@@ -13,7 +13,7 @@ func (h *handlers) ListMembers(ctx context.Context, r gen.ListMembersRequestObje
 	if err != nil {
 		return nil, err
 	}
-	return gen.ListMembers200JSONResponse{AddressesJSONResponse: list(members)}, nil
+	return gen.ListMembers200JSONResponse(list(members)), nil
 }
 
 func (h *handlers) ReplaceMembers(ctx context.Context, r gen.ReplaceMembersRequestObject) (gen.ReplaceMembersResponseObject, error) {
@@ -53,19 +53,19 @@ func (h *handlers) GetMember(ctx context.Context, r gen.GetMemberRequestObject) 
 	if !is {
 		return nil, fleet.Errorf(fleet.NotFound, "host %s is not a member of cluster %s", r.Address, r.Name)
 	}
-	return gen.GetMember200JSONResponse{AddressesJSONResponse: list([]string{r.Address})}, nil
+	return gen.GetMember200JSONResponse(list([]string{r.Address})), nil
 }
 
 func (h *handlers) AddMember(ctx context.Context, r gen.AddMemberRequestObject) (gen.AddMemberResponseObject, error) {
 	if err := h.Store.AddMember(ctx, r.Name, r.Address); err != nil {
 		return nil, err
 	}
-	return gen.AddMember200JSONResponse{AddressesJSONResponse: list([]string{r.Address})}, nil
+	return gen.AddMember200JSONResponse(list([]string{r.Address})), nil
 }
 
 func (h *handlers) RemoveMember(ctx context.Context, r gen.RemoveMemberRequestObject) (gen.RemoveMemberResponseObject, error) {
 	if err := h.Store.RemoveMember(ctx, r.Name, r.Address); err != nil {
 		return nil, err
 	}
-	return gen.RemoveMember200JSONResponse{EmptyJSONResponse: list[string](nil)}, nil
+	return gen.RemoveMember200JSONResponse(list[string](nil)), nil
 }

@@ -12,7 +12,7 @@ func (h *handlers) ListNetworks(ctx context.Context, _ gen.ListNetworksRequestOb
 	if err != nil {
 		return nil, err
 	}
-	return gen.ListNetworks200JSONResponse{NamesJSONResponse: list(names)}, nil
+	return gen.ListNetworks200JSONResponse(list(names)), nil
 }
 
 func (h *handlers) GetNetwork(ctx context.Context, r gen.GetNetworkRequestObject) (gen.GetNetworkResponseObject, error) {
@@ -46,5 +46,5 @@ func (h *handlers) DeleteNetwork(ctx context.Context, r gen.DeleteNetworkRequest
 	if err := h.Store.DeleteNetwork(ctx, r.Name); err != nil {
 		return nil, err
 	}
-	return gen.DeleteNetwork200JSONResponse{EmptyJSONResponse: list[string](nil)}, nil
+	return gen.DeleteNetwork200JSONResponse(list[string](nil)), nil
 }

@@ -18,15 +18,12 @@ func (h *handlers) ListOperations(ctx context.Context, r gen.ListOperationsReque
 		return nil, err
 	}
 	filter := store.OperationFilter{
-		Cluster: p.Cluster,
+		Cluster: or(p.Cluster, ""),
 		Host:    host,
-		Kind:    fleet.OperationKind(p.Kind),
-		State:   fleet.OperationState(p.State),
-		Cursor:  p.Cursor,
-		Limit:   p.Limit,
-	}
-	if filter.Limit == 0 {
-		filter.Limit = pageSize
+		Kind:    fleet.OperationKind(or(p.Kind, "")),
+		State:   fleet.OperationState(or(p.State, "")),
+		Cursor:  or(p.Cursor, ""),
+		Limit:   or(p.Limit, pageSize),
 	}
 	ops, next, err := h.Store.Operations(ctx, filter)
 	if err != nil {
@@ -39,12 +36,20 @@ func (h *handlers) ListOperations(ctx context.Context, r gen.ListOperationsReque
 	return page, nil
 }
 
+// or gives the value of an optional parameter.
+func or[T any](given *T, otherwise T) T {
+	if given == nil {
+		return otherwise
+	}
+	return *given
+}
+
 // hostFilter gives the canonical form of an address in a query; "" means all.
-func hostFilter(given string) (string, error) {
-	if given == "" {
+func hostFilter(given *string) (string, error) {
+	if given == nil {
 		return "", nil
 	}
-	address, err := fleet.ParseAddress(given)
+	address, err := fleet.ParseAddress(*given)
 	if err != nil {
 		return "", blame(err, "host")
 	}

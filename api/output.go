@@ -19,15 +19,12 @@ func (h *handlers) GetStepOutput(ctx context.Context, r gen.GetStepOutputRequest
 	if err != nil {
 		return nil, err
 	}
-	limit := r.Params.Limit
-	if limit == 0 {
-		limit = outputPage
-	}
-	chunks, err := h.Store.Output(ctx, s.ID, r.Params.Offset, limit)
+	offset, limit := or(r.Params.Offset, 0), or(r.Params.Limit, outputPage)
+	chunks, err := h.Store.Output(ctx, s.ID, offset, limit)
 	if err != nil {
 		return nil, err
 	}
-	from, data := stretch(chunks, r.Params.Offset, limit)
+	from, data := stretch(chunks, offset, limit)
 	return gen.GetStepOutput200ApplicationoctetStreamResponse{
 		Body:          bytes.NewReader(data),
 		ContentLength: int64(len(data)),
@@ -48,7 +45,7 @@ func (h *handlers) findStep(ctx context.Context, r gen.GetStepOutputRequestObjec
 	}
 	var found fleet.Step
 	for _, s := range steps {
-		wanted := r.Params.Attempt == 0 || s.Attempt == r.Params.Attempt
+		wanted := r.Params.Attempt == nil || s.Attempt == *r.Params.Attempt
 		if s.Name == r.Step && wanted && s.Attempt > found.Attempt {
 			found = s
 		}

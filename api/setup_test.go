@@ -1,5 +1,368 @@
 package api
 
-import "log/slog"
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/ssh"
+
+	"commissaire/internal/authn"
+	"commissaire/internal/fleet"
+	"commissaire/internal/privatepg/pgtest"
+	"commissaire/internal/secret"
+	"commissaire/internal/store"
+)
 
 var discard = slog.New(slog.DiscardHandler)
+
+// bundle is a whole API over a database of its own. Only the dispatcher, behind
+// which Temporal would be, is not the real one.
+type bundle struct {
+	url        string
+	dsn        string
+	store      *store.Store
+	dispatcher *recordingDispatcher
+	log        *syncBuffer
+	doc        *openapi3.T
+	creds      string // Authorization header
+}
+
+// recordingDispatcher notes what it is told.
+type recordingDispatcher struct {
+	mu                 sync.Mutex
+	down               error
+	started, cancelled []fleet.Operation
+}
+
+func (d *recordingDispatcher) Ready(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.down
+}
+
+func (d *recordingDispatcher) Start(_ context.Context, op fleet.Operation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.started = append(d.started, op)
+}
+
+func (d *recordingDispatcher) Cancel(_ context.Context, op fleet.Operation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cancelled = append(d.cancelled, op)
+}
+
+func (d *recordingDispatcher) setDown(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.down = err
+}
+
+func (d *recordingDispatcher) starts() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.started)
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func newTestLogger(to io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(to, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+var userHash = sync.OnceValues(func() ([]byte, error) {
+	return bcrypt.GenerateFromPassword([]byte("pw:with:colons"), bcrypt.MinCost)
+})
+
+func setup(t testing.TB) *bundle {
+	t.Helper()
+	return setupOn(t, pgtest.New(t))
+}
+
+func setupOn(t testing.TB, dsn string) *bundle {
+	t.Helper()
+	keyFile := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, secret.CreateKeyFile(keyFile))
+	sealer, err := secret.OpenKeyFile(keyFile)
+	require.NoError(t, err)
+	db, err := store.Open(context.Background(), dsn, sealer)
+	require.NoError(t, err)
+	t.Cleanup(db.Close)
+	hash, err := userHash()
+	require.NoError(t, err)
+
+	b := &bundle{
+		dsn:        dsn,
+		store:      db.For(fleet.DefaultTenant),
+		dispatcher: &recordingDispatcher{},
+		log:        &syncBuffer{},
+		creds:      "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:pw:with:colons")),
+	}
+	b.doc, err = openapi3.NewLoader().LoadFromData(document)
+	require.NoError(t, err)
+	logger := newTestLogger(b.log)
+	basic := authn.NewBasic(authn.BasicOptions{Users: map[string]authn.User{"alice": {Hash: string(hash)}}}, logger)
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = NewHTTPServer("", New(Deps{
+		Store:      b.store,
+		Dispatcher: b.dispatcher,
+		Authn:      authn.NewChain(logger, basic),
+		Logger:     logger,
+		Metrics:    prometheus.NewRegistry(),
+		Version:    Version{Version: "1.2.3", Commit: "abc", Built: "2026-11-20T00:00:00Z", Go: "go1.26"},
+		Readiness:  []Check{{"postgres", db.Ping}, {"temporal", b.dispatcher.Ready}},
+	}), logger)
+	server.Start()
+	t.Cleanup(server.Close)
+	b.url = server.URL
+	return b
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do sends a request as the clients of 2017 do: Basic, no content type.
+func (b *bundle) do(t testing.TB, method, path, body string) answer {
+	t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, b.url+path, reader)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", b.creds)
+	return b.send(t, r)
+}
+
+// send sends a request and checks that the answer is one of the document.
+func (b *bundle) send(t testing.TB, r *http.Request) answer {
+	t.Helper()
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := client.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	a := answer{res.StatusCode, res.Header, string(body)}
+	b.conforms(t, r, a)
+	return a
+}
+
+// v0 sends a request under /api/v0, wants a status, and a JSON body unless want
+// is empty.
+func (b *bundle) v0(t testing.TB, request, body string, status int, want string) answer {
+	t.Helper()
+	method, path, _ := strings.Cut(request, " ")
+	a := b.do(t, method, "/api/v0"+path, body)
+	require.Equal(t, status, a.status, "%s %s: %s", request, body, a.body)
+	if want != "" {
+		require.JSONEq(t, want, a.body, request)
+	}
+	return a
+}
+
+func (b *bundle) conforms(t testing.TB, r *http.Request, a answer) {
+	t.Helper()
+	where := r.Method + " " + r.URL.Path + ": " + a.body
+	require.NotEmpty(t, a.header.Get(RequestIDHeader), where)
+	if a.status >= 400 && !strings.HasPrefix(a.body, `{"status":"not_ready"`) && r.Method != http.MethodHead {
+		require.Equal(t, "application/problem+json", a.header.Get("Content-Type"), where)
+		var p struct {
+			Type, Title, Detail string
+			Status              int
+		}
+		require.NoError(t, json.Unmarshal([]byte(a.body), &p), where)
+		require.Equal(t, a.status, p.Status, where)
+		require.NotEmpty(t, p.Type, where)
+		require.NotEmpty(t, p.Title, where)
+		require.NotEmpty(t, p.Detail, where)
+		require.Equal(t, a.status == http.StatusServiceUnavailable, a.header.Get("Retry-After") != "", where)
+		return
+	}
+	op := b.operationOf(r)
+	if op == nil {
+		return
+	}
+	response := op.Responses.Status(a.status)
+	require.NotNil(t, response, "status %d is not in the document: %s", a.status, where)
+	if content := response.Value.Content["application/json"]; content != nil {
+		require.Equal(t, "application/json", a.header.Get("Content-Type"), where)
+		var value any
+		require.NoError(t, json.Unmarshal([]byte(a.body), &value), where)
+		require.NoError(t, content.Schema.Value.VisitJSON(value, openapi3.VisitAsResponse()), where)
+	}
+}
+
+var templateParam = regexp.MustCompile(`\\\{[a-z]+\\\}`)
+
+func (b *bundle) operationOf(r *http.Request) *openapi3.Operation {
+	for path, item := range b.doc.Paths.Map() {
+		pattern := "^" + templateParam.ReplaceAllString(regexp.QuoteMeta(path), `[^/]+`) + "/?$"
+		if regexp.MustCompile(pattern).MatchString(r.URL.Path) {
+			if op := item.Operations()[r.Method]; op != nil {
+				return op
+			}
+		}
+	}
+	return nil
+}
+
+// rows counts the rows of every table, so that a test can say "nothing was stored".
+func (b *bundle) rows(t testing.TB) map[string]int {
+	t.Helper()
+	ctx := t.Context()
+	conn, err := pgx.Connect(ctx, b.dsn)
+	require.NoError(t, err)
+	defer conn.Close(ctx)
+	names, err := conn.Query(ctx, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
+	require.NoError(t, err)
+	tables, err := pgx.CollectRows(names, pgx.RowTo[string])
+	require.NoError(t, err)
+	counts := map[string]int{}
+	for _, table := range tables {
+		var n int
+		require.NoError(t, conn.QueryRow(ctx, "SELECT count(*) FROM "+table).Scan(&n))
+		counts[table] = n
+	}
+	return counts
+}
+
+// keyPEM makes a private key; passphrase "" leaves it open.
+func keyPEM(t testing.TB, passphrase string) []byte {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	var block *pem.Block
+	if passphrase == "" {
+		block, err = ssh.MarshalPrivateKey(key, "")
+	} else {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte(passphrase))
+	}
+	require.NoError(t, err)
+	return pem.EncodeToMemory(block)
+}
+
+// key64 is a fresh private key as clients send it.
+func key64(t testing.TB) string {
+	return base64.StdEncoding.EncodeToString(keyPEM(t, ""))
+}
+
+// publicKey makes a host key as authorized_keys has it.
+func publicKey(t testing.TB) (line, fingerprint string) {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	key, err := ssh.NewPublicKey(public)
+	require.NoError(t, err)
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))), ssh.FingerprintSHA256(key)
+}
+
+// addHost puts a host; its bootstrap is accepted and has not begun.
+func (b *bundle) addHost(t testing.TB, address, cluster string) {
+	t.Helper()
+	body := `{"ssh_priv_key":"` + key64(t) + `"`
+	if cluster != "" {
+		body += `,"cluster":"` + cluster + `"`
+	}
+	b.v0(t, "PUT /host/"+address, body+"}", 201, "")
+}
+
+// endBootstrap does what the worker does: the latest bootstrap of a host ends.
+func (b *bundle) endBootstrap(t testing.TB, address string, state fleet.HostRunState) {
+	t.Helper()
+	b.endBootstrapBy(t, address, state, fleet.HostPrepared)
+}
+
+func (b *bundle) endBootstrapBy(t testing.TB, address string, state fleet.HostRunState, event fleet.HostEvent) {
+	t.Helper()
+	ctx := t.Context()
+	op, err := b.store.LatestOperation(ctx, fleet.KindBootstrap, "", address)
+	require.NoError(t, err)
+	_, err = b.store.BeginOperation(ctx, op.ID)
+	require.NoError(t, err)
+	_, err = b.store.BeginHostRun(ctx, op.ID, address)
+	require.NoError(t, err)
+	if state == fleet.HostRunFailed {
+		require.NoError(t, b.store.EndHostRun(ctx, op.ID, address, state, "sshd did not answer", fleet.HostBroke))
+		require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationFailed, "sshd did not answer"))
+		return
+	}
+	require.NoError(t, b.store.RecordFacts(ctx, op.ID, address, fleet.Facts{
+		OS: "fedora", OSVersion: "43", CPUs: 4, Memory: 7820, Space: 53687091200, BootID: "5f4dcc3b-5aa7-45d6-9d83-27deb882cf99",
+	}))
+	require.NoError(t, b.store.EndHostRun(ctx, op.ID, address, state, "", event))
+	require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationSucceeded, ""))
+}
+
+// readyHost adds a host and lets its bootstrap succeed.
+func (b *bundle) readyHost(t testing.TB, address, cluster string) {
+	t.Helper()
+	b.addHost(t, address, cluster)
+	b.endBootstrap(t, address, fleet.HostRunSucceeded)
+}
+
+// makeActive bootstraps a host once more, up to its registration with a
+// container manager.
+func (b *bundle) makeActive(t testing.TB, address string) {
+	t.Helper()
+	b.v0(t, "PUT /host/"+address+"/bootstrap", "", 201, "")
+	b.endBootstrapBy(t, address, fleet.HostRunSucceeded, fleet.HostRegistered)
+}
+
+// field gives one member of a JSON answer.
+func field(t testing.TB, a answer, name string) any {
+	t.Helper()
+	var object map[string]any
+	require.NoError(t, json.Unmarshal([]byte(a.body), &object), a.body)
+	return object[name]
+}
+
+// blamed gives the fields that a problem names.
+func blamed(t testing.TB, a answer) []string {
+	t.Helper()
+	var p struct{ Errors []fleet.FieldError }
+	require.NoError(t, json.Unmarshal([]byte(a.body), &p), a.body)
+	var fields []string
+	for _, e := range p.Errors {
+		fields = append(fields, e.Field)
+	}
+	return fields
+}

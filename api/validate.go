@@ -150,15 +150,21 @@ func readBody(r *http.Request) ([]byte, error) {
 func invalid(err error, field string) error {
 	var fields []fleet.FieldError
 	collect(err, func(e *openapi3.SchemaError) {
-		f := fleet.FieldError{Field: pointer(field, e.JSONPointer()), Detail: mismatch(e)}
-		if !slices.Contains(fields, f) {
-			fields = append(fields, f)
+		if e.SchemaField == "properties" { // an unknown member; the error is about the object it is in
+			for name := range e.Value.(map[string]any) {
+				if e.Schema.Properties[name] == nil {
+					fields = append(fields, fleet.FieldError{Field: pointer(field, append(e.JSONPointer(), name)), Detail: "is not a known member"})
+				}
+			}
+			return
 		}
+		fields = append(fields, fleet.FieldError{Field: pointer(field, e.JSONPointer()), Detail: mismatch(e)})
 	})
 	if len(fields) == 0 {
 		return &fleet.Error{Kind: fleet.Invalid, Detail: "the request does not fit the API document", Err: err}
 	}
-	slices.SortFunc(fields, func(a, b fleet.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	slices.SortFunc(fields, func(a, b fleet.FieldError) int { return strings.Compare(a.Field+a.Detail, b.Field+b.Detail) })
+	fields = slices.Compact(fields)
 	const most = 20
 	if len(fields) > most {
 		fields = fields[:most]
@@ -225,8 +231,6 @@ func mismatch(e *openapi3.SchemaError) string {
 		if s.Type != nil {
 			return "must be a " + strings.Join(*s.Type, " or ")
 		}
-	case "properties", "additionalProperties":
-		return "is not a known member"
 	case "required":
 		return "is missing"
 	case "enum":

@@ -5,6 +5,7 @@ package docs
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/swaggest/swgui"
 	"github.com/swaggest/swgui/v5emb"
@@ -14,6 +15,14 @@ import (
 // server. The page's own script is inline.
 const policy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+
+// files are the parts of the page.
+var files = []string{
+	"swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "favicon-16x16.png", "favicon-32x32.png", "oauth2-redirect.html",
+}
+
+// Has says whether a file is part of the page.
+func Has(file string) bool { return slices.Contains(files, file) }
 
 // Pages serves /docs and the files under it. document is the path of the
 // OpenAPI document.

@@ -60,6 +60,9 @@ const (
 // Example: 192.0.2.10
 type Address = string
 
+// Addresses Example: ["192.0.2.10"]
+type Addresses = []Address
+
 // Alive Example: {"status":"ok"}
 type Alive struct {
 	Status string `json:"status"`
@@ -125,6 +128,11 @@ type ClusterRestart struct {
 	StartedAt  string   `json:"started_at"`
 	FinishedAt string   `json:"finished_at"`
 }
+
+// Empty An empty list.
+//
+// Example: []
+type Empty = []string
 
 // FieldError defines model for FieldError.
 type FieldError struct {
@@ -341,6 +349,9 @@ type MembersPut struct {
 // Name Example: web
 type Name = string
 
+// Names Example: ["default"]
+type Names = []Name
+
 // Network Example: {"name":"default","options":{},"type":"flannel_etcd"}
 type Network struct {
 	Name    string                 `json:"name"`
@@ -484,52 +495,43 @@ type Version struct {
 	Go      string `json:"go"`
 }
 
-// Addresses defines model for Addresses.
-type Addresses = []Address
-
-// Empty defines model for Empty.
-type Empty = []string
-
-// Names defines model for Names.
-type Names = []Name
-
 // ListOperationsParams defines parameters for ListOperations.
 type ListOperationsParams struct {
 	// Cluster Only those on this cluster.
-	Cluster Name `form:"cluster,omitempty" json:"cluster,omitempty"`
+	Cluster *Name `form:"cluster,omitempty" json:"cluster,omitempty"`
 
 	// Host Only those on this host.
-	Host Address `form:"host,omitempty" json:"host,omitempty"`
+	Host *Address `form:"host,omitempty" json:"host,omitempty"`
 
 	// Kind Only those of this kind.
-	Kind OperationKind `form:"kind,omitempty" json:"kind,omitempty"`
+	Kind *OperationKind `form:"kind,omitempty" json:"kind,omitempty"`
 
 	// State Only those in this state.
-	State OperationState `form:"state,omitempty" json:"state,omitempty"`
+	State *OperationState `form:"state,omitempty" json:"state,omitempty"`
 
 	// Cursor Where to go on; `next` of the page before.
-	Cursor OperationID `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *OperationID `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Limit Operations on a page.
-	Limit int `form:"limit,omitempty" json:"limit,omitempty"`
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // GetStepOutputParams defines parameters for GetStepOutput.
 type GetStepOutputParams struct {
 	// Offset Position of the first byte wanted.
-	Offset int64 `form:"offset,omitempty" json:"offset,omitempty"`
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
 
 	// Limit Bytes wanted at most.
-	Limit int `form:"limit,omitempty" json:"limit,omitempty"`
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Attempt Which attempt, from 1; without it the latest.
-	Attempt int `form:"attempt,omitempty" json:"attempt,omitempty"`
+	Attempt *int `form:"attempt,omitempty" json:"attempt,omitempty"`
 }
 
 // ListOperationStepsParams defines parameters for ListOperationSteps.
 type ListOperationStepsParams struct {
 	// Host Only those on this host.
-	Host Address `form:"host,omitempty" json:"host,omitempty"`
+	Host *Address `form:"host,omitempty" json:"host,omitempty"`
 }
 
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
@@ -2782,52 +2784,76 @@ func NewListOperationsRequest(server string, params *ListOperationsParams) (*htt
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cluster", params.Cluster, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Cluster != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cluster", *params.Cluster, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Host != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -2961,28 +2987,40 @@ func NewGetStepOutputRequest(server string, id OperationID, address Address, ste
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "attempt", params.Attempt, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Attempt != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "attempt", *params.Attempt, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -3034,12 +3072,16 @@ func NewListOperationStepsRequest(server string, id OperationID, params *ListOpe
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Host != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -7969,13 +8011,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 
 }
 
-type AddressesJSONResponse []Address
-
 type AliveJSONResponse Alive
-
-type EmptyJSONResponse []string
-
-type NamesJSONResponse []Name
 
 type ProblemApplicationProblemPlusJSONResponse Problem
 
@@ -7987,7 +8023,7 @@ type DeleteClusterResponseObject interface {
 	VisitDeleteClusterResponse(w http.ResponseWriter) error
 }
 
-type DeleteCluster200JSONResponse struct{ EmptyJSONResponse }
+type DeleteCluster200JSONResponse Empty
 
 func (response DeleteCluster200JSONResponse) VisitDeleteClusterResponse(w http.ResponseWriter) error {
 
@@ -8105,7 +8141,7 @@ type ListMembersResponseObject interface {
 	VisitListMembersResponse(w http.ResponseWriter) error
 }
 
-type ListMembers200JSONResponse struct{ AddressesJSONResponse }
+type ListMembers200JSONResponse Addresses
 
 func (response ListMembers200JSONResponse) VisitListMembersResponse(w http.ResponseWriter) error {
 
@@ -8185,7 +8221,7 @@ type RemoveMemberResponseObject interface {
 	VisitRemoveMemberResponse(w http.ResponseWriter) error
 }
 
-type RemoveMember200JSONResponse struct{ EmptyJSONResponse }
+type RemoveMember200JSONResponse Empty
 
 func (response RemoveMember200JSONResponse) VisitRemoveMemberResponse(w http.ResponseWriter) error {
 
@@ -8225,7 +8261,7 @@ type GetMemberResponseObject interface {
 	VisitGetMemberResponse(w http.ResponseWriter) error
 }
 
-type GetMember200JSONResponse struct{ AddressesJSONResponse }
+type GetMember200JSONResponse Addresses
 
 func (response GetMember200JSONResponse) VisitGetMemberResponse(w http.ResponseWriter) error {
 
@@ -8266,7 +8302,7 @@ type AddMemberResponseObject interface {
 	VisitAddMemberResponse(w http.ResponseWriter) error
 }
 
-type AddMember200JSONResponse struct{ AddressesJSONResponse }
+type AddMember200JSONResponse Addresses
 
 func (response AddMember200JSONResponse) VisitAddMemberResponse(w http.ResponseWriter) error {
 
@@ -8397,7 +8433,7 @@ type ListClustersResponseObject interface {
 	VisitListClustersResponse(w http.ResponseWriter) error
 }
 
-type ListClusters200JSONResponse struct{ NamesJSONResponse }
+type ListClusters200JSONResponse Names
 
 func (response ListClusters200JSONResponse) VisitListClustersResponse(w http.ResponseWriter) error {
 
@@ -8475,7 +8511,7 @@ type DeleteHostResponseObject interface {
 	VisitDeleteHostResponse(w http.ResponseWriter) error
 }
 
-type DeleteHost200JSONResponse struct{ EmptyJSONResponse }
+type DeleteHost200JSONResponse Empty
 
 func (response DeleteHost200JSONResponse) VisitDeleteHostResponse(w http.ResponseWriter) error {
 
@@ -8921,7 +8957,7 @@ type DeleteNetworkResponseObject interface {
 	VisitDeleteNetworkResponse(w http.ResponseWriter) error
 }
 
-type DeleteNetwork200JSONResponse struct{ EmptyJSONResponse }
+type DeleteNetwork200JSONResponse Empty
 
 func (response DeleteNetwork200JSONResponse) VisitDeleteNetworkResponse(w http.ResponseWriter) error {
 
@@ -9038,7 +9074,7 @@ type ListNetworksResponseObject interface {
 	VisitListNetworksResponse(w http.ResponseWriter) error
 }
 
-type ListNetworks200JSONResponse struct{ NamesJSONResponse }
+type ListNetworks200JSONResponse Names
 
 func (response ListNetworks200JSONResponse) VisitListNetworksResponse(w http.ResponseWriter) error {
 
