@@ -76,6 +76,12 @@ type Dispatcher interface {
 	Cancel(ctx context.Context, op fleet.Operation)
 }
 
+// dispatch hands over an operation that is stored. The client may be gone by
+// now, but its order stands.
+func (h *handlers) dispatch(ctx context.Context, op fleet.Operation) {
+	h.Dispatcher.Start(context.WithoutCancel(ctx), op)
+}
+
 // dispatcherReady refuses new work while nothing could do it.
 func (h *handlers) dispatcherReady(ctx context.Context) error {
 	err := h.Dispatcher.Ready(ctx)

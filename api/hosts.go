@@ -85,7 +85,7 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 		return gen.Host{}, err
 	}
 	if op != nil {
-		h.Dispatcher.Start(ctx, *op)
+		h.dispatch(ctx, *op)
 	}
 	return host(stored), nil
 }
@@ -114,7 +114,7 @@ func (h *handlers) DeleteHost(ctx context.Context, r gen.DeleteHostRequestObject
 		return nil, err
 	}
 	for _, op := range cancelled {
-		h.Dispatcher.Cancel(ctx, op)
+		h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
 	}
 	return gen.DeleteHost200JSONResponse(list[string](nil)), nil
 }

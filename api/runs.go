@@ -61,10 +61,11 @@ func (h *handlers) start(ctx context.Context, o store.NewOperation) (r run, crea
 		return run{}, false, err
 	}
 	if created {
-		h.Dispatcher.Start(ctx, op)
+		h.dispatch(ctx, op)
+		return newRun(op, nil), true, nil // no host has begun, and nothing may fail any more
 	}
 	r, err = h.runOf(ctx, op)
-	return r, created, err
+	return r, false, err
 }
 
 func (h *handlers) latest(ctx context.Context, kind fleet.OperationKind, cluster, host string) (run, error) {

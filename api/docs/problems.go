@@ -43,7 +43,7 @@ var problems = map[string]problem{
 	},
 	"unavailable": {
 		"A part of the server does not answer",
-		"The database or the workflow service does not answer now. Nothing was stored or started, unless `detail` says otherwise. Try again after the time in Retry-After; /readyz tells which part it is.",
+		"The database or the workflow service does not answer now. Try again after the time in Retry-After; sending the same PUT again is safe, also when the first one did arrive. /readyz tells which part it is.",
 	},
 }
 
