@@ -130,6 +130,7 @@ CREATE INDEX operation_by_state ON operation (tenant, state, id);
 CREATE INDEX operation_by_cluster ON operation (tenant, cluster, id) WHERE cluster IS NOT NULL;
 CREATE INDEX operation_by_host ON operation (tenant, host, id) WHERE host IS NOT NULL;
 CREATE INDEX operation_pending ON operation (id) WHERE state = 'pending';
+CREATE INDEX operation_running ON operation (id) WHERE state = 'running';
 
 CREATE TABLE host_run (
     operation_id uuid NOT NULL,

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	hostRunsSQL = `SELECT operation_id::text, address, position, state, reason, boot_id, started, finished
+	hostRunsSQL = `SELECT operation_id, address, position, state, reason, boot_id, started, finished
 		FROM host_run WHERE tenant = $1 AND operation_id = $2 ORDER BY position`
 
-	hostRunSQL = `SELECT operation_id::text, address, position, state, reason, boot_id, started, finished
+	hostRunSQL = `SELECT operation_id, address, position, state, reason, boot_id, started, finished
 		FROM host_run WHERE tenant = $1 AND operation_id = $2 AND address = $3`
 
-	otherRunOnHostSQL = `SELECT o.id::text, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
+	otherRunOnHostSQL = `SELECT o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
 		FROM host_run r JOIN operation o ON o.id = r.operation_id
 		WHERE r.tenant = $1 AND r.address = $2 AND r.state = 'running' AND r.operation_id <> $3`
 

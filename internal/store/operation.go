@@ -25,9 +25,9 @@ const (
 	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, requested_by, request_id)
 		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, $7)
 		ON CONFLICT DO NOTHING
-		RETURNING id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished`
+		RETURNING id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished`
 
-	unfinishedSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	unfinishedSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND finished IS NULL AND (cluster = nullif($2, '') OR host = nullif($3, ''))`
 
 	keepClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR KEY SHARE`

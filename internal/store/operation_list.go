@@ -26,27 +26,30 @@ type OperationFilter struct {
 }
 
 const (
-	operationSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	operationSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND id = $2`
 
-	operationsSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	operationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation
 		WHERE tenant = $1 AND ($2 = '' OR cluster = $2) AND ($3 = '' OR kind = $3) AND ($4 = '' OR state = $4) AND ($5::uuid IS NULL OR id < $5)
 		ORDER BY id DESC LIMIT $6`
 
-	operationsOfHostSQL = `SELECT o.id::text, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
+	operationsOfHostSQL = `SELECT o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
 		FROM host_run r JOIN operation o ON o.id = r.operation_id
 		WHERE r.tenant = $1 AND r.address = $7 AND ($2 = '' OR o.cluster = $2) AND ($3 = '' OR o.kind = $3) AND ($4 = '' OR o.state = $4) AND ($5::uuid IS NULL OR r.operation_id < $5)
 		ORDER BY r.operation_id DESC LIMIT $6`
 
-	latestOfClusterSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	latestOfClusterSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND kind = $2 AND cluster = $3 ORDER BY id DESC LIMIT 1`
 
-	latestOfHostSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	latestOfHostSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND kind = $2 AND host = $3 ORDER BY id DESC LIMIT 1`
 
-	pendingOperationsSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	pendingOperationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE state = 'pending' AND created <= now() - make_interval(secs => $1) ORDER BY id LIMIT $2`
+
+	runningOperationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+		FROM operation WHERE state = 'running' AND started < now() - make_interval(secs => $1) ORDER BY id LIMIT $2`
 )
 
 // Operation gives one operation.
@@ -120,6 +123,17 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 func (db *DB) PendingOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
 		ops, err = collect(ctx, q, scanOperation, pendingOperationsSQL, olderThan.Seconds(), limit)
+		return err
+	})
+	return ops, err
+}
+
+// RunningOperations lists operations of all tenants that began longer than
+// olderThan ago and have not ended, oldest first. The dispatcher looks whether
+// their workflows are still there.
+func (db *DB) RunningOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
+	err = db.read(ctx, func(ctx context.Context, q querier) error {
+		ops, err = collect(ctx, q, scanOperation, runningOperationsSQL, olderThan.Seconds(), limit)
 		return err
 	})
 	return ops, err

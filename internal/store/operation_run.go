@@ -13,10 +13,10 @@ import (
 // or beside a twin that everybody thought dead. Each says why that is safe.
 
 const (
-	lockOperationSQL = `SELECT id::text, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
+	lockOperationSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND id = $2 FOR SHARE`
 
-	lockOperationsOfHostSQL = `SELECT id::text FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
+	lockOperationsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
 
 	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
 
@@ -25,7 +25,10 @@ const (
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
 
 	closeHostRunsSQL = `UPDATE host_run SET state = CASE state WHEN 'pending' THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now()
-		WHERE operation_id = $1 AND finished IS NULL RETURNING address`
+		WHERE operation_id = $1 AND finished IS NULL`
+
+	hostsInStateSQL = `SELECT h.address FROM host_run r JOIN host h ON h.tenant = r.tenant AND h.address = r.address
+		WHERE h.tenant = $1 AND r.operation_id = $2 AND h.state = ANY ($3) ORDER BY h.address FOR NO KEY UPDATE OF h`
 
 	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
 
@@ -89,16 +92,18 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if why == "" {
 		why = fmt.Sprintf("the operation %s before this host's part came to its end", op.State)
 	}
-	closed, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why)
-	if err != nil || len(closed) == 0 {
+	if _, err := q.Exec(ctx, closeHostRunsSQL, id, why); err != nil {
 		return op, err
 	}
-	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil {
+	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil || op.Kind != fleet.KindBootstrap {
 		return op, err
 	}
-	if op.Kind == fleet.KindBootstrap {
-		_, err = s.applyEvent(ctx, q, stateChange{addresses: closed, event: fleet.HostBroke, reason: why, operation: id})
+	limbo := []string{string(fleet.HostInvestigating), string(fleet.HostBootstrapping)}
+	left, err := collect(ctx, q, pgx.RowTo[string], hostsInStateSQL, s.tenant, id, limbo)
+	if err != nil || len(left) == 0 {
+		return op, err
 	}
+	_, err = s.applyEvent(ctx, q, stateChange{addresses: left, event: fleet.HostBroke, reason: why, operation: id})
 	return op, err
 }
 

@@ -29,7 +29,7 @@ const (
 
 	// From the chunk that holds the offset, as many as reach the limit.
 	outputSQL = `SELECT position, data FROM (
-			SELECT position, data, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) - greatest($2 - $3, 0) AS before
+			SELECT position, data, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) - greatest($2::bigint - $3::bigint, 0) AS before
 			FROM output WHERE step_id = $1 AND position >= $3
 		) chunks WHERE before < $4 ORDER BY position`
 

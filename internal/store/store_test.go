@@ -149,6 +149,15 @@ func requireKind(t testing.TB, kind fleet.Kind, err error) {
 	require.Equal(t, kind, fleet.KindOf(err), "%v", err)
 }
 
+// holder gives the operation that a Conflict names.
+func holder(t testing.TB, err error) fleet.Operation {
+	t.Helper()
+	var e *fleet.Error
+	require.ErrorAs(t, err, &e)
+	require.NotNil(t, e.Holder)
+	return *e.Holder
+}
+
 // together runs f n times at once and gives all results.
 func together[T any](n int, f func(i int) T) []T {
 	out := make([]T, n)

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/privatepg"
+	"commissaire/internal/privatepg/pgtest"
+)
+
+// recovery is the longest that the store may need after Postgres is back.
+const recovery = 5 * time.Second
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	c := pgtest.NewCluster(t)
+	f := open(t, c.DSN)
+	f.cluster(t, "c")
+	op := f.newHost(t, "h", "c")
+	ctx := t.Context()
+
+	for _, mode := range []privatepg.StopMode{privatepg.Immediate, privatepg.Fast} {
+		// Callers run on while Postgres goes: none may see anything but an
+		// answer or Unavailable.
+		stop := make(chan struct{})
+		seen := make([]error, 8)
+		var wg sync.WaitGroup
+		for i := range seen {
+			wg.Go(func() {
+				for seen[i] == nil {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					seen[i] = f.act(ctx, i, op.ID)
+				}
+			})
+		}
+		c.Down(t, mode)
+		require.Eventually(t, func() bool { return f.db.Ping(ctx) != nil }, recovery, 10*time.Millisecond)
+		wait := time.AfterFunc(recovery, func() { close(stop) })
+		wg.Wait()
+		if wait.Stop() {
+			close(stop)
+		}
+		for _, err := range seen {
+			requireKind(t, fleet.Unavailable, err)
+		}
+		for i := range 8 {
+			requireKind(t, fleet.Unavailable, f.act(ctx, i, op.ID))
+		}
+
+		c.Up(t)
+		began := time.Now()
+		require.Eventually(t, func() bool { return f.db.Ping(ctx) == nil }, recovery, 10*time.Millisecond)
+		for i := range 40 {
+			require.NoError(t, f.act(ctx, i%8, op.ID), "no broken connection is left in the pool")
+		}
+		require.Less(t, time.Since(began), recovery)
+	}
+}
+
+// act is one of eight different calls.
+func (f *fixture) act(ctx context.Context, i int, operation string) (err error) {
+	switch i {
+	case 0:
+		_, err = f.Hosts(ctx)
+	case 1:
+		_, err = f.Cluster(ctx, "c")
+	case 2:
+		_, err = f.BeginOperation(ctx, operation)
+	case 3:
+		_, err = f.PutCluster(ctx, ClusterPut{Name: "c"})
+	case 4:
+		_, _, err = f.NextHosts(ctx, operation, 5)
+	case 5:
+		_, err = f.BeginHostRun(ctx, operation, "h")
+	case 6:
+		_, _, err = f.PutHost(ctx, HostPut{Address: "h", Creds: creds("key")})
+	case 7:
+		_, err = f.db.PendingOperations(ctx, 0, 5)
+	}
+	return err
+}
+
+func TestOpenWhilePostgresIsDown(t *testing.T) {
+	t.Parallel()
+	c := pgtest.NewCluster(t)
+	c.Down(t, privatepg.Fast)
+	db, err := Open(t.Context(), c.DSN, newSealer(t))
+	require.NoError(t, err)
+	defer db.Close()
+	requireKind(t, fleet.Unavailable, db.Ping(t.Context()))
+	c.Up(t)
+	require.Eventually(t, func() bool { return db.Ping(t.Context()) == nil }, recovery, 10*time.Millisecond)
+
+	_, err = Open(t.Context(), "postgres://u:hunter2@h/db?sslmode=nonsense", nil)
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "hunter2")
+}
+
+// TestSilentServer: something accepts connections and says nothing.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	db, err := Open(t.Context(), fmt.Sprintf("postgres://u:hunter2@%s/db?sslmode=disable", l.Addr()), newSealer(t))
+	require.NoError(t, err)
+	defer db.Close()
+	began := time.Now()
+	err = db.Ping(t.Context())
+	requireKind(t, fleet.Unavailable, err)
+	require.NotContains(t, err.Error(), "hunter2")
+	require.Less(t, time.Since(began), pingTimeout+2*time.Second)
+}
+
+func TestFullPoolIsUnavailable(t *testing.T) {
+	t.Parallel()
+	f := open(t, pgtest.New(t)+"&pool_max_conns=2")
+	for range 2 {
+		conn, err := f.db.pool.Acquire(t.Context())
+		require.NoError(t, err)
+		defer conn.Release()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := f.Hosts(ctx)
+	requireKind(t, fleet.Unavailable, err)
+
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = f.Hosts(gone)
+	require.ErrorIs(t, err, context.Canceled, "a caller who left is not told that Postgres is down")
+}
+
+func TestLockTimeoutIsUnavailable(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "c")
+	tx, err := f.sql.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // nothing to save
+	_, err = tx.Exec(t.Context(), "SELECT FROM cluster FOR UPDATE")
+	require.NoError(t, err)
+	began := time.Now()
+	requireKind(t, fleet.Unavailable, f.RemoveMember(t.Context(), "c", "h"))
+	require.Less(t, time.Since(began), callTimeout)
+}
+
+func TestErrorKinds(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for code, kind := range map[string]fleet.Kind{
+		"08006": fleet.Unavailable, "08P01": fleet.Unavailable, "53300": fleet.Unavailable, "53100": fleet.Unavailable,
+		"57P01": fleet.Unavailable, "57P02": fleet.Unavailable, "57P03": fleet.Unavailable, "57014": fleet.Unavailable,
+		"55P03": fleet.Unavailable, "40001": fleet.Unavailable, "40P01": fleet.Unavailable, "28P01": fleet.Unavailable, "3D000": fleet.Unavailable,
+		"22021": fleet.Invalid, "22003": fleet.Invalid, "42P01": "", "23514": "",
+	} {
+		err := f.db.failed(t.Context(), fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code, Message: "detail"}))
+		require.Equal(t, kind, fleet.KindOf(err), code)
+	}
+	_, err := f.PutCluster(t.Context(), ClusterPut{Name: "a\x00b"})
+	requireKind(t, fleet.Invalid, err)
+	_, err = f.PutCluster(t.Context(), ClusterPut{Name: "\xff"})
+	requireKind(t, fleet.Invalid, err)
+}

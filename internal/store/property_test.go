@@ -1,0 +1,209 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"commissaire/internal/fleet"
+)
+
+// invariants are counts of rows of a tenant that must be zero whatever happened.
+var invariants = map[string]string{
+	"two unfinished operations on a cluster":    `SELECT count(*)::text FROM (SELECT FROM operation WHERE tenant = $1 AND finished IS NULL AND cluster IS NOT NULL GROUP BY cluster HAVING count(*) > 1) x`,
+	"two unfinished operations on a host":       `SELECT count(*)::text FROM (SELECT FROM operation WHERE tenant = $1 AND finished IS NULL AND host IS NOT NULL GROUP BY host HAVING count(*) > 1) x`,
+	"two operations at work on a host":          `SELECT count(*)::text FROM (SELECT FROM host_run WHERE tenant = $1 AND state = 'running' GROUP BY address HAVING count(*) > 1) x`,
+	"open host runs in an ended operation":      `SELECT count(*)::text FROM host_run r JOIN operation o ON o.id = r.operation_id WHERE o.tenant = $1 AND o.finished IS NOT NULL AND r.finished IS NULL`,
+	"open steps in an ended host run":           `SELECT count(*)::text FROM step s JOIN host_run r USING (operation_id, address) WHERE s.tenant = $1 AND r.finished IS NOT NULL AND s.finished IS NULL`,
+	"hosts in a bootstrap that nobody does":     `SELECT count(*)::text FROM host h WHERE h.tenant = $1 AND h.state IN ('investigating', 'bootstrapping') AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = h.tenant AND o.host = h.address AND o.finished IS NULL)`,
+	"unfinished operations on a host not there": `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = o.tenant AND h.address = o.host)`,
+}
+
+// TestOperationsProperty runs random calls and checks the invariants after each
+// of them, and that what has ended stays as it was.
+func TestOperationsProperty(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		tenant := fmt.Sprint("run", run)
+		f.exec(t, "INSERT INTO tenant (name) VALUES ($1)", tenant)
+		m := &machine{t: t, f: f, s: f.db.For(tenant), tenant: tenant, ended: map[string]fleet.Operation{}, endedRuns: map[string]fleet.HostRun{}}
+		rt.Repeat(map[string]func(*rapid.T){
+			"":                m.check,
+			"put cluster":     m.putCluster,
+			"delete cluster":  m.deleteCluster,
+			"put host":        m.putHost,
+			"delete host":     m.deleteHost,
+			"add member":      m.addMember,
+			"start":           m.start,
+			"begin":           m.begin,
+			"end":             m.end,
+			"next hosts":      m.nextHosts,
+			"begin host run":  m.beginHostRun,
+			"end host run":    m.endHostRun,
+			"begin step":      m.beginStep,
+			"mark host":       m.markHost,
+			"record facts":    m.recordFacts,
+			"replace members": m.replaceMembers,
+		})
+	})
+}
+
+type machine struct {
+	t         *testing.T
+	f         *fixture
+	s         *Store
+	tenant    string
+	ops       []string
+	ended     map[string]fleet.Operation
+	endedRuns map[string]fleet.HostRun
+}
+
+var (
+	clusterNames = rapid.SampledFrom([]string{"c1", "c2"})
+	addresses    = rapid.SampledFrom([]string{"h1", "h2", "h3"})
+)
+
+// fine accepts the refusals that the store documents.
+func (m *machine) fine(rt *rapid.T, err error) {
+	if err != nil && !slices.Contains([]fleet.Kind{fleet.NotFound, fleet.Conflict, fleet.NotReady}, fleet.KindOf(err)) {
+		rt.Fatalf("%v", err)
+	}
+}
+
+func (m *machine) op(rt *rapid.T) string {
+	if len(m.ops) == 0 {
+		rt.Skip("no operation yet")
+	}
+	return rapid.SampledFrom(m.ops).Draw(rt, "op")
+}
+
+func (m *machine) note(op fleet.Operation) {
+	if op.ID != "" && !slices.Contains(m.ops, op.ID) {
+		m.ops = append(m.ops, op.ID)
+	}
+}
+
+func (m *machine) putCluster(rt *rapid.T) {
+	_, err := m.s.PutCluster(m.t.Context(), ClusterPut{Name: clusterNames.Draw(rt, "cluster")})
+	m.fine(rt, err)
+}
+
+func (m *machine) deleteCluster(rt *rapid.T) {
+	m.fine(rt, m.s.DeleteCluster(m.t.Context(), clusterNames.Draw(rt, "cluster")))
+}
+
+func (m *machine) putHost(rt *rapid.T) {
+	cluster := rapid.SampledFrom([]string{"", "c1", "c2"}).Draw(rt, "cluster")
+	_, op, err := m.s.PutHost(m.t.Context(), HostPut{Address: addresses.Draw(rt, "address"), Cluster: cluster, Creds: creds("key")})
+	m.fine(rt, err)
+	if op != nil {
+		m.note(*op)
+	}
+}
+
+func (m *machine) deleteHost(rt *rapid.T) {
+	_, err := m.s.DeleteHost(m.t.Context(), addresses.Draw(rt, "address"), "ann")
+	m.fine(rt, err)
+}
+
+func (m *machine) addMember(rt *rapid.T) {
+	m.fine(rt, m.s.AddMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address")))
+}
+
+func (m *machine) replaceMembers(rt *rapid.T) {
+	lists := rapid.SliceOfN(addresses, 0, 3)
+	_, err := m.s.ReplaceMembers(m.t.Context(), clusterNames.Draw(rt, "cluster"), lists.Draw(rt, "old"), lists.Draw(rt, "new"))
+	m.fine(rt, err)
+}
+
+func (m *machine) start(rt *rapid.T) {
+	n := rapid.SampledFrom([]NewOperation{
+		{Kind: fleet.KindRestart, Cluster: "c1"}, {Kind: fleet.KindRestart, Cluster: "c2"},
+		{Kind: fleet.KindBootstrap, Host: "h1"}, {Kind: fleet.KindBootstrap, Host: "h2"}, {Kind: fleet.KindRestart, Host: "h1"},
+	}).Draw(rt, "operation")
+	op, _, err := m.s.StartOperation(m.t.Context(), n)
+	m.fine(rt, err)
+	m.note(op)
+}
+
+func (m *machine) begin(rt *rapid.T) {
+	_, err := m.s.BeginOperation(m.t.Context(), m.op(rt))
+	m.fine(rt, err)
+}
+
+func (m *machine) end(rt *rapid.T) {
+	state := rapid.SampledFrom([]fleet.OperationState{fleet.OperationSucceeded, fleet.OperationFailed, fleet.OperationCancelled}).Draw(rt, "state")
+	m.fine(rt, m.s.EndOperation(m.t.Context(), m.op(rt), state, rapid.SampledFrom([]string{"", "why"}).Draw(rt, "reason")))
+}
+
+func (m *machine) nextHosts(rt *rapid.T) {
+	_, _, err := m.s.NextHosts(m.t.Context(), m.op(rt), 2)
+	m.fine(rt, err)
+}
+
+func (m *machine) beginHostRun(rt *rapid.T) {
+	_, err := m.s.BeginHostRun(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"))
+	m.fine(rt, err)
+}
+
+func (m *machine) endHostRun(rt *rapid.T) {
+	end := rapid.SampledFrom([]struct {
+		state fleet.HostRunState
+		event fleet.HostEvent
+	}{
+		{fleet.HostRunSucceeded, fleet.HostPrepared}, {fleet.HostRunSucceeded, fleet.HostRecovered}, {fleet.HostRunFailed, fleet.HostBroke},
+		{fleet.HostRunSkipped, ""},
+	}).Draw(rt, "end")
+	m.fine(rt, m.s.EndHostRun(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), end.state, "", end.event))
+}
+
+func (m *machine) beginStep(rt *rapid.T) {
+	_, err := m.s.BeginStep(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), "reboot", 1)
+	m.fine(rt, err)
+}
+
+func (m *machine) markHost(rt *rapid.T) {
+	event := rapid.SampledFrom([]fleet.HostEvent{fleet.HostPrepared, fleet.HostRegistered, fleet.HostBroke, fleet.HostRecovered}).Draw(rt, "event")
+	m.fine(rt, m.s.MarkHost(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), event, "why"))
+}
+
+func (m *machine) recordFacts(rt *rapid.T) {
+	m.fine(rt, m.s.RecordFacts(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), fleet.Facts{OS: "fedora"}))
+}
+
+func (m *machine) check(rt *rapid.T) {
+	ctx := m.t.Context()
+	for name, sql := range invariants {
+		if n := m.f.scan(m.t, sql, m.tenant); n != "0" {
+			rt.Fatalf("%s: %s", name, n)
+		}
+	}
+	for _, id := range m.ops {
+		op, err := m.s.Operation(ctx, id)
+		require.NoError(m.t, err)
+		before, was := m.ended[id]
+		if was && before != op {
+			rt.Fatalf("ended operation changed from %+v to %+v", before, op)
+		}
+		runs, err := m.s.HostRuns(ctx, id)
+		require.NoError(m.t, err)
+		for _, r := range runs {
+			key := id + r.Address
+			if before, was := m.endedRuns[key]; was && before != r {
+				rt.Fatalf("ended host run changed from %+v to %+v", before, r)
+			}
+			if r.State.Ended() {
+				m.endedRuns[key] = r
+			}
+		}
+		if op.State.Ended() {
+			m.ended[id] = op
+		}
+	}
+}
