@@ -91,21 +91,21 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 }
 
 // credsOfPut reads the credentials of a host PUT. A host cannot be added
-// without a key; for a host that is there, no key counts as another key, which
-// the store refuses as v0 does.
+// without a key; for a host that is there, no key counts as another key, as in
+// v0. The store never sees a host without one.
 func (h *handlers) credsOfPut(ctx context.Context, address string, body gen.HostPut) (secret.HostCreds, error) {
 	if body.SshPrivKey != "" {
 		return parseCreds(body.SshPrivKey, body.RemoteUser)
 	}
 	_, err := h.Store.Host(ctx, address)
-	if fleet.KindOf(err) == fleet.NotFound {
+	switch {
+	case fleet.KindOf(err) == fleet.NotFound:
 		return secret.HostCreds{}, fleet.InvalidField("ssh_priv_key", "is missing; send the private key that logs in to the host, in base64")
-	}
-	if err != nil {
+	case err != nil:
 		return secret.HostCreds{}, err
 	}
-	user, err := fleet.ParseRemoteUser(body.RemoteUser)
-	return secret.HostCreds{RemoteUser: user}, err
+	return secret.HostCreds{}, fleet.Errorf(fleet.Conflict,
+		"host %s is there with a private key and the request has none; send the same key, or use /creds to change it", address)
 }
 
 func (h *handlers) DeleteHost(ctx context.Context, r gen.DeleteHostRequestObject) (gen.DeleteHostResponseObject, error) {
