@@ -18,6 +18,12 @@
 // again. The scripts are POSIX sh, need no more than coreutils or busybox, and
 // stand in script/.
 //
+// The scripts honour three variables of the host's own environment:
+// COMMISSAIRE_STATE_DIR (otherwise /var/lib/commissaire for root, else
+// ${XDG_STATE_HOME:-$HOME/.local/state}/commissaire), COMMISSAIRE_BOOT_ID_FILE
+// (otherwise /proc/sys/kernel/random/boot_id) and COMMISSAIRE_OS_ROOT, a prefix of
+// the paths that say what the system is (here: run/systemd/system).
+//
 // Nothing but constant text is ever part of a command line given to sshd: see
 // [Quote] and login.
 package remote
