@@ -103,6 +103,8 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 	switch {
 	case out.State == remote.Exited && out.ExitCode == 0:
 		return nil
+	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
+		return &failure{state: fleet.StepIndeterminate, reason: fmt.Sprintf("%s was ended by signal %d while somebody rebooted the host; look at the host before repeating it", what, out.ExitCode-128)}
 	case out.State == remote.Exited:
 		return failed("%s ended with exit code %d%s", what, out.ExitCode, lastLine(last))
 	case out.State == remote.Cancelled:

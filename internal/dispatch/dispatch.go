@@ -75,7 +75,8 @@ func (d *Dispatcher) Ready(ctx context.Context) error {
 	if time.Since(d.checked) < healthFor {
 		return d.health
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	// The answer is shared, so a caller that goes away must not spoil it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	d.health = nil
 	if _, err := d.client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
