@@ -1,0 +1,78 @@
+package temporal
+
+import (
+	"time"
+
+	"go.temporal.io/server/common/cluster"
+	"go.temporal.io/server/common/config"
+	"go.temporal.io/server/common/dynamicconfig"
+	"go.temporal.io/server/common/membership/static"
+	"go.temporal.io/server/common/primitives"
+)
+
+// historyShards cannot change in the life of a database. One shard handles at
+// most 20 tasks a second by default; four are enough for one machine.
+const historyShards = 4
+
+const (
+	clusterName     = "active"
+	defaultStore    = "default"
+	visibilityStore = "visibility"
+	disabled        = "disabled"
+)
+
+func makeConfig(p ports, stores map[string]config.DataStore) *config.Config {
+	c := new(config.Config)
+	c.Global.Membership.MaxJoinDuration = 30 * time.Second
+	c.Global.Membership.BroadcastAddress = loopback
+	c.Persistence = config.Persistence{
+		NumHistoryShards: historyShards,
+		DefaultStore:     defaultStore,
+		VisibilityStore:  visibilityStore,
+		DataStores:       stores,
+	}
+	c.ClusterMetadata = &cluster.Config{
+		FailoverVersionIncrement: 10,
+		MasterClusterName:        clusterName,
+		CurrentClusterName:       clusterName,
+		ClusterInformation: map[string]cluster.ClusterInformation{
+			clusterName: {Enabled: true, InitialFailoverVersion: 1, RPCAddress: address(p.frontend)},
+		},
+	}
+	c.DCRedirectionPolicy.Policy = "noop"
+	c.Archival.History.State, c.Archival.Visibility.State = disabled, disabled
+	c.NamespaceDefaults.Archival.History.State, c.NamespaceDefaults.Archival.Visibility.State = disabled, disabled
+	c.PublicClient.HostPort = address(p.frontend)
+	c.Services = map[string]config.Service{}
+	for name, port := range p.services() {
+		var s config.Service
+		s.RPC.GRPCPort, s.RPC.BindOnIP = port, loopback
+		c.Services[string(name)] = s
+	}
+	return c
+}
+
+// dynamicConfig changes what the server would do too slowly on one machine.
+// The keys are typed, since an unknown name is no error to the server.
+func dynamicConfig() dynamicconfig.StaticClient {
+	return dynamicconfig.StaticClient{
+		// 20 a shard by default, which makes every workflow task wait up to 50 ms.
+		dynamicconfig.TransferProcessorMaxPollRPS.Key(): 1000,
+		// A new search attribute can be used at once instead of a minute later.
+		dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
+		// A new namespace can be used at once instead of seconds later.
+		dynamicconfig.NamespaceCacheRefreshInterval.Key(): 500 * time.Millisecond,
+		// The default of 10 a second is less than a page of the web UI asks for.
+		dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 100,
+		// The default cache is for a server with a machine of its own.
+		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 8192,
+	}
+}
+
+func (p ports) hosts() map[primitives.ServiceName]static.Hosts {
+	out := map[primitives.ServiceName]static.Hosts{}
+	for name, port := range p.services() {
+		out[name] = static.SingleLocalHost(address(port))
+	}
+	return out
+}
