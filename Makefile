@@ -1,0 +1,73 @@
+# The targets that have a help text below are for people; make help lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+BUILD := $(GO) build -trimpath
+# The longest test package takes a few minutes when it is built cold on two
+# cores; what takes longer hangs.
+TIMEOUT := 15m
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what is missing (apt, root or sudo); quick when nothing is
+	@scripts/setup
+
+.PHONY: build
+build: ## Build bin/commissaire and bin/devstack
+	$(BUILD) -o bin/ ./cmd/...
+	cd devstack && $(BUILD) -o ../bin/ ./cmd/devstack
+
+.PHONY: dev
+dev: setup build ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
+	@bin/devstack up
+
+.PHONY: demo
+demo: setup build ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
+	@bin/devstack demo
+
+.PHONY: test
+test: setup lint test-product test-devstack ## Run all checks and all tests
+
+.PHONY: lint
+lint: ## Check format, vet, generated code and determinism of workflows
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted; run gofmt -w" $$bad >&2; exit 1; fi
+	scripts/check-generated
+	$(GO) vet ./...
+	$(GO) vet -tags chaos ./internal/app
+	$(GO) tool -modfile=tools/go.mod workflowcheck -config scripts/workflowcheck.yaml ./workflows/...
+	cd devstack && $(GO) vet ./...
+
+.PHONY: test-product
+test-product:
+	$(GO) test -race -timeout $(TIMEOUT) ./...
+
+# Without the race detector: it would have Temporal's server compiled a second
+# time, which takes longer than all the tests.
+.PHONY: test-devstack
+test-devstack:
+	cd devstack && $(GO) test -timeout $(TIMEOUT) ./...
+
+.PHONY: test-machines
+test-machines: ## Run the tests on real systemd machines (root; installs systemd-container and debootstrap)
+	scripts/setup-nspawn
+	$(GO) test -race -count 1 -timeout $(TIMEOUT) ./internal/remote/nspawntest/...
+
+.PHONY: chaos
+chaos: setup ## Kill a worker at every point of every step and see that nothing is lost (long)
+	$(BUILD) -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
+	cd devstack && $(BUILD) -o ../bin/ ./cmd/chaos
+	bin/chaos
+
+.PHONY: generate
+generate: ## Make the generated code anew
+	$(GO) generate ./...
+
+.PHONY: clean
+clean: ## Remove what was built; the state of dev and demo (.state) stays
+	rm -rf bin
