@@ -226,7 +226,7 @@ func (l *lane) forgetHosts(ctx context.Context) error {
 // restart of the cluster. It gives the ids of the operations.
 func (l *lane) order(ctx context.Context, kind string) ([]string, error) {
 	var before string
-	if err := l.db.QueryRow(ctx, `SELECT coalesce(max(id)::text, '00000000-0000-0000-0000-000000000000') FROM (SELECT id FROM operation ORDER BY id DESC LIMIT 1) o`).Scan(&before); err != nil {
+	if err := l.db.QueryRow(ctx, `SELECT coalesce((SELECT id::text FROM operation ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`).Scan(&before); err != nil {
 		return nil, err
 	}
 	switch kind {

@@ -19,7 +19,7 @@ type Point struct {
 
 func (p Point) String() string { return p.Kind + " " + p.Failpoint() }
 
-// Failpoint is how the point is written in COMMISSAIRE_FAILPOINT.
+// Failpoint is how the point is written in CHAOS_FAILPOINT.
 func (p Point) Failpoint() string { return fmt.Sprintf("%s:%s:%d", p.Activity, p.Phase, p.Nth) }
 
 const workflowTask = "workflow-task"

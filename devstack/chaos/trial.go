@@ -37,7 +37,7 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err := os.Remove(hit); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	doomed, err := l.start("worker", "COMMISSAIRE_FAILPOINT="+p.Failpoint(), "COMMISSAIRE_FAILPOINT_HIT="+hit)
+	doomed, err := l.start("worker", "CHAOS_FAILPOINT="+p.Failpoint(), "CHAOS_FAILPOINT_HIT="+hit)
 	if err != nil {
 		return nil, err
 	}

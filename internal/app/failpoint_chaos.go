@@ -20,7 +20,7 @@ import (
 )
 
 // This build kills itself at one point, so that a test can prove that nothing
-// is lost there. COMMISSAIRE_FAILPOINT names the point:
+// is lost there. CHAOS_FAILPOINT names the point:
 //
 //	<activity>:<phase>:<nth>
 //
@@ -32,7 +32,7 @@ import (
 //	report   Temporal has been told, the worker does not know yet
 //
 // nth counts from 1, over this process. The process writes the point to
-// COMMISSAIRE_FAILPOINT_HIT and kills itself with SIGKILL.
+// CHAOS_FAILPOINT_HIT and kills itself with SIGKILL.
 type failpoints struct{ f *failpoint }
 
 type failpoint struct {
@@ -46,19 +46,19 @@ type failpoint struct {
 }
 
 func installFailpoints(o *client.Options) failpoints {
-	spec := os.Getenv("COMMISSAIRE_FAILPOINT")
+	spec := os.Getenv("CHAOS_FAILPOINT")
 	if spec == "" {
 		return failpoints{}
 	}
 	parts := strings.Split(spec, ":")
 	if len(parts) != 3 {
-		panic("COMMISSAIRE_FAILPOINT must be activity:phase:nth")
+		panic("CHAOS_FAILPOINT must be activity:phase:nth")
 	}
 	nth, err := strconv.Atoi(parts[2])
 	if err != nil || nth < 1 {
-		panic("COMMISSAIRE_FAILPOINT: nth must be a positive number")
+		panic("CHAOS_FAILPOINT: nth must be a positive number")
 	}
-	f := &failpoint{activity: parts[0], phase: parts[1], nth: nth, hit: os.Getenv("COMMISSAIRE_FAILPOINT_HIT")}
+	f := &failpoint{activity: parts[0], phase: parts[1], nth: nth, hit: os.Getenv("CHAOS_FAILPOINT_HIT")}
 	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(f.rpc))
 	return failpoints{f}
 }

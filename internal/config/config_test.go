@@ -30,7 +30,7 @@ func write(t *testing.T, name, text string) string {
 func TestPrecedence(t *testing.T) {
 	t.Parallel()
 	file := write(t, "c.conf", `{"listen-port": 1, "task_queue": "file", "log-level": "warn", "heartbeat-timeout": "3s"}`)
-	c, err := load(t, []string{"--config-file", file, "--listen-port=3"}, []string{"COMMISSAIRE_LISTEN_PORT=2", "COMMISSAIRE_TASK_QUEUE=env", "PATH=/bin"})
+	c, err := load(t, []string{"--config-file", file, "--listen-port=3"}, []string{"COMMISSAIRE_LISTEN_PORT=2", "COMMISSAIRE_TASK_QUEUE=env", "COMMISSAIRE_RUN=/x", "PATH=/bin"})
 	require.NoError(t, err)
 	require.Equal(t, 3, c.ListenPort, "flag before environment and file")
 	require.Equal(t, "env", c.TaskQueue, "environment before file")

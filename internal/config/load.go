@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,11 @@ const DefaultFile = "/etc/commissaire/commissaire.conf"
 
 // EnvPrefix starts the environment variable of every setting.
 const EnvPrefix = "COMMISSAIRE_"
+
+// hostVariables belong to our scripts on managed hosts (package remote). They
+// are no settings, but are in the environment of whatever such a script runs,
+// which may be this program.
+var hostVariables = []string{"COMMISSAIRE_RUN", "COMMISSAIRE_STATE_DIR", "COMMISSAIRE_BOOT_ID_FILE", "COMMISSAIRE_OS_ROOT"}
 
 // Setting describes one setting, for help texts and documentation.
 type Setting struct {
@@ -142,6 +148,9 @@ func fromEnv(environ []string, known map[string]bool) (map[string]any, error) {
 		key, value, _ := strings.Cut(e, "=")
 		rest, ours := strings.CutPrefix(key, EnvPrefix)
 		if !ours {
+			continue
+		}
+		if slices.Contains(hostVariables, key) {
 			continue
 		}
 		name := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
