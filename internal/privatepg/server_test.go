@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/privatepg"
+	"commissaire/internal/privatepg/pgtest"
 )
 
 // helperEnv turns the test binary into a process that starts a server on the
@@ -39,16 +40,6 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
-}
-
-// tempDir is like t.TempDir with a short path whose parents all may pass.
-func tempDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "pg")
-	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755))
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	return dir
 }
 
 func start(t *testing.T, o privatepg.Options) *privatepg.Server {
@@ -82,7 +73,7 @@ func answers(dsn string) bool {
 
 func TestStartStopStart(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tempDir(t), "deep", "state")
+	dir := filepath.Join(pgtest.TempDir(t), "deep", "state")
 	o := privatepg.Options{Dir: dir, MaxConnections: 17, ExtraSettings: map[string]string{"work_mem": "5MB"}}
 	s := start(t, o)
 	require.False(t, s.Adopted())
@@ -115,7 +106,7 @@ func TestStartStopStart(t *testing.T) {
 
 func TestSyncIsTheDefault(t *testing.T) {
 	t.Parallel()
-	s, err := privatepg.Start(t.Context(), privatepg.Options{Dir: filepath.Join(tempDir(t), "pg")})
+	s, err := privatepg.Start(t.Context(), privatepg.Options{Dir: filepath.Join(pgtest.TempDir(t), "pg")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Stop(privatepg.Fast)) })
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
@@ -125,7 +116,7 @@ func TestSyncIsTheDefault(t *testing.T) {
 
 func TestConcurrentStartsShareOneServer(t *testing.T) {
 	t.Parallel()
-	o := privatepg.Options{Dir: filepath.Join(tempDir(t), "pg"), NoSync: true}
+	o := privatepg.Options{Dir: filepath.Join(pgtest.TempDir(t), "pg"), NoSync: true}
 	var wg sync.WaitGroup
 	servers, errs := make([]*privatepg.Server, 4), make([]error, 4)
 	for i := range servers {
@@ -166,7 +157,7 @@ func helper(t *testing.T, binary, dir string, cred *syscall.Credential) (cmd *ex
 
 func TestServerDiesWithItsStarter(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tempDir(t), "pg")
+	dir := filepath.Join(pgtest.TempDir(t), "pg")
 	binary, err := os.Executable()
 	require.NoError(t, err)
 	cmd, _, dsn := helper(t, binary, dir, nil)
@@ -194,7 +185,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 		t.Skip("not root, so all the other tests show it")
 	}
 	// The test binary lies in a directory of root's own.
-	dir := tempDir(t)
+	dir := pgtest.TempDir(t)
 	self, err := os.Executable()
 	require.NoError(t, err)
 	raw, err := os.ReadFile(self)
@@ -215,7 +206,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 
 func TestLongPath(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tempDir(t), strings.Repeat("long", 30))
+	dir := filepath.Join(pgtest.TempDir(t), strings.Repeat("long", 30))
 	s := start(t, privatepg.Options{Dir: dir})
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(s.SocketDir())) })
 	require.Less(t, len(s.SocketDir()), 60)
@@ -224,7 +215,7 @@ func TestLongPath(t *testing.T) {
 
 func TestForeignSocketDirIsRefused(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tempDir(t), strings.Repeat("long", 30))
+	dir := filepath.Join(pgtest.TempDir(t), strings.Repeat("long", 30))
 	s := start(t, privatepg.Options{Dir: dir})
 	require.NoError(t, s.Stop(privatepg.Fast))
 	require.NoError(t, os.RemoveAll(s.SocketDir()))
@@ -239,7 +230,7 @@ func TestForeignSocketDirIsRefused(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	dir := tempDir(t)
+	dir := pgtest.TempDir(t)
 	full := filepath.Join(dir, "full")
 	require.NoError(t, os.Mkdir(full, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(full, "thesis.txt"), nil, 0o600))
@@ -273,7 +264,7 @@ func TestClosedParent(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs Postgres as another account")
 	}
-	closed := filepath.Join(tempDir(t), "closed")
+	closed := filepath.Join(pgtest.TempDir(t), "closed")
 	require.NoError(t, os.Mkdir(closed, 0o700))
 	_, err := privatepg.Start(t.Context(), privatepg.Options{Dir: filepath.Join(closed, "pg")})
 	require.ErrorContains(t, err, "may not pass "+closed)
@@ -281,7 +272,7 @@ func TestClosedParent(t *testing.T) {
 
 func TestUnfinishedInitdbIsNoData(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tempDir(t), "pg")
+	dir := filepath.Join(pgtest.TempDir(t), "pg")
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "data.unfinished"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "data.unfinished", "PG_VERSION"), []byte("15\n"), 0o600))

@@ -43,6 +43,11 @@ const (
 			network = coalesce($3, c.network), container_manager = coalesce($4, c.container_manager)
 		RETURNING name, network, container_manager, created`
 
+	// The foreign key would lock the members in any order, so they are locked
+	// in ours before.
+	claimClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR UPDATE`
+	claimMembersSQL = `SELECT FROM host WHERE tenant = $1 AND cluster = $2 ORDER BY address FOR NO KEY UPDATE`
+
 	deleteClusterSQL = `DELETE FROM cluster WHERE tenant = $1 AND name = $2`
 )
 
@@ -90,11 +95,15 @@ func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster
 // its operations stay on record, and one that runs stops by itself (see
 // NextHosts).
 func (s *Store) DeleteCluster(ctx context.Context, name string) error {
-	return s.db.read(ctx, func(ctx context.Context, q querier) error {
-		tag, err := q.Exec(ctx, deleteClusterSQL, s.tenant, name)
-		if err == nil && tag.RowsAffected() == 0 {
-			return notFound("cluster", name)
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		_, err := one(ctx, q, scanNothing, claimClusterSQL, s.tenant, name)
+		if err != nil {
+			return orNotFound(err, "cluster", name)
 		}
+		if _, err := q.Exec(ctx, claimMembersSQL, s.tenant, name); err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, deleteClusterSQL, s.tenant, name)
 		return err
 	})
 }

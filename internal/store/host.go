@@ -38,6 +38,10 @@ const (
 		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6)
 		ON CONFLICT ON CONSTRAINT host_pk DO NOTHING`
 
+	lockOperationsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
+
+	unfinishedOfHostSQL = `SELECT EXISTS (SELECT FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL)`
+
 	deleteHostSQL = `DELETE FROM host WHERE tenant = $1 AND address = $2`
 )
 
@@ -179,19 +183,9 @@ func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (ca
 		reason = fmt.Sprintf("host removed by %s", requestedBy)
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		// Before the host, to keep the order of locks; one that starts meanwhile
-		// is seen after the host is gone.
-		if _, err := s.lockOperationsOf(ctx, q, address); err != nil {
-			return err
-		}
-		tag, err := q.Exec(ctx, deleteHostSQL, s.tenant, address)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return notFound("host", address)
-		}
-		ids, err := s.lockOperationsOf(ctx, q, address)
+		// Operations before the host, to keep the order of locks. One that started
+		// between the two is not locked, so all begins again.
+		ids, err := collect(ctx, q, pgx.RowTo[string], lockOperationsOfHostSQL, s.tenant, address)
 		if err != nil {
 			return err
 		}
@@ -203,7 +197,18 @@ func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (ca
 			}
 			cancelled = append(cancelled, op)
 		}
-		return nil
+		tag, err := q.Exec(ctx, deleteHostSQL, s.tenant, address)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return notFound("host", address)
+		}
+		late, err := one(ctx, q, pgx.RowTo[bool], unfinishedOfHostSQL, s.tenant, address)
+		if err == nil && late {
+			return errAgain
+		}
+		return err
 	})
 	return cancelled, err
 }

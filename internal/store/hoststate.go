@@ -86,6 +86,11 @@ func (s *Store) MarkHost(ctx context.Context, id, address string, event fleet.Ho
 	})
 }
 
+// Two changes of one row in one transaction make Postgres look at the foreign
+// key again, so the cluster is locked first, to keep the order of locks.
+const keepClusterOfSQL = `SELECT FROM cluster c JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name
+	WHERE h.tenant = $1 AND h.address = $2 FOR KEY SHARE OF c`
+
 const recordFactsSQL = `UPDATE host SET os = $3, os_version = $4, ostree = $5, cpus = $6, memory = $7, space = $8, boot_id = $9, last_check = now()
 	WHERE tenant = $1 AND address = $2 AND created <= (SELECT created FROM operation WHERE id = $10 AND tenant = $1)`
 
@@ -96,6 +101,9 @@ const recordFactsSQL = `UPDATE host SET os = $3, os_version = $4, ostree = $5, c
 func (s *Store) RecordFacts(ctx context.Context, id, address string, f fleet.Facts) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, keepClusterOfSQL, s.tenant, address); err != nil {
 			return err
 		}
 		tag, err := q.Exec(ctx, recordFactsSQL, s.tenant, address, f.OS, f.OSVersion, f.OSTree, f.CPUs, f.Memory, f.Space, f.BootID, id)

@@ -16,8 +16,6 @@ const (
 	lockOperationSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
 		FROM operation WHERE tenant = $1 AND id = $2 FOR SHARE`
 
-	lockOperationsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
-
 	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
 
 	endOperationSQL = `UPDATE operation SET state = $3, reason = $4, finished = now(),
@@ -161,8 +159,4 @@ func ended(op fleet.Operation) string {
 		text += ": " + op.Reason
 	}
 	return text
-}
-
-func (s *Store) lockOperationsOf(ctx context.Context, q querier, address string) (ids []string, err error) {
-	return collect(ctx, q, pgx.RowTo[string], lockOperationsOfHostSQL, s.tenant, address)
 }

@@ -1,7 +1,6 @@
 package pgtest
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -20,17 +19,10 @@ type Cluster struct {
 // NewCluster starts one; it ends with the test.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	dir, err := tempDir()
-	if err != nil {
-		t.Fatalf("test Postgres: %v", err)
-	}
-	c := &Cluster{options: privatepg.Options{Dir: filepath.Join(dir, "pg"), NoSync: true}}
+	c := &Cluster{options: privatepg.Options{Dir: filepath.Join(TempDir(t), "pg"), NoSync: true}}
 	t.Cleanup(func() {
 		if c.server != nil {
 			c.Down(t, privatepg.Immediate)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("test Postgres: %v", err)
 		}
 	})
 	c.Up(t)

@@ -140,6 +140,22 @@ func tempDir() (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 }
 
+// TempDir is like t.TempDir with a short path, all of whose parents the account
+// of a Postgres may pass.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := tempDir()
+	if err != nil {
+		t.Fatalf("directory for a test Postgres: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("directory of a test Postgres: %v", err)
+		}
+	})
+	return dir
+}
+
 // keepOpen holds our end of the reaper's pipe, which must not be collected.
 var keepOpen *os.File
 
