@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"commissaire/devstack/harness"
 	"commissaire/devstack/temporal"
 	"commissaire/internal/privatepg"
 )
@@ -58,15 +59,15 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	var lanes []*lane
 	defer func() {
 		for _, l := range lanes {
-			l.close()
+			l.Close()
 		}
 	}()
 	for i := range o.Lanes {
-		l, err := newLane(ctx, o.Dir, o.Binary, pg, server.Addr(), fmt.Sprintf("lane%d", i+1))
+		l, err := harness.New(ctx, harness.Options{Dir: o.Dir, Name: fmt.Sprintf("lane%d", i+1), Binary: o.Binary, Postgres: pg, Temporal: server.Addr(), Hosts: hostCount})
 		if err != nil {
 			return Result{}, fmt.Errorf("lane %d: %w", i+1, err)
 		}
-		lanes = append(lanes, l)
+		lanes = append(lanes, &lane{l})
 	}
 	points, err := plan(ctx, lanes, o)
 	if err != nil {
@@ -89,7 +90,7 @@ func plan(ctx context.Context, lanes []*lane, o Options) ([]Point, error) {
 			if i > 0 {
 				continue
 			}
-			found, err := pointsOf(ctx, l.temporal, kind, ids)
+			found, err := pointsOf(ctx, l.Temporal, kind, ids)
 			if err != nil {
 				return nil, err
 			}
@@ -128,7 +129,7 @@ func try(ctx context.Context, lanes []*lane, points []Point, out io.Writer) (Res
 			for p := range next {
 				t, err := l.try(ctx, p)
 				if err != nil {
-					stop(fmt.Errorf("%s: %w (logs in %s)", p, err, l.dir))
+					stop(fmt.Errorf("%s: %w (logs in %s)", p, err, l.Dir))
 					return
 				}
 				mu.Lock()

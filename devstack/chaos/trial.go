@@ -6,7 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"commissaire/devstack/harness"
 )
+
+// lane is one installation in which one point after the other is tried. Lanes
+// run side by side.
+type lane struct{ *harness.Installation }
+
+const hostCount = 3
 
 // endLimit is how long an operation may take to end after the kill. Recovery
 // takes a heartbeat timeout (2 s here) or a workflow task timeout (10 s).
@@ -25,7 +33,7 @@ type Trial struct {
 func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	begin := time.Now()
 	if p.Kind == "bootstrap" {
-		if err := l.forgetHosts(ctx); err != nil {
+		if err := l.ForgetHosts(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -33,11 +41,11 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	hit := filepath.Join(l.dir, "hit")
+	hit := filepath.Join(l.Dir, "hit")
 	if err := os.Remove(hit); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	doomed, err := l.start("worker", "CHAOS_FAILPOINT="+p.Failpoint(), "CHAOS_FAILPOINT_HIT="+hit)
+	doomed, err := l.Start("worker", "CHAOS_FAILPOINT="+p.Failpoint(), "CHAOS_FAILPOINT_HIT="+hit)
 	if err != nil {
 		return nil, err
 	}
@@ -50,17 +58,17 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 		_ = doomed.Process.Kill()
 		<-dead
 	}()
-	ids, err := l.order(ctx, p.Kind)
+	ids, err := l.Order(ctx, p.Kind)
 	if err != nil {
 		return nil, err
 	}
 	// The worker dies at the point, or the operations end without reaching it.
-	err = until(ctx, endLimit, "the worker to die at "+p.String(), func() (bool, error) {
+	err = harness.Until(ctx, endLimit, "the worker to die at "+p.String(), func() (bool, error) {
 		select {
 		case <-dead:
 			return true, nil
 		default:
-			return l.ended(ctx, ids)
+			return l.Ended(ctx, ids)
 		}
 	})
 	if err != nil {
@@ -74,12 +82,12 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	}
 	t := &Trial{Point: p, Killed: string(reached) == p.Failpoint()}
 
-	next, err := l.start("worker")
+	next, err := l.Start("worker")
 	if err != nil {
 		return nil, err
 	}
-	defer kill(next)
-	late := until(ctx, endLimit, "the operations to end", func() (bool, error) { return l.ended(ctx, ids) })
+	defer harness.Kill(next)
+	late := harness.Until(ctx, endLimit, "the operations to end", func() (bool, error) { return l.Ended(ctx, ids) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -100,16 +108,16 @@ func (l *lane) clean(ctx context.Context, kind string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := l.start("worker")
+	w, err := l.Start("worker")
 	if err != nil {
 		return nil, err
 	}
-	defer kill(w)
-	ids, err := l.order(ctx, kind)
+	defer harness.Kill(w)
+	ids, err := l.Order(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
-	if err := until(ctx, endLimit, "a clean "+kind, func() (bool, error) { return l.ended(ctx, ids) }); err != nil {
+	if err := harness.Until(ctx, endLimit, "a clean "+kind, func() (bool, error) { return l.Ended(ctx, ids) }); err != nil {
 		return nil, err
 	}
 	f, err := l.verify(ctx, kind, ids, before)
@@ -120,11 +128,11 @@ func (l *lane) clean(ctx context.Context, kind string) ([]string, error) {
 		return nil, fmt.Errorf("a %s that nobody disturbed went wrong: %v", kind, f.Notes)
 	}
 	var workflows []string
-	for _, h := range l.fleet.Hosts() {
+	for _, h := range l.Fleet.Hosts() {
 		workflows = append(workflows, "host/default/"+h.Address())
 	}
 	if kind == "restart" {
-		workflows = append(workflows, "cluster/default/"+clusterName)
+		workflows = append(workflows, "cluster/default/"+harness.Cluster)
 	}
 	return workflows, nil
 }

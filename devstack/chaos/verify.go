@@ -28,7 +28,7 @@ type effects map[string]map[string]int
 
 func (l *lane) effects() (effects, error) {
 	out := effects{}
-	for _, h := range l.fleet.Hosts() {
+	for _, h := range l.Fleet.Hosts() {
 		entries, err := h.Ledger()
 		if err != nil {
 			return nil, err
@@ -82,7 +82,7 @@ func (l *lane) verify(ctx context.Context, kind string, ids []string, before eff
 
 // verifyEndings wants every operation and host run ended well.
 func (l *lane) verifyEndings(ctx context.Context, kind string, ids []string, f *Finding) error {
-	rows, err := l.db.Query(ctx, `SELECT 'operation ' || id::text, state, reason FROM operation WHERE id::text = ANY($1)
+	rows, err := l.DB.Query(ctx, `SELECT 'operation ' || id::text, state, reason FROM operation WHERE id::text = ANY($1)
 		UNION ALL SELECT 'host run ' || address, state, reason FROM host_run WHERE operation_id::text = ANY($1)`, ids)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (l *lane) verifyEndings(ctx context.Context, kind string, ids []string, f *
 
 // verifySteps wants every step there once, and ended well.
 func (l *lane) verifySteps(ctx context.Context, kind string, ids []string, f *Finding) error {
-	rows, err := l.db.Query(ctx, `SELECT address, name, count(*), count(*) FILTER (WHERE state = 'succeeded'), count(*) FILTER (WHERE finished IS NULL)
+	rows, err := l.DB.Query(ctx, `SELECT address, name, count(*), count(*) FILTER (WHERE state = 'succeeded'), count(*) FILTER (WHERE finished IS NULL)
 		FROM step WHERE operation_id::text = ANY($1) GROUP BY address, name`, ids)
 	if err != nil {
 		return err
@@ -132,7 +132,7 @@ func (l *lane) verifySteps(ctx context.Context, kind string, ids []string, f *Fi
 			f.add(&f.Stuck, "%s: step %s has not ended", address, name)
 		}
 	}
-	for _, h := range l.fleet.Hosts() {
+	for _, h := range l.Fleet.Hosts() {
 		for _, name := range stepsOf[kind] {
 			if got[h.Address()+" "+name] == 0 {
 				f.add(&f.Lost, "%s: step %s did not succeed", h.Address(), name)
@@ -146,7 +146,7 @@ func (l *lane) verifySteps(ctx context.Context, kind string, ids []string, f *Fi
 // touch and never overlap, as many bytes as the step printed, and for the
 // command of prepare exactly what the command prints.
 func (l *lane) verifyOutput(ctx context.Context, kind string, ids []string, f *Finding) error {
-	rows, err := l.db.Query(ctx, `SELECT s.address, s.name, s.output_size, o.position, o.data
+	rows, err := l.DB.Query(ctx, `SELECT s.address, s.name, s.output_size, o.position, o.data
 		FROM step s JOIN output o ON o.step_id = s.id WHERE s.operation_id::text = ANY($1) ORDER BY s.id, o.position`, ids)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (l *lane) verifyOutput(ctx context.Context, kind string, ids []string, f *F
 			return err
 		}
 		want := string(uname) // the hosts share this machine's kernel
-		for _, h := range l.fleet.Hosts() {
+		for _, h := range l.Fleet.Hosts() {
 			o := all[h.Address()+" prepare"]
 			switch {
 			case o == nil || !strings.Contains(string(o.data), want):
@@ -208,7 +208,7 @@ func (l *lane) verifyOutput(ctx context.Context, kind string, ids []string, f *F
 
 // verifyHosts wants no host in limbo.
 func (l *lane) verifyHosts(ctx context.Context, _ string, _ []string, f *Finding) error {
-	rows, err := l.db.Query(ctx, `SELECT address, state, reason FROM host`)
+	rows, err := l.DB.Query(ctx, `SELECT address, state, reason FROM host`)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,331 @@
+// Package harness runs whole installations of the product for the end-to-end
+// and chaos tests: the real binary as processes of its own, on a real Postgres
+// and a real Temporal, with real sshd hosts.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/crypto/bcrypt"
+
+	"commissaire/internal/privatepg"
+	"commissaire/internal/remote/remotetest"
+	"commissaire/internal/secret"
+)
+
+// The cluster that Order works on, and who asks.
+const (
+	Cluster  = "web"
+	User     = "tester"
+	Password = "correct horse"
+)
+
+// Options say what an installation is made of.
+type Options struct {
+	Dir      string            // for its state and logs
+	Name     string            // database and Temporal namespace
+	Binary   string            // commissaire
+	Postgres *privatepg.Server // the server to make the database on
+	Temporal string            // host:port of the frontend
+	Hosts    int
+	Env      []string // further settings
+}
+
+// Installation is a database, a Temporal namespace, an API server and hosts.
+// Workers are started by the test.
+type Installation struct {
+	Dir      string
+	API      string // URL of the API server, without a path
+	DB       *pgxpool.Pool
+	Temporal client.Client
+	Fleet    *remotetest.Fleet
+	Server   *exec.Cmd
+
+	binary string
+	env    []string
+}
+
+// New makes an installation and starts its API server. The caller closes it.
+func New(ctx context.Context, o Options) (_ *Installation, err error) {
+	l := &Installation{Dir: filepath.Join(o.Dir, o.Name), binary: o.Binary}
+	pg, name := o.Postgres, o.Name
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := pg.CreateDatabase(ctx, name); err != nil {
+		return nil, err
+	}
+	if l.DB, err = pgxpool.New(ctx, pg.DSN(name)); err != nil {
+		return nil, err
+	}
+	if l.Temporal, err = client.NewLazyClient(client.Options{HostPort: o.Temporal, Namespace: name}); err != nil {
+		return nil, err
+	}
+	keyFile, usersFile := filepath.Join(l.Dir, "seal.key"), filepath.Join(l.Dir, "users.json")
+	if err := secret.CreateKeyFile(keyFile); err != nil {
+		return nil, err
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(Password), bcrypt.MinCost)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(usersFile, fmt.Appendf(nil, `{"%s": {"hash": "%s"}}`, User, hash), 0o600); err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	l.API = "http://127.0.0.1:" + strconv.Itoa(port)
+	l.env = append(os.Environ(),
+		"COMMISSAIRE_DATABASE_URL="+pg.DSN(name),
+		"COMMISSAIRE_TEMPORAL_ADDRESS="+o.Temporal,
+		"COMMISSAIRE_TEMPORAL_NAMESPACE="+name,
+		"COMMISSAIRE_SEALING_KEY_FILE="+keyFile,
+		"COMMISSAIRE_USERS_FILE="+usersFile,
+		"COMMISSAIRE_LISTEN_INTERFACE=127.0.0.1",
+		"COMMISSAIRE_LISTEN_PORT="+strconv.Itoa(port),
+		"COMMISSAIRE_LOG_LEVEL=warn",
+		"COMMISSAIRE_HEARTBEAT_TIMEOUT=2s",
+		"COMMISSAIRE_REBOOT_TIMEOUT=60s",
+		"COMMISSAIRE_STEP_TIMEOUT=60s",
+	)
+	l.env = append(l.env, o.Env...)
+	if l.Fleet, err = remotetest.Open(ctx, filepath.Join(l.Dir, "hosts"), hosts(o.Hosts)...); err != nil {
+		return nil, err
+	}
+	if out, err := l.command("migrate").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("migrate: %w\n%s", err, out)
+	}
+	if l.Server, err = l.Start("server"); err != nil {
+		return nil, err
+	}
+	return l, l.Ready(ctx)
+}
+
+func hosts(n int) []remotetest.HostConfig {
+	var out []remotetest.HostConfig
+	for i := range n {
+		out = append(out, remotetest.HostConfig{Name: fmt.Sprintf("h%d", i+1)})
+	}
+	return out
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func (l *Installation) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(l.binary, args...)
+	cmd.Env = l.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// Start starts a process of the product; what it says goes to a file.
+func (l *Installation) Start(role string, env ...string) (*exec.Cmd, error) {
+	cmd := l.command(role)
+	cmd.Env = append(cmd.Env, env...)
+	log, err := os.OpenFile(filepath.Join(l.Dir, role+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	return cmd, cmd.Start()
+}
+
+// Kill ends a process at once, as a crash would.
+func Kill(cmd *exec.Cmd) {
+	if cmd != nil && cmd.Process != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+// Close kills the API server and ends the hosts.
+func (l *Installation) Close() {
+	Kill(l.Server)
+	if l.Fleet != nil {
+		_ = l.Fleet.Close()
+	}
+	if l.Temporal != nil {
+		l.Temporal.Close()
+	}
+	if l.DB != nil {
+		l.DB.Close()
+	}
+}
+
+// Ready waits until the API server reports that Postgres and Temporal answer.
+func (l *Installation) Ready(ctx context.Context) error {
+	return Until(ctx, 30*time.Second, "the API to be ready", func() (bool, error) {
+		response, err := http.Get(l.API + "/readyz")
+		if err != nil {
+			return false, nil
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK, nil
+	})
+}
+
+// Response is an answer of the API.
+type Response struct {
+	Code   int
+	Header http.Header
+	Body   []byte
+}
+
+// Request makes one request with the tester's credentials. body is sent as JSON
+// unless it is nil or bytes. path is below /api/v0/.
+func (l *Installation) Request(ctx context.Context, method, path string, body any) (*Response, error) {
+	var payload io.Reader
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		payload = bytes.NewReader(b)
+	default:
+		text, err := json.Marshal(b)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, l.API+"/api/v0/"+path, payload)
+	if err != nil {
+		return nil, err
+	}
+	r.SetBasicAuth(User, Password)
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 8<<20))
+	return &Response{Code: response.StatusCode, Header: response.Header, Body: text}, err
+}
+
+// Call makes one request; any status outside 2xx and accept is an error.
+func (l *Installation) Call(ctx context.Context, method, path string, body any, accept ...int) error {
+	response, err := l.Request(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	if response.Code/100 == 2 || slices.Contains(accept, response.Code) {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %d: %s", method, path, response.Code, response.Body)
+}
+
+// HostBody is the body that registers a host of the fleet.
+func (l *Installation) HostBody(h *remotetest.Host) map[string]any {
+	return map[string]any{
+		"ssh_priv_key": base64.StdEncoding.EncodeToString([]byte(l.Fleet.ClientKey())),
+		"remote_user":  h.User(), "port": h.Port(), "cluster": Cluster,
+	}
+}
+
+// ForgetHosts removes the hosts from the inventory, so that they can be
+// bootstrapped anew.
+func (l *Installation) ForgetHosts(ctx context.Context) error {
+	for _, h := range l.Fleet.Hosts() {
+		if err := l.Call(ctx, http.MethodDelete, "host/"+url.PathEscape(h.Address()), nil, http.StatusNotFound); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Order starts the operations of a kind: a bootstrap of each host, or one
+// restart of the cluster. It gives the ids of the operations.
+func (l *Installation) Order(ctx context.Context, kind string) ([]string, error) {
+	var before string
+	if err := l.DB.QueryRow(ctx, `SELECT coalesce((SELECT id::text FROM operation ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`).Scan(&before); err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "bootstrap":
+		if err := l.Call(ctx, http.MethodPut, "cluster/"+Cluster, map[string]any{}); err != nil {
+			return nil, err
+		}
+		for _, h := range l.Fleet.Hosts() {
+			if err := l.Call(ctx, http.MethodPut, "host/"+url.PathEscape(h.Address()), l.HostBody(h)); err != nil {
+				return nil, err
+			}
+		}
+	case "restart":
+		if err := l.Call(ctx, http.MethodPut, "cluster/"+Cluster+"/restart", nil); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, errors.New("unknown kind " + kind)
+	}
+	rows, err := l.DB.Query(ctx, `SELECT id::text FROM operation WHERE id > $1::uuid ORDER BY id`, before)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// Ended says whether every one of the operations has ended.
+func (l *Installation) Ended(ctx context.Context, ids []string) (bool, error) {
+	var open int
+	err := l.DB.QueryRow(ctx, `SELECT count(*) FROM operation WHERE id::text = ANY($1) AND finished IS NULL`, ids).Scan(&open)
+	return open == 0, err
+}
+
+// Until waits for a condition, asking often.
+func Until(ctx context.Context, limit time.Duration, what string, check func() (bool, error)) error {
+	deadline := time.Now().Add(limit)
+	for {
+		ok, err := check()
+		if err != nil || ok {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %s for %s", limit, what)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
