@@ -1,0 +1,90 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/fleet"
+)
+
+func TestHostRunLife(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 2)
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	requireKind(t, fleet.Conflict, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", ""))
+	run, err := f.BeginHostRun(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostRunRunning, run.State)
+	again, err := f.BeginHostRun(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	require.Equal(t, run, again)
+	_, err = f.BeginHostRun(ctx, restart.ID, "nope")
+	requireKind(t, fleet.NotFound, err)
+
+	boot := f.start(t, fleet.KindBootstrap, "", "h1")
+	_, err = f.BeginHostRun(ctx, boot.ID, "h1")
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, restart.ID, holder(t, err).ID)
+
+	ids := together(8, func(i int) string {
+		id, err := f.SetHostRunBootID(t.Context(), restart.ID, "h1", fmt.Sprint("boot", i))
+		if err != nil {
+			return err.Error()
+		}
+		return id
+	})
+	for _, id := range ids {
+		require.Equal(t, ids[0], id, "the first writer wins")
+	}
+
+	step, err := f.BeginStep(ctx, restart.ID, "h1", "reboot", 1)
+	require.NoError(t, err)
+	require.Error(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunRunning, "", ""))
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunFailed, "", fleet.HostBroke))
+	h, err := f.Host(ctx, "h1")
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostFailed, h.State)
+	require.NotEmpty(t, h.Reason)
+	require.Equal(t, restart.ID, h.OperationID)
+	steps, err := f.Steps(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	require.Equal(t, step.ID, steps[0].ID)
+	require.Equal(t, fleet.StepIndeterminate, steps[0].State)
+	require.NotEmpty(t, steps[0].Reason)
+
+	_, err = f.BeginHostRun(ctx, boot.ID, "h1")
+	require.NoError(t, err, "the host is free again")
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
+	require.Equal(t, fleet.HostFailed, f.state(t, "h1"), "no event comes twice")
+
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h2", fleet.HostRunSkipped, "budget spent", ""))
+	runs, err := f.HostRuns(ctx, restart.ID)
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostRunSkipped, runs[1].State)
+	require.Equal(t, ids[0], runs[0].BootID)
+}
+
+func TestConcurrentBeginHostRun(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "c")
+	f.hosts(t, "c", 1)
+	ops := []fleet.Operation{f.start(t, fleet.KindRestart, "c", ""), f.start(t, fleet.KindBootstrap, "", "h1")}
+	errs := together(20, func(i int) error {
+		_, err := f.BeginHostRun(t.Context(), ops[i%2].ID, "h1")
+		return err
+	})
+	refused := 0
+	for _, err := range errs {
+		if err != nil {
+			requireKind(t, fleet.Conflict, err)
+			refused++
+		}
+	}
+	require.Equal(t, 10, refused, "one of the two holds the host")
+}
