@@ -37,8 +37,7 @@ var rules = map[string]rule{
 	"internal/version":   {stdOnly: true},
 	"internal/config":    {forbidden: []string{temporalSDK, ssh, echo}},
 	"internal/remote":    {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
-	"internal/privatepg": {forbidden: []string{temporalSDK, ssh, echo}},
-	"internal/store":     {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, ssh, http, echo}},
+	"internal/store":     {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
 	"internal/authn":     {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
 	"internal/dispatch":  {ours: []string{"internal/fleet", "workflows"}, forbidden: []string{postgres, ssh, echo}},
 	"internal/app":       {ours: []string{"..."}},
@@ -47,6 +46,7 @@ var rules = map[string]rule{
 	"activities":         {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/store", "workflows"}, forbidden: []string{postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
 	"worker":             {ours: []string{"activities", "workflows"}, forbidden: []string{postgres, ssh, http, echo}},
 	"api":                {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/version", "internal/store"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
+	"api/docs":           {forbidden: []string{temporalSDK, ssh, postgres}},
 	"api/gen":            {forbidden: []string{temporalSDK, ssh, postgres}},
 	"cmd/commissaire":    {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 }
