@@ -82,7 +82,7 @@ func runChild(ctx workflow.Context, in ClusterInput, address string, host func(w
 			return result, err
 		}
 		if workflow.Now(ctx).After(deadline) {
-			return result, temporal.NewNonRetryableApplicationError(fmt.Sprintf("another operation held the host for more than %s; repeat this operation when it has ended", in.Timing.Hold), "Held", nil)
+			return result, held("another operation", in.Timing.Hold)
 		}
 		if err := workflow.Sleep(ctx, wait); err != nil {
 			return result, err
@@ -113,8 +113,12 @@ func endOperation(ctx workflow.Context, ref OperationRef, t Timing, result HostR
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	if err != nil && address != "" {
-		if _, err := EndHost.Run(onRecord(ctx, t, "end host"), HostEnd{HostRef: HostRef{OperationRef: ref, Address: address}, State: fleet.HostRunFailed, Reason: end.Reason, Event: fleet.HostBroke}); err != nil {
-			return err
+		broke := HostEnd{HostRef: HostRef{OperationRef: ref, Address: address}, State: fleet.HostRunFailed, Reason: end.Reason, Event: fleet.HostBroke}
+		if isHeld(err) {
+			broke.Event = ""
+		}
+		if _, err := EndHost.Run(onRecord(ctx, t, "end host"), broke); err != nil {
+			workflow.GetLogger(ctx).Warn("the host's part could not be ended on its own; it ends with the operation", "error", err)
 		}
 	}
 	return writeEnd(ctx, t, end)

@@ -58,7 +58,7 @@ func (r *hostRun) begin(ctx workflow.Context) (HostBegun, error) {
 			return begun, err
 		}
 		if workflow.Now(ctx).After(deadline) {
-			return begun, temporal.NewNonRetryableApplicationError(fmt.Sprintf("operation %s held the host for more than %s; repeat this operation when it has ended", begun.HeldBy, r.in.Timing.Hold), "Held", nil)
+			return begun, held(fmt.Sprintf("operation %s", begun.HeldBy), r.in.Timing.Hold)
 		}
 		workflow.SetCurrentDetails(ctx, fmt.Sprintf("waiting: operation `%s` holds %s", begun.HeldBy, r.in.Address))
 		if err := workflow.Sleep(ctx, wait); err != nil {
@@ -78,6 +78,9 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success fleet.HostEve
 		result, event = HostResult{State: fleet.HostRunFailed, Reason: r.sentence("cancelled")}, fleet.HostBroke
 	default:
 		result, event = HostResult{State: fleet.HostRunFailed, Reason: r.sentence(explain(failure))}, fleet.HostBroke
+	}
+	if isHeld(failure) {
+		event = "" // the host was never ours
 	}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
@@ -128,6 +131,18 @@ func (r *hostRun) table(result HostResult) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", name, mark)
 	}
 	return b.String()
+}
+
+const heldType = "Held"
+
+// held says that a host was not given up by another operation in time.
+func held(by string, limit time.Duration) error {
+	return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%s held the host for more than %s; repeat this operation when it has ended", by, limit), heldType, nil)
+}
+
+func isHeld(err error) bool {
+	var app *temporal.ApplicationError
+	return errors.As(err, &app) && app.Type() == heldType
 }
 
 // explain turns what a step returned into one sentence for the operator.

@@ -205,6 +205,7 @@ func TestAHeldHostIsWaitedFor(t *testing.T) {
 	require.Equal(t, fleet.OperationFailed, w.ended.State)
 	require.Contains(t, w.ended.Reason, "operation other held the host for more than 1h0m0s")
 	require.Zero(t, w.boots["a"])
+	require.Empty(t, w.hostly["a"].Event, "a host that was never ours is not broken by us")
 }
 
 func TestBootstrap(t *testing.T) {

@@ -29,7 +29,7 @@ const (
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 RETURNING boot_id`
 
 	endHostRunSQL = `UPDATE host_run SET state = $4, reason = $5, finished = now()
-		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 = 'skipped')`
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 IN ('skipped', 'failed'))`
 
 	closeStepsOfHostSQL = `UPDATE step SET state = 'indeterminate', reason = 'the host run ended before the end of this step was known', finished = now()
 		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
@@ -110,7 +110,7 @@ func (s *Store) SetHostRunBootID(ctx context.Context, id, address, bootID string
 	return stands, err
 }
 
-// EndHostRun ends a running host run (a pending one can only be skipped), and
+// EndHostRun ends a running host run (a pending one can only be skipped or fail), and
 // in the same transaction tells the host what happened to it; event "" for
 // nothing. An event that does not fit the host's state, and a host that is gone
 // or was added again, leave the host alone: that the run ended is true all the

@@ -20,10 +20,10 @@ type StepEnd struct {
 }
 
 const (
-	stepsSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_bytes, started, finished
+	stepsSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
 		FROM step WHERE tenant = $1 AND operation_id = $2 AND ($3 = '' OR address = $3) ORDER BY id`
 
-	stepOnceSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_bytes, started, finished
+	stepOnceSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
 		FROM step WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND name = $4 AND attempt = $5`
 
 	insertStepSQL = `INSERT INTO step (tenant, operation_id, address, name, attempt) VALUES ($1, $2, $3, $4, $5)
@@ -51,7 +51,7 @@ func (s *Store) Steps(ctx context.Context, operationID, address string) (steps [
 func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 	var t fleet.Step
 	var started, finished pgtype.Timestamptz
-	err := row.Scan(&t.ID, &t.OperationID, &t.Address, &t.Name, &t.Attempt, &t.State, &t.Reason, &t.ExitCode, &t.OutputSize, &t.Stored, &started, &finished)
+	err := row.Scan(&t.ID, &t.OperationID, &t.Address, &t.Name, &t.Attempt, &t.State, &t.Reason, &t.ExitCode, &t.OutputSize, &t.OutputTo, &t.Stored, &started, &finished)
 	t.Started, t.Finished = utc(started), utc(finished)
 	return t, err
 }
