@@ -20,6 +20,9 @@ const hostCount = 3
 // takes a heartbeat timeout (2 s here) or a workflow task timeout (10 s).
 const endLimit = 60 * time.Second
 
+// lastPoint is how long after the end of the operations a point may still come.
+const lastPoint = 3 * time.Second
+
 // Trial is one point tried.
 type Trial struct {
 	Point  Point
@@ -62,14 +65,20 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The worker dies at the point, or the operations end without reaching it.
+	// The worker dies at the point, or the operations end without reaching it. The
+	// last points come a moment after the end.
+	var ended time.Time
 	err = harness.Until(ctx, endLimit, "the worker to die at "+p.String(), func() (bool, error) {
 		select {
 		case <-dead:
 			return true, nil
 		default:
-			return l.Ended(ctx, ids)
 		}
+		done, err := l.Ended(ctx, ids)
+		if done && ended.IsZero() {
+			ended = time.Now()
+		}
+		return done && time.Since(ended) > lastPoint, err
 	})
 	if err != nil {
 		return nil, err

@@ -69,6 +69,20 @@ func TestHostRunLife(t *testing.T) {
 	require.Equal(t, ids[0], runs[0].BootID)
 }
 
+func TestAHostThatWasNeverGivenUpFailsItsPart(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "c")
+	f.hosts(t, "c", 1)
+	before := f.state(t, "h1")
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	require.NoError(t, f.EndHostRun(t.Context(), restart.ID, "h1", fleet.HostRunFailed, "held by another operation", ""))
+	runs, err := f.HostRuns(t.Context(), restart.ID)
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostRunFailed, runs[0].State)
+	require.Equal(t, before, f.state(t, "h1"), "the host was not touched")
+}
+
 func TestConcurrentBeginHostRun(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
