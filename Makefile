@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO ?= go
-BUILD := $(GO) build -trimpath
+BUILD := $(GO) build
 # The longest test package takes a few minutes when it is built cold on two
 # cores; what takes longer hangs.
 TIMEOUT := 15m
@@ -19,16 +19,21 @@ setup: ## Install what is missing (apt, root or sudo); quick when nothing is
 	@scripts/setup
 
 .PHONY: build
-build: ## Build bin/commissaire and bin/devstack
-	$(BUILD) -o bin/ ./cmd/...
-	cd devstack && $(BUILD) -o ../bin/ ./cmd/devstack
+build: build-devstack ## Build bin/commissaire and bin/devstack
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+# Without -trimpath, so that it shares compiled packages with the tests:
+# Temporal's server takes minutes to compile.
+.PHONY: build-devstack
+build-devstack:
+	cd devstack && $(GO) build -o ../bin/ ./cmd/devstack
 
 .PHONY: dev
-dev: setup build ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
+dev: setup build-devstack ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
 	@bin/devstack up
 
 .PHONY: demo
-demo: setup build ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
+demo: setup build-devstack ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
 	@bin/devstack demo
 
 .PHONY: test
@@ -60,8 +65,8 @@ test-machines: ## Run the tests on real systemd machines (root; installs systemd
 
 .PHONY: chaos
 chaos: setup ## Kill a worker at every point of every step and see that nothing is lost (long)
-	$(BUILD) -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
-	cd devstack && $(BUILD) -o ../bin/ ./cmd/chaos
+	$(GO) build -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/chaos
 	bin/chaos
 
 .PHONY: generate
