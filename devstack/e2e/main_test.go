@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// parallel is how many tests run at a time unless -parallel says otherwise:
+// they wait far more than they compute.
+const parallel = "6"
+
+// What all tests share.
+var (
+	workDir string // state and logs, kept when something failed
+	binary  string // commissaire
+	shared  *stack
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", parallel); err != nil {
+			return 0, err
+		}
+	}
+	if workDir, err = os.MkdirTemp("", "e2e-"); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if code == 0 && err == nil {
+			err = os.RemoveAll(workDir)
+			return
+		}
+		fmt.Fprintln(os.Stderr, "e2e: logs are kept in", workDir)
+	}()
+	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
+		return 0, err
+	}
+	binary = filepath.Join(workDir, "commissaire")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/commissaire")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build commissaire: %w\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if shared, err = newStack(ctx, filepath.Join(workDir, "shared")); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, shared.close()) }()
+	return m.Run(), nil
+}
