@@ -6,8 +6,8 @@ import (
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/common/dynamicconfig"
-	"go.temporal.io/server/common/membership/static"
-	"go.temporal.io/server/common/primitives"
+
+	"commissaire/devstack/loopback"
 )
 
 // historyShards cannot change in the life of a database. One shard handles at
@@ -24,7 +24,7 @@ const (
 func makeConfig(p ports, stores map[string]config.DataStore) *config.Config {
 	c := new(config.Config)
 	c.Global.Membership.MaxJoinDuration = 30 * time.Second
-	c.Global.Membership.BroadcastAddress = loopback
+	c.Global.Membership.BroadcastAddress = loopback.IP
 	c.Persistence = config.Persistence{
 		NumHistoryShards: historyShards,
 		DefaultStore:     defaultStore,
@@ -36,17 +36,17 @@ func makeConfig(p ports, stores map[string]config.DataStore) *config.Config {
 		MasterClusterName:        clusterName,
 		CurrentClusterName:       clusterName,
 		ClusterInformation: map[string]cluster.ClusterInformation{
-			clusterName: {Enabled: true, InitialFailoverVersion: 1, RPCAddress: address(p.frontend)},
+			clusterName: {Enabled: true, InitialFailoverVersion: 1, RPCAddress: loopback.Address(p.frontend)},
 		},
 	}
 	c.DCRedirectionPolicy.Policy = "noop"
 	c.Archival.History.State, c.Archival.Visibility.State = disabled, disabled
 	c.NamespaceDefaults.Archival.History.State, c.NamespaceDefaults.Archival.Visibility.State = disabled, disabled
-	c.PublicClient.HostPort = address(p.frontend)
+	c.PublicClient.HostPort = loopback.Address(p.frontend)
 	c.Services = map[string]config.Service{}
 	for name, port := range p.services() {
 		var s config.Service
-		s.RPC.GRPCPort, s.RPC.BindOnIP = port, loopback
+		s.RPC.GRPCPort, s.RPC.BindOnIP = port, loopback.IP
 		c.Services[string(name)] = s
 	}
 	return c
@@ -67,12 +67,4 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// The default cache is for a server with a machine of its own.
 		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 8192,
 	}
-}
-
-func (p ports) hosts() map[primitives.ServiceName]static.Hosts {
-	out := map[primitives.ServiceName]static.Hosts{}
-	for name, port := range p.services() {
-		out[name] = static.SingleLocalHost(address(port))
-	}
-	return out
 }

@@ -25,6 +25,7 @@ import (
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/temporal"
 
+	"commissaire/devstack/loopback"
 	"commissaire/internal/dispatch"
 	"commissaire/workflows"
 )
@@ -88,7 +89,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{addr: address(ports.frontend)}
+	s := &Server{addr: loopback.Address(ports.frontend)}
 	if s.server, err = newServer(makeConfig(ports, state), ports, logger{o.Logger}); err != nil {
 		return nil, err
 	}

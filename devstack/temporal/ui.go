@@ -9,6 +9,8 @@ import (
 	uiserver "github.com/temporalio/ui-server/v2/server"
 	uiconfig "github.com/temporalio/ui-server/v2/server/config"
 	"github.com/temporalio/ui-server/v2/server/server_options"
+
+	"commissaire/devstack/loopback"
 )
 
 // ui is the web UI, served from assets in this binary.
@@ -19,9 +21,9 @@ type ui struct {
 }
 
 func startUI(ctx context.Context, port int, frontend, namespace string) (*ui, error) {
-	u := &ui{url: "http://" + address(port), ended: make(chan struct{})}
+	u := &ui{url: "http://" + loopback.Address(port), ended: make(chan struct{})}
 	u.server = uiserver.NewServer(server_options.WithConfigProvider(&uiconfig.Config{
-		Host: loopback, Port: port,
+		Host: loopback.IP, Port: port,
 		TemporalGRPCAddress: frontend,
 		DefaultNamespace:    namespace,
 		EnableUI:            true,

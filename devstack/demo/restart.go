@@ -1,0 +1,124 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"commissaire/api/gen"
+	"commissaire/internal/fleet"
+)
+
+// restart orders the restart and shows it until it has ended. A restart that an
+// earlier run left unfinished is the one that is shown.
+func (d *Demo) restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
+	defer cancel()
+	r, err := d.api.RestartClusterWithResponse(ctx, cluster, gen.IgnoredBody{})
+	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK); err != nil {
+		return err
+	}
+	op, err := d.latest(ctx)
+	if err != nil {
+		return err
+	}
+	screen := newScreen(d.out)
+	for {
+		lines, err := d.lines(ctx, op.Id)
+		if err != nil {
+			return err
+		}
+		screen.show(lines)
+		if fleet.OperationState(op.State).Ended() {
+			return d.ended(op, lines)
+		}
+		if err := wait(ctx); err != nil {
+			return fmt.Errorf("restart of cluster %s (operation %s): %w", cluster, op.Id, err)
+		}
+		again, err := d.api.GetOperationWithResponse(ctx, op.Id)
+		if err := check("get operation "+op.Id, again, err, http.StatusOK); err != nil {
+			return err
+		}
+		op = *again.JSON200
+	}
+}
+
+// latest gives the newest restart of the cluster.
+func (d *Demo) latest(ctx context.Context) (gen.Operation, error) {
+	name, kind, limit := cluster, gen.OperationKind(fleet.KindRestart), 1
+	r, err := d.api.ListOperationsWithResponse(ctx, &gen.ListOperationsParams{Cluster: &name, Kind: &kind, Limit: &limit})
+	if err := check("list operations", r, err, http.StatusOK); err != nil {
+		return gen.Operation{}, err
+	}
+	if len(r.JSON200.Operations) == 0 {
+		return gen.Operation{}, fmt.Errorf("cluster %s has no restart, though one was just accepted", cluster)
+	}
+	return r.JSON200.Operations[0], nil
+}
+
+// lines gives a line for every host of an operation.
+func (d *Demo) lines(ctx context.Context, id string) ([]line, error) {
+	runs, err := d.api.ListOperationHostsWithResponse(ctx, id)
+	if err := check("list hosts of operation "+id, runs, err, http.StatusOK); err != nil {
+		return nil, err
+	}
+	steps, err := d.api.ListOperationStepsWithResponse(ctx, id, &gen.ListOperationStepsParams{})
+	if err := check("list steps of operation "+id, steps, err, http.StatusOK); err != nil {
+		return nil, err
+	}
+	done := map[string][]string{}
+	for _, s := range *steps.JSON200 {
+		done[s.Address] = append(done[s.Address], s.Name)
+	}
+	var out []line
+	for _, run := range *runs.JSON200 {
+		out = append(out, line{
+			name:    d.nameOf(run.Address),
+			address: run.Address,
+			state:   fleet.HostRunState(run.State),
+			steps:   strings.Join(done[run.Address], ", "),
+			reason:  run.Reason,
+			took:    between(run.StartedAt, run.FinishedAt),
+		})
+	}
+	return out, nil
+}
+
+func (d *Demo) nameOf(address string) string {
+	for _, h := range d.fleet.Hosts() {
+		if h.Address() == address {
+			return h.Name()
+		}
+	}
+	return ""
+}
+
+// ended says how the restart went, and what the hosts themselves say.
+func (d *Demo) ended(op gen.Operation, lines []line) error {
+	if fleet.OperationState(op.State) != fleet.OperationSucceeded {
+		var failed []string
+		for _, l := range lines {
+			if l.reason != "" {
+				failed = append(failed, fmt.Sprintf("\n  %s %s: %s: %s", l.name, l.address, l.state, l.reason))
+			}
+		}
+		return fmt.Errorf("restart of cluster %s %s (operation %s): %s%s", cluster, op.State, op.Id, op.Reason, strings.Join(failed, ""))
+	}
+	fmt.Fprintf(d.out, "\nAll %d hosts were restarted in %s.\n", len(lines), between(op.StartedAt, op.FinishedAt).Round(100*time.Millisecond))
+	return nil
+}
+
+// between is the time from one moment of the API to another, or till now.
+func between(from, to string) time.Duration {
+	begin, err := time.Parse(fleet.TimeFormat, from)
+	if err != nil {
+		return 0 // not begun
+	}
+	end, err := time.Parse(fleet.TimeFormat, to)
+	if err != nil {
+		end = time.Now()
+	}
+	return end.Sub(begin)
+}
