@@ -8,10 +8,12 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -433,10 +435,42 @@ func TestIPv6(t *testing.T) {
 	if err != nil {
 		t.Skipf("no IPv6 on this machine: %v", err)
 	}
-	_ = l.Close()
+	relayed := make(chan struct{})
+	go func() { // one connection, to the host's own address
+		defer close(relayed)
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", net.JoinHostPort(b.host.Address(), strconv.Itoa(b.host.Port())))
+		if err != nil {
+			_ = in.Close()
+			return
+		}
+		var both sync.WaitGroup
+		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+			both.Go(func() {
+				_, _ = io.Copy(pair[0], pair[1])
+				_ = pair[0].Close()
+			})
+		}
+		both.Wait()
+	}()
 	target := b.target
 	target.Address, target.Port = "::1", l.Addr().(*net.TCPAddr).Port
+	c, err := b.dialer.Dial(testContext(t), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := c.BootID(testContext(t)); err != nil || id != b.host.BootID() {
+		t.Fatalf("boot id %q, %v", id, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-relayed
+	_ = l.Close()
 	if _, err := b.dialer.Dial(testContext(t), target); KindOf(err) != Unreachable || !strings.Contains(err.Error(), "[::1]:") {
-		t.Error(err)
+		t.Fatalf("got %v", err)
 	}
 }
