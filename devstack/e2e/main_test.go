@@ -19,7 +19,7 @@ const parallel = "6"
 // What all tests share.
 var (
 	workDir string // state and logs, kept when something failed
-	binary  string // commissaire
+	program string // commissaire, built for this run
 	shared  *stack
 )
 
@@ -54,8 +54,8 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
-	binary = filepath.Join(workDir, "commissaire")
-	build := exec.Command("go", "build", "-o", binary, "./cmd/commissaire")
+	program = filepath.Join(workDir, "commissaire")
+	build := exec.Command("go", "build", "-o", program, "./cmd/commissaire")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build commissaire: %w\n%s", err, out)

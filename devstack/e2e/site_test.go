@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,20 @@ const limit = 90 * time.Second
 // site is an installation as one test sees it.
 type site struct {
 	*harness.Installation
-	t *testing.T
+	t      *testing.T
+	errors *bodies // every error document that was received
+}
+
+// bodies collects texts.
+type bodies struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (b *bodies) add(text []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = append(append(b.text, text...), '\n')
 }
 
 var unfit = regexp.MustCompile(`[^a-z0-9]+`)
@@ -42,10 +56,12 @@ func newSite(t *testing.T, hosts int, env ...string) *site {
 
 func newSiteOn(t *testing.T, o harness.Options) *site {
 	t.Helper()
-	o.Dir, o.Name, o.Binary = workDir, nameOf(t), binary
+	if o.Dir, o.Binary = workDir, program; o.Name == "" {
+		o.Name = nameOf(t)
+	}
 	i, err := harness.New(t.Context(), o)
 	require.NoError(t, err)
-	s := &site{Installation: i, t: t}
+	s := &site{Installation: i, t: t, errors: &bodies{}}
 	t.Cleanup(func() {
 		i.Close()
 		if t.Failed() {
@@ -67,7 +83,9 @@ func tail(file string) string {
 }
 
 // in is the same site in a subtest.
-func (s *site) in(t *testing.T) *site { return &site{Installation: s.Installation, t: t} }
+func (s *site) in(t *testing.T) *site {
+	return &site{Installation: s.Installation, t: t, errors: s.errors}
+}
 
 // worker starts a worker, which ends with the test.
 func (s *site) worker(env ...string) *exec.Cmd {
@@ -89,6 +107,9 @@ func (s *site) ask(status int, method, path string, body any) *harness.Response 
 	s.t.Helper()
 	r, err := s.Request(s.t.Context(), method, path, body)
 	require.NoError(s.t, err)
+	if r.Code >= http.StatusBadRequest {
+		s.errors.add(r.Body)
+	}
 	require.Equal(s.t, status, r.Code, "%s %s: %s", method, path, r.Body)
 	return r
 }

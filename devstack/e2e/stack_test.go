@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -22,11 +24,15 @@ type stack struct {
 	postgres *privatepg.Server
 	temporal *temporal.Server // nil while stopped
 	port     int              // of Temporal
+	log      *os.File         // of Temporal
 }
 
 func newStack(ctx context.Context, dir string) (*stack, error) {
 	s := &stack{options: privatepg.Options{Dir: dir, NoSync: true, MaxConnections: 400}}
 	var err error
+	if s.log, err = os.Create(dir + "-temporal.log"); err != nil {
+		return nil, err
+	}
 	if s.postgres, err = privatepg.Start(ctx, s.options); err != nil {
 		return nil, err
 	}
@@ -53,7 +59,9 @@ func ownStack(t *testing.T) *stack {
 }
 
 func (s *stack) startTemporal(ctx context.Context) (err error) {
-	s.temporal, err = temporal.Start(ctx, temporal.Options{PostgresDSN: s.postgres.DSN("postgres"), Port: s.port, NoUI: true})
+	s.temporal, err = temporal.Start(ctx, temporal.Options{
+		PostgresDSN: s.postgres.DSN("postgres"), Port: s.port, NoUI: true, Logger: slog.New(slog.NewTextHandler(s.log, nil)),
+	})
 	return err
 }
 
@@ -72,7 +80,7 @@ func (s *stack) startPostgres(ctx context.Context) (err error) {
 
 func (s *stack) close() error {
 	err := s.stopTemporal()
-	return errors.Join(err, s.postgres.Stop(privatepg.Immediate))
+	return errors.Join(err, s.postgres.Stop(privatepg.Immediate), s.log.Close())
 }
 
 func (s *stack) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
