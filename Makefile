@@ -5,7 +5,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO ?= go
-BUILD := $(GO) build
 # The longest test package takes a few minutes when it is built cold on two
 # cores; what takes longer hangs.
 TIMEOUT := 15m

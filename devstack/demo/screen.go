@@ -46,7 +46,7 @@ func (s *screen) show(lines []line) {
 		return
 	}
 	width, _, err := term.GetSize(s.fd)
-	if err != nil {
+	if err != nil || width == 0 { // some pseudo-terminals have no size
 		width = 80
 	}
 	var b strings.Builder

@@ -68,9 +68,13 @@ type Stack struct {
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s := &Stack{failed: make(chan error, 1)}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Stop())
+		if err == nil {
+			return
 		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // what a part says that was cut off misleads
+		}
+		err = errors.Join(err, s.Stop())
 	}()
 	dir, err := makeDir(o.Dir)
 	if err != nil {

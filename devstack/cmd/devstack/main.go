@@ -21,11 +21,19 @@ import (
 	"commissaire/devstack/stack"
 )
 
+// exitInterrupted is what shells give for SIGINT.
+const exitInterrupted = 130
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The second interrupt ends this at once; Postgres and the hosts follow.
 	context.AfterFunc(ctx, stop)
-	if err := root().ExecuteContext(ctx); err != nil {
+	err := root().ExecuteContext(ctx)
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "devstack: interrupted")
+		os.Exit(exitInterrupted)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "devstack:", err)
 		os.Exit(1)
 	}
