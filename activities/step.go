@@ -182,17 +182,19 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 }
 
 // contact runs f on a connection to the host. While the host is merely out of
-// reach, or the connection breaks, it connects again and repeats f, which must
-// therefore be safe to repeat; that ends when the host has been out of reach
-// for longer than allowed.
+// reach or cannot run anything, or the connection breaks, it connects again and
+// repeats f, which must therefore be safe to repeat; that ends when the host was
+// of no use for longer than allowed.
 func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func(context.Context, *remote.Conn) error) error {
-	seen, wait := time.Now(), reconnectMin
+	var trouble time.Time // since when; zero while there is none
+	wait := reconnectMin
 	for {
+		failing := time.Now()
 		conn, release, err := s.ssh.Get(ctx, s.to)
 		if err == nil {
-			seen, wait = time.Now(), reconnectMin
 			err = f(ctx, conn)
 			release()
+			failing = time.Now()
 		}
 		var broken *remote.Error
 		switch {
@@ -200,8 +202,13 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 			return err
 		case broken.Permanent():
 			return failed("%s", broken.Error())
-		case time.Since(seen) > unreachable:
-			return failed("out of reach for %s: %s", unreachable, broken.Error())
+		case broken.Kind == remote.Lost:
+			trouble, wait = failing, reconnectMin // it answered until now
+		case trouble.IsZero():
+			trouble = failing
+		}
+		if time.Since(trouble) > unreachable {
+			return failed("gave up after %s: %s", unreachable, broken.Error())
 		}
 		select {
 		case <-ctx.Done():
