@@ -58,12 +58,17 @@ func TestBootstrapAndRestart(t *testing.T) {
 	s.rightAfterRestart(hosts, bootIDs)
 }
 
+func fingerprint(t *testing.T, authorizedKey string) string {
+	t.Helper()
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(authorizedKey))
+	require.NoError(t, err)
+	return ssh.FingerprintSHA256(key)
+}
+
 func (s *site) rightAfterBootstrap(h *remotetest.Host) {
 	s.t.Helper()
 	v := s.host(h)
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(h.HostKey()))
-	require.NoError(s.t, err)
-	require.Equal(s.t, []string{h.Address(), "disassociated", "debian", "12", h.BootID(), ssh.FingerprintSHA256(key), harness.Cluster, ""},
+	require.Equal(s.t, []string{h.Address(), "disassociated", "debian", "12", h.BootID(), fingerprint(s.t, h.HostKey()), harness.Cluster, ""},
 		[]string{v.Address, v.Status, v.OS, v.OSVersion, v.BootID, v.HostKey, v.Cluster, v.Reason})
 	cpus, err := exec.Command("getconf", "_NPROCESSORS_ONLN").Output()
 	require.NoError(s.t, err)
