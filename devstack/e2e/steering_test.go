@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/devstack/harness"
+	"commissaire/internal/remote/remotetest"
+)
+
+func TestClusterIsDeletedDuringARestart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3)
+	s.worker()
+	hosts := s.Fleet.Hosts()
+	s.bootstrap(harness.Cluster, hosts...)
+	hosts[0].SetReboot(remotetest.Reboot{Shutdown: time.Second})
+	s.orderRestart(harness.Cluster)
+	s.rebooting(hosts[0])
+	s.ask(http.StatusOK, http.MethodDelete, "cluster/"+harness.Cluster, nil)
+	op := s.ended("kind=restart&cluster=" + harness.Cluster)
+	require.Equal(t, "cancelled", op.State)
+	require.Equal(t, `cluster "web" was deleted`, op.Reason)
+	s.rebootedOnce(hosts[0])
+	var states []string
+	for _, run := range s.hostRuns(op.ID) {
+		states = append(states, run.State)
+	}
+	require.Equal(t, []string{"succeeded", "skipped", "skipped"}, states, "the host at work is brought to its end")
+	for _, h := range hosts[1:] {
+		require.Zero(t, reboots(h))
+		require.Equal(t, "disassociated", s.host(h).Status)
+	}
+}
+
+func TestMembersLeaveDuringARestart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 4)
+	s.worker()
+	hosts := s.Fleet.Hosts()
+	s.bootstrap(harness.Cluster, hosts...)
+	hosts[0].SetReboot(remotetest.Reboot{Shutdown: time.Second})
+	s.orderRestart(harness.Cluster)
+	s.rebooting(hosts[0])
+	s.ask(http.StatusOK, http.MethodDelete, "cluster/"+harness.Cluster+"/hosts/"+hosts[1].Address(), nil)
+	s.ask(http.StatusOK, http.MethodDelete, hostPath(hosts[2]), nil)
+	op := s.ended("kind=restart")
+	require.Equal(t, "succeeded", op.State, op.Reason)
+	s.rebootedOnce(hosts[0], hosts[3])
+	require.Zero(t, reboots(hosts[1]))
+	require.Zero(t, reboots(hosts[2]))
+	runs := s.hostRuns(op.ID)
+	require.Equal(t, hostRunView{Address: hosts[1].Address(), State: "skipped", Reason: "the host left the cluster before its turn"}, runs[1])
+	require.Equal(t, hostRunView{Address: hosts[2].Address(), State: "skipped", Reason: "the host was removed before its turn"}, runs[2])
+	require.Equal(t, []string{hosts[0].Address(), hosts[3].Address()}, s.restart(harness.Cluster).Restarted)
+}
+
+// A host is removed while it is bootstrapped, and added again at once: the
+// second one is a new host, and the first bootstrap does not touch it.
+func TestHostIsDeletedDuringItsBootstrap(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.worker()
+	h := s.Fleet.Hosts()[0]
+	s.slowUname(h, "3")
+	s.addHost(h, "")
+	s.unameRuns(h)
+	require.NoError(t, h.OnCommand("uname", ""))
+	s.ask(http.StatusOK, http.MethodDelete, hostPath(h), nil)
+	s.refused(http.StatusNotFound, http.MethodGet, hostPath(h), nil)
+	s.addHost(h, "")
+	s.ready(h)
+	var page struct{ Operations []operationView }
+	s.get("operations?host="+h.Address(), &page)
+	require.Len(t, page.Operations, 2)
+	require.Equal(t, "succeeded", page.Operations[0].State)
+	require.Equal(t, "cancelled host removed by "+harness.User, page.Operations[1].State+" "+page.Operations[1].Reason)
+}
+
+// slowUname makes the command of a bootstrap take some seconds.
+func (s *site) slowUname(h *remotetest.Host, seconds string) {
+	s.t.Helper()
+	require.NoError(s.t, h.OnCommand("uname", `: >"$FLEET_HOST/began"; sleep `+seconds))
+}
+
+// unameRuns waits until the command of slowUname has begun.
+func (s *site) unameRuns(h *remotetest.Host) {
+	s.t.Helper()
+	s.until(limit, "the command to run", func() bool {
+		_, err := os.Stat(filepath.Join(h.Dir(), "began"))
+		return err == nil
+	})
+}
+
+// Of any number of equal orders one begins an operation; the others get its
+// record.
+func TestConcurrentOrdersAreOne(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.worker()
+	hosts := s.Fleet.Hosts()
+	s.bootstrap(harness.Cluster, hosts...)
+	for round, n := range []int{2, 30} {
+		answers := make([]*harness.Response, n)
+		errs := make([]error, n)
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() {
+				answers[i], errs[i] = s.Request(t.Context(), http.MethodPut, "cluster/"+harness.Cluster+"/restart", nil)
+			})
+		}
+		all.Wait()
+		created := 0
+		for i, r := range answers {
+			require.NoError(t, errs[i])
+			require.Contains(t, []int{http.StatusOK, http.StatusCreated}, r.Code, "%s", r.Body)
+			if r.Code == http.StatusCreated {
+				created++
+			}
+			var v restartView
+			require.NoError(t, json.Unmarshal(r.Body, &v))
+			require.Equal(t, "in_process", v.Status)
+			require.Equal(t, harness.Cluster, v.Name)
+			var first restartView
+			require.NoError(t, json.Unmarshal(answers[0].Body, &first))
+			require.Equal(t, first.StartedAt, v.StartedAt)
+		}
+		require.Equal(t, 1, created)
+		require.Equal(t, round+1, s.count(`SELECT count(*) FROM operation WHERE kind = 'restart'`))
+		op := s.ended("kind=restart")
+		require.Equal(t, "succeeded", op.State, op.Reason)
+		require.Equal(t, round+1, reboots(hosts[0]))
+	}
+}
