@@ -154,13 +154,22 @@ func (l *Installation) command(args ...string) *exec.Cmd {
 func (l *Installation) Start(role string, env ...string) (*exec.Cmd, error) {
 	cmd := l.command(role)
 	cmd.Env = append(cmd.Env, env...)
+	return cmd, l.Launch(cmd, role)
+}
+
+// Environment is what a process of this installation needs, for a test that
+// makes the command itself.
+func (l *Installation) Environment() []string { return l.env }
+
+// Launch starts a command as a process of the product in that role.
+func (l *Installation) Launch(cmd *exec.Cmd, role string) error {
 	log, err := os.OpenFile(filepath.Join(l.Dir, role+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	return cmd, cmd.Start()
+	return cmd.Start()
 }
 
 // Kill ends a process at once, as a crash would.
