@@ -15,7 +15,7 @@ func (a *Hosts) Investigate(ctx context.Context, in workflows.HostStep) (workflo
 	return workflows.Nothing{}, a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
 		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
 			if s.to.HostKey == "" {
-				pinned, err := s.store.PinFirstHostKey(ctx, in.Address, c.HostKey())
+				pinned, err := s.store.PinFirstHostKey(ctx, in.OperationID, in.Address, c.HostKey())
 				if err != nil {
 					return err
 				}

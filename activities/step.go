@@ -20,7 +20,7 @@ import (
 type HostStore interface {
 	Host(ctx context.Context, address string) (fleet.Host, error)
 	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
-	PinFirstHostKey(ctx context.Context, address, key string) (pinned string, err error)
+	PinFirstHostKey(ctx context.Context, id, address, key string) (pinned string, err error)
 	RecordFacts(ctx context.Context, id, address string, facts fleet.Facts) error
 	BeginHostRun(ctx context.Context, id, address string) (fleet.HostRun, error)
 	SetHostRunBootID(ctx context.Context, id, address, bootID string) (string, error)
@@ -32,7 +32,7 @@ type StepStore interface {
 	BeginStep(ctx context.Context, id, address, name string, attempt int) (fleet.Step, error)
 	AppendOutput(ctx context.Context, step, offset int64, data []byte) (next int64, err error)
 	AppendTail(ctx context.Context, step, from, offset int64, data []byte) (next int64, err error)
-	EndStep(ctx context.Context, end store.StepEnd) error
+	EndStep(ctx context.Context, end store.StepEnd) (fleet.Step, error)
 }
 
 // Hosts are the steps on hosts.
@@ -123,7 +123,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	}
 	write, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	if err := s.store.EndStep(write, end); err != nil {
+	if _, err := s.store.EndStep(write, end); err != nil {
 		return verdict(err)
 	}
 	return ended(end.State, end.Reason)

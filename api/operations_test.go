@@ -124,7 +124,8 @@ func TestStepsAndOutput(t *testing.T) {
 	_, err = b.store.AppendOutput(ctx, s.ID, 6, []byte("second"))
 	require.NoError(t, err)
 	code := 3
-	require.NoError(t, b.store.EndStep(ctx, store.StepEnd{StepID: s.ID, State: fleet.StepFailed, ExitCode: &code, Reason: "exit code 3", OutputSize: 12}))
+	_, err = b.store.EndStep(ctx, store.StepEnd{StepID: s.ID, State: fleet.StepFailed, ExitCode: &code, Reason: "exit code 3", OutputSize: 12})
+	require.NoError(t, err)
 	read("", binary+"second", 0, 12, 12, true)
 	read("?offset=2&limit=6", "\xff\r\nbse", 2, 8, 12, true)
 	read("?offset=12", "", 12, 12, 12, true)

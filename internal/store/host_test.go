@@ -163,7 +163,9 @@ func TestDeleteHost(t *testing.T) {
 	requireKind(t, fleet.Conflict, err)
 	requireKind(t, fleet.Conflict, f.RecordFacts(ctx, op.ID, "h", fleet.Facts{}))
 	requireKind(t, fleet.Conflict, f.MarkHost(ctx, op.ID, "h", fleet.HostBroke, "x"))
-	require.NoError(t, f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepSucceeded}))
+	stands, err := f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepSucceeded})
+	require.NoError(t, err)
+	require.Equal(t, fleet.StepIndeterminate, stands.State, "the caller learns how the record has it")
 	require.NoError(t, f.EndHostRun(ctx, op.ID, "h", fleet.HostRunFailed, "x", fleet.HostBroke))
 	_, err = f.Host(ctx, "h")
 	requireKind(t, fleet.NotFound, err)
@@ -279,11 +281,11 @@ func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	ctx := t.Context()
-	f.newHost(t, "h", "")
+	op := f.newHost(t, "h", "")
 	keys := []string{publicKey(t), publicKey(t), publicKey(t), publicKey(t)}
 
 	pinned := together(4, func(i int) string {
-		k, err := f.PinFirstHostKey(ctx, "h", keys[i])
+		k, err := f.PinFirstHostKey(ctx, op.ID, "h", keys[i])
 		if err != nil {
 			return err.Error()
 		}
@@ -301,7 +303,7 @@ func TestHostKeys(t *testing.T) {
 	h, err := f.Host(ctx, "h")
 	require.NoError(t, err)
 	require.Equal(t, &accepted, h.HostKey)
-	k, err := f.PinFirstHostKey(ctx, "h", keys[2])
+	k, err := f.PinFirstHostKey(ctx, op.ID, "h", keys[2])
 	require.NoError(t, err)
 	require.Equal(t, keys[1], k)
 
@@ -309,6 +311,30 @@ func TestHostKeys(t *testing.T) {
 	requireKind(t, fleet.Invalid, err)
 	_, err = f.AcceptHostKey(ctx, "nope", keys[0])
 	requireKind(t, fleet.NotFound, err)
-	_, err = f.PinFirstHostKey(ctx, "nope", keys[0])
+	_, err = f.PinFirstHostKey(ctx, op.ID, "nope", keys[0])
 	requireKind(t, fleet.NotFound, err)
+}
+
+// TestNoKeyOfAMachineThatIsGone: a worker that was thought dead reaches the old
+// machine after its host was removed and added again.
+func TestNoKeyOfAMachineThatIsGone(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	old := f.newHost(t, "h", "c")
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	_, err := f.DeleteHost(ctx, "h", "ann")
+	require.NoError(t, err)
+	f.newHost(t, "h", "c")
+
+	_, err = f.PinFirstHostKey(ctx, old.ID, "h", publicKey(t))
+	requireKind(t, fleet.Conflict, err)
+	_, err = f.PinFirstHostKey(ctx, restart.ID, "h", publicKey(t))
+	requireKind(t, fleet.NotFound, err)
+	_, err = f.PinFirstHostKey(ctx, "junk", "h", publicKey(t))
+	requireKind(t, fleet.NotFound, err)
+	h, err := f.Host(ctx, "h")
+	require.NoError(t, err)
+	require.Nil(t, h.HostKey)
 }

@@ -56,11 +56,18 @@ func TestSteps(t *testing.T) {
 
 	code := 3
 	end := StepEnd{StepID: second.ID, State: fleet.StepFailed, ExitCode: &code, Reason: "exit code 3", OutputSize: 99}
-	require.NoError(t, f.EndStep(ctx, end))
-	require.NoError(t, f.EndStep(ctx, StepEnd{StepID: second.ID, State: fleet.StepSucceeded}))
-	require.Error(t, f.EndStep(ctx, StepEnd{StepID: second.ID, State: fleet.StepRunning}))
-	requireKind(t, fleet.NotFound, f.EndStep(ctx, StepEnd{StepID: 1 << 40, State: fleet.StepFailed}))
-	requireKind(t, fleet.NotFound, f.db.For("other").EndStep(ctx, end))
+	stands, err := f.EndStep(ctx, end)
+	require.NoError(t, err)
+	require.Equal(t, fleet.StepFailed, stands.State)
+	later, err := f.EndStep(ctx, StepEnd{StepID: second.ID, State: fleet.StepSucceeded})
+	require.NoError(t, err)
+	require.Equal(t, stands, later, "a second ending learns of the first")
+	_, err = f.EndStep(ctx, StepEnd{StepID: second.ID, State: fleet.StepRunning})
+	require.Error(t, err)
+	_, err = f.EndStep(ctx, StepEnd{StepID: 1 << 40, State: fleet.StepFailed})
+	requireKind(t, fleet.NotFound, err)
+	_, err = f.db.For("other").EndStep(ctx, end)
+	requireKind(t, fleet.NotFound, err)
 
 	again, err := f.BeginStep(ctx, op.ID, "h", "prepare", 2)
 	require.NoError(t, err)
@@ -116,7 +123,8 @@ func TestAppendOutput(t *testing.T) {
 	stored, err = f.AppendTail(ctx, step.ID, 11, 1000, []byte("tail"))
 	require.NoError(t, err)
 	require.Equal(t, int64(1004), stored)
-	require.NoError(t, f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepSucceeded, OutputSize: 1004}))
+	_, err = f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepSucceeded, OutputSize: 1004})
+	require.NoError(t, err)
 	list, err = f.Steps(ctx, step.OperationID, "h")
 	require.NoError(t, err)
 	require.Equal(t, int64(15), list[0].Stored)

@@ -26,6 +26,9 @@ const (
 	stepOnceSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
 		FROM step WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND name = $4 AND attempt = $5`
 
+	stepSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
+		FROM step WHERE tenant = $1 AND id = $2`
+
 	insertStepSQL = `INSERT INTO step (tenant, operation_id, address, name, attempt) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT ON CONSTRAINT step_once DO NOTHING`
 
@@ -81,18 +84,19 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 	return t, err
 }
 
-// EndStep ends a running step. Repeating it is safe: what has ended stays.
-func (s *Store) EndStep(ctx context.Context, e StepEnd) error {
+// EndStep ends a running step and gives the row that stands: another one than
+// asked for when the step had ended already, for example in another attempt of
+// the same activity. Repeating it is safe: the first ending stays.
+func (s *Store) EndStep(ctx context.Context, e StepEnd) (t fleet.Step, err error) {
 	if !e.State.Ended() {
-		return internal(fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State))
+		return t, internal(fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State))
 	}
-	return s.db.read(ctx, func(ctx context.Context, q querier) error {
-		tag, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, e.Reason, e.OutputSize)
-		if err != nil || tag.RowsAffected() == 1 {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		if _, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, e.Reason, e.OutputSize); err != nil {
 			return err
 		}
-		var state fleet.StepState
-		err = q.QueryRow(ctx, stepStateSQL, s.tenant, e.StepID).Scan(&state)
+		t, err = one(ctx, q, scanStep, stepSQL, s.tenant, e.StepID)
 		return orNotFound(err, "step", fmt.Sprint(e.StepID))
 	})
+	return t, err
 }
