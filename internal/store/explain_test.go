@@ -64,7 +64,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"LatestOperation, host":     {latestOfHostSQL, []any{tenant, "bootstrap", "h3"}},
 		"PendingOperations":         {pendingOperationsSQL, []any{0.0, 100}},
 		"RunningOperations":         {runningOperationsSQL, []any{0.0, 100}},
-		"hosts of an operation":     {hostsInStateSQL, []any{tenant, id, []string{"investigating"}}},
+		"hosts of an operation":     {hostsLeftSQL, []any{tenant, id, []string{"h1"}, true, []string{"investigating"}}},
 		"unfinished, cluster":       {unfinishedSQL, []any{tenant, "c1", ""}},
 		"unfinished, host":          {unfinishedSQL, []any{tenant, "", "h3"}},
 		"lock operations of a host": {lockOperationsOfHostSQL, []any{tenant, "h3"}},

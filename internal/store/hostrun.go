@@ -65,12 +65,14 @@ func (s *Store) hostRun(ctx context.Context, q querier, id, address string) (fle
 
 // BeginHostRun marks a pending host run as running and gives it as it is now;
 // one that runs or has ended is given unchanged. While another operation works
-// on the host it is a Conflict with that Holder. Repeating it is safe: only the
-// first one changes anything.
+// on the host it is a Conflict with that Holder. A bootstrap sets its host back
+// to investigating here, whatever an operation before it left behind. Repeating
+// it is safe: only the first one changes anything.
 func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.HostRun, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		// Keeps EndOperation from closing the host runs beside us.
-		if _, err := s.operation(ctx, q, lockOperationSQL, id); err != nil {
+		op, err := s.operation(ctx, q, lockOperationSQL, id)
+		if err != nil {
 			return err
 		}
 		if r, err = s.hostRun(ctx, q, id, address); err != nil || r.State != fleet.HostRunPending {
@@ -86,6 +88,9 @@ func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.H
 		_, err = q.Exec(ctx, beginHostRunSQL, s.tenant, id, address)
 		if violates(err, "host_run_one_running") {
 			return errAgain // another one began in between; the next look names it
+		}
+		if err == nil && op.Kind == fleet.KindBootstrap {
+			_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: fleet.HostInvestigate, operation: id})
 		}
 		if err != nil {
 			return err

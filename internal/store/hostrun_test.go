@@ -57,10 +57,10 @@ func TestHostRunLife(t *testing.T) {
 	require.Equal(t, fleet.StepIndeterminate, steps[0].State)
 	require.NotEmpty(t, steps[0].Reason)
 
-	_, err = f.BeginHostRun(ctx, boot.ID, "h1")
-	require.NoError(t, err, "the host is free again")
 	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
 	require.Equal(t, fleet.HostFailed, f.state(t, "h1"), "no event comes twice")
+	_, err = f.BeginHostRun(ctx, boot.ID, "h1")
+	require.NoError(t, err, "the host is free again")
 
 	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h2", fleet.HostRunSkipped, "budget spent", ""))
 	runs, err := f.HostRuns(ctx, restart.ID)

@@ -65,27 +65,6 @@ func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]str
 		string(c.event), string(fleet.HostBootstrapping), string(fleet.HostRecovered), prepared)
 }
 
-// MarkHost records what happened to a host during an operation. It changes
-// nothing when the event does not fit the host's state (Conflict), when the
-// operation has ended (Conflict), and when the host is gone (NotFound).
-// Repeating it is safe: events lead to states that accept them again.
-func (s *Store) MarkHost(ctx context.Context, id, address string, event fleet.HostEvent, reason string) error {
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
-			return err
-		}
-		changed, err := s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: event, reason: reason, operation: id})
-		if err != nil || len(changed) == 1 {
-			return err
-		}
-		h, err := s.host(ctx, q, address)
-		if err != nil {
-			return err
-		}
-		return fleet.Errorf(fleet.Conflict, "host %q is %s; %q does not fit that state, or the host was added again after the operation began", address, h.State, event)
-	})
-}
-
 // Two changes of one row in one transaction make Postgres look at the foreign
 // key again, so the cluster is locked first, to keep the order of locks.
 const keepClusterOfSQL = `SELECT FROM cluster c JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name

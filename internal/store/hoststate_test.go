@@ -1,12 +1,24 @@
 package store
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/fleet"
 )
+
+// happen applies an event on behalf of an operation, and says whether it fitted.
+func (f *fixture) happen(t *testing.T, id, address string, event fleet.HostEvent, reason string) bool {
+	t.Helper()
+	var changed []string
+	require.NoError(t, f.db.tx(t.Context(), func(ctx context.Context, q querier) (err error) {
+		changed, err = f.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: event, reason: reason, operation: id})
+		return err
+	}))
+	return len(changed) == 1
+}
 
 func TestHostEvents(t *testing.T) {
 	t.Parallel()
@@ -19,28 +31,26 @@ func TestHostEvents(t *testing.T) {
 			f.exec(t, "UPDATE host SET state = $2, reason = 'before', bootstrapped = '2020-01-01', state_since = '2020-01-01' WHERE address = $1", name, string(from))
 			before, err := f.Host(ctx, name)
 			require.NoError(t, err)
-			err = f.MarkHost(ctx, op.ID, name, event, "because")
-			after, getErr := f.Host(ctx, name)
-			require.NoError(t, getErr)
 			to, ok := from.Next(event)
+			require.Equal(t, ok, f.happen(t, op.ID, name, event, "because"), name)
+			after, err := f.Host(ctx, name)
+			require.NoError(t, err)
 			if !ok {
-				requireKind(t, fleet.Conflict, err)
 				require.Equal(t, before, after, name)
 				continue
 			}
-			require.NoError(t, err, name)
 			require.Equal(t, to, after.State, name)
 			require.Equal(t, "because", after.Reason, name)
 			require.Equal(t, to == from, after.StateSince.Equal(before.StateSince), "%s: since changes with the state", name)
 			require.Equal(t, from == fleet.HostBootstrapping && to.ReadyToJoin(), !after.Bootstrapped.Equal(before.Bootstrapped), name)
-			require.NoError(t, f.MarkHost(ctx, op.ID, name, fleet.HostBroke, "because"), name)
+			require.True(t, f.happen(t, op.ID, name, fleet.HostBroke, "because"), name)
 		}
 	}
 
 	op := f.newHost(t, "never", "")
-	require.NoError(t, f.MarkHost(ctx, op.ID, "never", fleet.HostBroke, ""))
-	requireKind(t, fleet.Conflict, f.MarkHost(ctx, op.ID, "never", fleet.HostRecovered, ""))
-	requireKind(t, fleet.NotFound, f.MarkHost(ctx, op.ID, "nope", fleet.HostBroke, "x"))
+	require.True(t, f.happen(t, op.ID, "never", fleet.HostBroke, ""))
+	require.False(t, f.happen(t, op.ID, "never", fleet.HostRecovered, ""), "it never worked")
+	require.False(t, f.happen(t, op.ID, "nope", fleet.HostBroke, "x"))
 }
 
 func TestRecordFacts(t *testing.T) {
@@ -59,7 +69,7 @@ func TestRecordFacts(t *testing.T) {
 	require.False(t, h.LastCheck.IsZero())
 	requireKind(t, fleet.NotFound, f.RecordFacts(ctx, op.ID, "nope", facts))
 
-	require.NoError(t, f.MarkHost(ctx, op.ID, "h", fleet.HostPrepared, ""))
+	require.True(t, f.happen(t, op.ID, "h", fleet.HostPrepared, ""))
 	facts.BootID = "b2"
 	require.NoError(t, f.RecordFacts(ctx, op.ID, "h", facts))
 	h, err = f.Host(ctx, "h")
@@ -85,5 +95,55 @@ func TestReaddedHostIsAnotherMachine(t *testing.T) {
 	require.NoError(t, f.EndHostRun(ctx, op.ID, "h1", fleet.HostRunFailed, "gone", fleet.HostBroke))
 	require.Equal(t, fleet.HostInvestigating, f.state(t, "h1"))
 	requireKind(t, fleet.NotFound, f.RecordFacts(ctx, op.ID, "h1", fleet.Facts{OS: "x"}))
-	requireKind(t, fleet.Conflict, f.MarkHost(ctx, op.ID, "h1", fleet.HostBroke, "x"))
+	require.False(t, f.happen(t, op.ID, "h1", fleet.HostBroke, "x"))
+}
+
+// TestABootstrapTakesItsHostAsItIs: the operation before it may leave the host
+// failed after the bootstrap was ordered.
+func TestABootstrapTakesItsHostAsItIs(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 1)
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	_, err := f.BeginHostRun(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	boot := f.start(t, fleet.KindBootstrap, "", "h1")
+	require.Equal(t, fleet.HostInvestigating, f.state(t, "h1"))
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunFailed, "no way back", fleet.HostBroke))
+	require.Equal(t, fleet.HostFailed, f.state(t, "h1"))
+
+	f.bootstrap(t, boot, fleet.HostRunSucceeded, fleet.HostPrepared)
+	h, err := f.Host(ctx, "h1")
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostDisassociated, h.State)
+	require.Empty(t, h.Reason)
+	require.Equal(t, boot.ID, h.OperationID)
+}
+
+// TestAnOperationThatIsCutOffFailsItsHosts: nobody knows what the host that it
+// was at work on is like now. Those whose turn did not come are untouched.
+func TestAnOperationThatIsCutOffFailsItsHosts(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 3)
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	for _, address := range []string{"h1", "h2"} {
+		_, err := f.BeginHostRun(ctx, restart.ID, address)
+		require.NoError(t, err)
+	}
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
+	for range 2 {
+		require.NoError(t, f.EndOperation(ctx, restart.ID, fleet.OperationFailed, "its workflow is gone"))
+	}
+	require.Equal(t, fleet.HostDisassociated, f.state(t, "h1"))
+	require.Equal(t, fleet.HostDisassociated, f.state(t, "h3"))
+	h, err := f.Host(ctx, "h2")
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostFailed, h.State)
+	require.Equal(t, "its workflow is gone", h.Reason)
+	require.Equal(t, restart.ID, h.OperationID)
 }

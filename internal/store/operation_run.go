@@ -22,11 +22,16 @@ const (
 			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
 
-	closeHostRunsSQL = `UPDATE host_run SET state = CASE state WHEN 'pending' THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now()
-		WHERE operation_id = $1 AND finished IS NULL`
+	closeHostRunsSQL = `WITH closed AS (
+			UPDATE host_run SET state = CASE state WHEN 'pending' THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now()
+			WHERE operation_id = $1 AND finished IS NULL RETURNING address, state
+		)
+		SELECT address FROM closed WHERE state = 'failed'`
 
-	hostsInStateSQL = `SELECT h.address FROM host_run r JOIN host h ON h.tenant = r.tenant AND h.address = r.address
-		WHERE h.tenant = $1 AND r.operation_id = $2 AND h.state = ANY ($3) ORDER BY h.address FOR NO KEY UPDATE OF h`
+	// $3 are the hosts that the operation was at work on. Those of a bootstrap
+	// ($4) wait for it from its order on ($5), also while it has not begun.
+	hostsLeftSQL = `SELECT h.address FROM host_run r JOIN host h ON h.tenant = r.tenant AND h.address = r.address
+		WHERE h.tenant = $1 AND r.operation_id = $2 AND (h.address = ANY ($3) OR $4 AND h.state = ANY ($5)) ORDER BY h.address FOR NO KEY UPDATE OF h`
 
 	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
 
@@ -62,8 +67,9 @@ func (s *Store) BeginOperation(ctx context.Context, id string) (op fleet.Operati
 
 // EndOperation ends an operation, and with it all that is still open in it:
 // pending host runs are skipped, running ones failed and their steps
-// indeterminate, and the host of a bootstrap that did not get to its end is
-// failed, all with the reason. Repeating it is safe: what has ended stays.
+// indeterminate, and hosts that it was at work on are failed, as the host of a
+// bootstrap that did not get to its end is, all with the reason. Repeating it is
+// safe: what has ended stays.
 func (s *Store) EndOperation(ctx context.Context, id string, state fleet.OperationState, reason string) error {
 	if !state.Ended() {
 		return internal(fmt.Errorf("end of operation %s: %q is no end", id, state))
@@ -90,14 +96,15 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if why == "" {
 		why = fmt.Sprintf("the operation %s before this host's part came to its end", op.State)
 	}
-	if _, err := q.Exec(ctx, closeHostRunsSQL, id, why); err != nil {
+	cut, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why)
+	if err != nil {
 		return op, err
 	}
-	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil || op.Kind != fleet.KindBootstrap {
+	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil {
 		return op, err
 	}
 	limbo := []string{string(fleet.HostInvestigating), string(fleet.HostBootstrapping)}
-	left, err := collect(ctx, q, pgx.RowTo[string], hostsInStateSQL, s.tenant, id, limbo)
+	left, err := collect(ctx, q, pgx.RowTo[string], hostsLeftSQL, s.tenant, id, cut, op.Kind == fleet.KindBootstrap, limbo)
 	if err != nil || len(left) == 0 {
 		return op, err
 	}

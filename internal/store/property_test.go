@@ -47,7 +47,6 @@ func TestOperationsProperty(t *testing.T) {
 			"begin host run":  m.beginHostRun,
 			"end host run":    m.endHostRun,
 			"begin step":      m.beginStep,
-			"mark host":       m.markHost,
 			"record facts":    m.recordFacts,
 			"replace members": m.replaceMembers,
 		})
@@ -157,7 +156,7 @@ func (m *machine) endHostRun(rt *rapid.T) {
 		state fleet.HostRunState
 		event fleet.HostEvent
 	}{
-		{fleet.HostRunSucceeded, fleet.HostPrepared}, {fleet.HostRunSucceeded, fleet.HostRecovered}, {fleet.HostRunFailed, fleet.HostBroke},
+		{fleet.HostRunSucceeded, fleet.HostPrepared}, {fleet.HostRunSucceeded, fleet.HostRegistered}, {fleet.HostRunSucceeded, fleet.HostRecovered}, {fleet.HostRunFailed, fleet.HostBroke},
 		{fleet.HostRunSkipped, ""},
 	}).Draw(rt, "end")
 	m.fine(rt, m.s.EndHostRun(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), end.state, "", end.event))
@@ -166,11 +165,6 @@ func (m *machine) endHostRun(rt *rapid.T) {
 func (m *machine) beginStep(rt *rapid.T) {
 	_, err := m.s.BeginStep(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), "reboot", 1)
 	m.fine(rt, err)
-}
-
-func (m *machine) markHost(rt *rapid.T) {
-	event := rapid.SampledFrom([]fleet.HostEvent{fleet.HostPrepared, fleet.HostRegistered, fleet.HostBroke, fleet.HostRecovered}).Draw(rt, "event")
-	m.fine(rt, m.s.MarkHost(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), event, "why"))
 }
 
 func (m *machine) recordFacts(rt *rapid.T) {

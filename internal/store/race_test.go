@@ -113,7 +113,7 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 			err = f.RecordFacts(ctx, id, address, fleet.Facts{OS: "fedora"})
 		}
 	case 14:
-		err = f.MarkHost(ctx, id, address, fleet.HostPrepared, "")
+		err = f.EndHostRun(ctx, id, address, fleet.HostRunSucceeded, "", fleet.HostPrepared)
 	case 15:
 		if r.IntN(4) == 0 {
 			err = f.DeleteCluster(ctx, cluster)
