@@ -2,10 +2,12 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote"
@@ -27,6 +29,9 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
 		return err
 	})
+	if why := context.Cause(ctx); err != nil && (temporal.IsCanceledError(why) || errors.Is(why, errDeadline)) {
+		s.cancel(ctx, command)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -40,6 +45,25 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 		s.exit = &out.ExitCode
 	}
 	return out, nil
+}
+
+// cancelGrace is how long a cancelled command may take to end by itself.
+const cancelGrace = 10 * time.Second
+
+// cancel ends the command on the host and keeps what it still printed: the
+// operation was cancelled, or the step's time is over. Repeating it finds the
+// command ended. A host that is out of reach keeps its command.
+func (s *stepRun) cancel(ctx context.Context, command remote.Command) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*cancelGrace)
+	defer stop()
+	conn, release, err := s.ssh.Get(ctx, s.to)
+	if err != nil {
+		return
+	}
+	defer release()
+	if conn.Cancel(ctx, command.Key, cancelGrace) == nil {
+		_, _ = conn.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
+	}
 }
 
 // keep stores output as it comes.
@@ -103,21 +127,25 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 	switch {
 	case out.State == remote.Exited && out.ExitCode == 0:
 		return nil
-	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
-		return &failure{state: fleet.StepIndeterminate, reason: fmt.Sprintf("%s was ended by signal %d while somebody rebooted the host; look at the host before repeating it", what, out.ExitCode-128)}
-	case out.State == remote.Exited:
-		return failed("%s ended with exit code %d%s", what, out.ExitCode, lastLine(last))
 	case out.State == remote.Cancelled:
 		return failed("%s was cancelled before it began", what)
+	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
+		return unknown("%s was ended by signal %d while somebody rebooted the host", what, out.ExitCode-128)
+	case out.State == remote.Exited:
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s ended with exit code %d", what, out.ExitCode), detail: lastLine(last)}
 	default:
-		return &failure{state: fleet.StepIndeterminate, reason: fmt.Sprintf("nobody knows how %s ended: %s; look at the host before repeating it", what, out.Reason)}
+		return unknown("nobody knows how %s ended: %s", what, out.Reason)
 	}
 }
 
-// lastLine gives the end of an output for a reason: one line, printable, short.
+func unknown(format string, args ...any) error {
+	return &failure{state: fleet.StepIndeterminate, reason: printable(fmt.Sprintf(format, args...)) + "; look at the host before repeating it"}
+}
+
+// lastLine gives the end of an output for a reason: one line, short.
 func lastLine(tail []byte) string {
 	const most = 200
-	s := strings.TrimSpace(string(tail))
+	s := strings.TrimSpace(strings.ToValidUTF8(string(tail), ""))
 	if s == "" {
 		return ""
 	}
@@ -125,15 +153,7 @@ func lastLine(tail []byte) string {
 		s = s[i+1:]
 	}
 	if len(s) > most {
-		s = s[len(s)-most:]
-		for len(s) > 0 && !utf8.RuneStart(s[0]) {
-			s = s[1:]
-		}
+		s = strings.ToValidUTF8(s[len(s)-most:], "")
 	}
-	return ": " + strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
-			return -1
-		}
-		return r
-	}, s)
+	return hostSaid + s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
@@ -32,14 +33,14 @@ func (a *Record) BeginOperation(ctx context.Context, in workflows.OperationRef) 
 	store := a.Store(in.Tenant)
 	op, err := store.BeginOperation(ctx, in.OperationID)
 	if err != nil {
-		return workflows.OperationBegun{}, verdict(err)
+		return workflows.OperationBegun{}, verdict(ctx, err)
 	}
 	if op.State.Ended() {
 		return workflows.OperationBegun{Ended: true}, nil
 	}
 	runs, err := store.HostRuns(ctx, in.OperationID)
 	if err != nil {
-		return workflows.OperationBegun{}, verdict(err)
+		return workflows.OperationBegun{}, verdict(ctx, err)
 	}
 	return workflows.OperationBegun{Hosts: len(runs)}, nil
 }
@@ -49,7 +50,7 @@ func (a *Record) BeginOperation(ctx context.Context, in workflows.OperationRef) 
 func (a *Record) NextHost(ctx context.Context, in workflows.OperationRef) (workflows.NextHostResult, error) {
 	addresses, stop, err := a.Store(in.Tenant).NextHosts(ctx, in.OperationID, 1)
 	if err != nil {
-		return workflows.NextHostResult{}, verdict(err)
+		return workflows.NextHostResult{}, verdict(ctx, err)
 	}
 	out := workflows.NextHostResult{Stop: stop}
 	if len(addresses) > 0 && stop == "" {
@@ -61,7 +62,7 @@ func (a *Record) NextHost(ctx context.Context, in workflows.OperationRef) (workf
 // EndOperation writes down how an operation ended. The first ending stands;
 // repeating it changes nothing.
 func (a *Record) EndOperation(ctx context.Context, in workflows.OperationEnd) (workflows.Nothing, error) {
-	return workflows.Nothing{}, verdict(a.Store(in.Tenant).EndOperation(ctx, in.OperationID, in.State, in.Reason))
+	return workflows.Nothing{}, verdict(ctx, a.Store(in.Tenant).EndOperation(ctx, in.OperationID, in.State, in.Reason))
 }
 
 // BeginHost takes a host for an operation, or says who holds it. Repeating it
@@ -73,7 +74,7 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 		return workflows.HostBegun{HeldBy: e.Holder.ID}, nil
 	}
 	if err != nil {
-		return workflows.HostBegun{}, verdict(err)
+		return workflows.HostBegun{}, verdict(ctx, err)
 	}
 	if run.State.Ended() {
 		return workflows.HostBegun{Ended: run.State, Reason: run.Reason}, nil
@@ -84,20 +85,29 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 // EndHost writes down how a host's part ended and what that means for the
 // host's state. The first ending stands; repeating it changes nothing.
 func (a *Record) EndHost(ctx context.Context, in workflows.HostEnd) (workflows.Nothing, error) {
-	return workflows.Nothing{}, verdict(a.Store(in.Tenant).EndHostRun(ctx, in.OperationID, in.Address, in.State, in.Reason, in.Event))
+	return workflows.Nothing{}, verdict(ctx, a.Store(in.Tenant).EndHostRun(ctx, in.OperationID, in.Address, in.State, in.Reason, in.Event))
 }
+
+// mostSurprises is how often a step is repeated over an error that nobody
+// foresaw. It may pass; it must not hold a cluster for days.
+const mostSurprises = 10
 
 // verdict tells Temporal whether repeating can help: it can while Postgres is
 // out of reach, and it cannot when the record itself says no.
-func verdict(err error) error {
+func verdict(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	switch kind := fleet.KindOf(err); kind {
-	case fleet.Invalid, fleet.NotFound, fleet.Conflict, fleet.NotReady:
+	switch kind := fleet.KindOf(err); {
+	case kind == fleet.Unavailable:
+		return fmt.Errorf("record: %w", err)
+	case kind != "":
 		var e *fleet.Error
 		errors.As(err, &e)
 		return temporal.NewNonRetryableApplicationError(e.Detail, string(kind), nil)
+	case activity.GetInfo(ctx).Attempt >= mostSurprises:
+		activity.GetLogger(ctx).Error("giving up", "error", err)
+		return temporal.NewNonRetryableApplicationError("an unexpected error came again and again; the worker's log says which", "internal", nil)
 	default:
 		return fmt.Errorf("record: %w", err)
 	}

@@ -17,9 +17,6 @@ import (
 // that has rebooted meanwhile is not taken for one that still has to.
 func (a *Hosts) Check(ctx context.Context, in workflows.HostStep) (workflows.Boot, error) {
 	err := a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
-		if s.to.HostKey == "" {
-			return failed("the host was never bootstrapped, so its host key is not known; bootstrap it first")
-		}
 		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
 			id, err := c.BootID(ctx)
 			if err != nil {
@@ -41,12 +38,10 @@ func (a *Hosts) Check(ctx context.Context, in workflows.HostStep) (workflows.Boo
 	if err != nil {
 		return workflows.Boot{}, err
 	}
-	// Read back what stands: an earlier attempt may have written it.
-	run, err := a.Store(in.Tenant).BeginHostRun(ctx, in.OperationID, in.Address)
-	if err != nil {
-		return workflows.Boot{}, verdict(err)
-	}
-	return workflows.Boot{BootID: run.BootID}, nil
+	// What stands, since an earlier attempt may have written it: setting nothing
+	// changes nothing.
+	id, err := a.Store(in.Tenant).SetHostRunBootID(ctx, in.OperationID, in.Address, "")
+	return workflows.Boot{BootID: id}, verdict(ctx, err)
 }
 
 // Reboot starts the reboot of the boot it was told, once: the host claims the
@@ -55,6 +50,9 @@ func (a *Hosts) Check(ctx context.Context, in workflows.HostStep) (workflows.Boo
 // is expected here: the host is going down.
 func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
 	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		if in.BootID == "" {
+			return failed("the boot to leave is not known, so no reboot could be proven")
+		}
 		out, err := s.once(ctx, untilDeadline(ctx), remote.Command{Key: s.key(in.Step), Argv: hostos.Reboot(), IfBootID: in.BootID})
 		switch {
 		case err != nil:
@@ -72,10 +70,9 @@ func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.
 // AwaitBoot waits until the host answers with another boot id. It only reads,
 // so it may be repeated. The old boot id is no failure: a slow shutdown still
 // answers. A changed host key is one, before anything is sent to the host.
-func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflows.Boot, error) {
-	var now string
-	err := a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
-		last := "it was not reached yet"
+func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		now, last := "", "it was not reached yet"
 		for {
 			conn, release, err := s.ssh.Get(ctx, s.to)
 			if err == nil {
@@ -96,14 +93,13 @@ func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflo
 			select {
 			case <-ctx.Done():
 				if errors.Is(context.Cause(ctx), errDeadline) {
-					return failed("the host did not come back with a new boot id in time: %s", last)
+					return gaveUp("the host did not come back with a new boot id in time: %s", last)
 				}
 				return ctx.Err()
 			case <-time.After(bootPoll):
 			}
 		}
 	})
-	return workflows.Boot{BootID: now}, err
 }
 
 // bootPoll is how often a host that is down is asked whether it is back. No

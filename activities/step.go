@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -22,7 +24,6 @@ type HostStore interface {
 	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
 	PinFirstHostKey(ctx context.Context, id, address, key string) (pinned string, err error)
 	RecordFacts(ctx context.Context, id, address string, facts fleet.Facts) error
-	BeginHostRun(ctx context.Context, id, address string) (fleet.HostRun, error)
 	SetHostRunBootID(ctx context.Context, id, address, bootID string) (string, error)
 	StepStore
 }
@@ -45,12 +46,23 @@ type Hosts struct {
 type failure struct {
 	state  fleet.StepState
 	reason string
+	detail string // what the host said; for the record in Postgres only
+	// judgement: no fact about the host, but our own patience is over. A worker
+	// that only thinks it still has the step must not write that down, so Temporal
+	// is told, which knows whose step it is, and the workflow writes it.
+	judgement bool
 }
 
 func (f *failure) Error() string { return f.reason }
 
+// failed ends a step by a fact about the host.
 func failed(format string, args ...any) error {
-	return &failure{state: fleet.StepFailed, reason: fmt.Sprintf(format, args...)}
+	return &failure{state: fleet.StepFailed, reason: printable(fmt.Sprintf(format, args...))}
+}
+
+// gaveUp ends a step because our patience is over.
+func gaveUp(format string, args ...any) error {
+	return &failure{reason: printable(fmt.Sprintf(format, args...)), judgement: true}
 }
 
 // errStopping ends a step because its worker stops; another worker goes on.
@@ -69,35 +81,44 @@ type stepRun struct {
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and
-// end it there. A step that ended in an earlier attempt is not done again: it
-// answers as it did then. Only an ending that no repetition would change is
-// written down; on anything else the step stays running and Temporal repeats it.
+// end it there. A step that has ended is not done again, whoever ended it: it
+// answers as the record does. Anything else than an ending leaves the step
+// running, and Temporal repeats it.
 func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) error {
 	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in}
-	row, err := s.store.BeginStep(ctx, in.OperationID, in.Address, in.Step, in.Attempt)
+	if done, err := s.begin(ctx); done || err != nil {
+		return err
+	}
+	work, stop := s.alive(ctx)
+	err := do(work, s)
+	stop()
+	return s.end(ctx, work, err)
+}
+
+// begin puts the step on record and finds out how to reach the host. done says
+// that the step has ended before; err is then how.
+func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
+	if s.row, err = s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); err != nil {
+		return false, verdict(ctx, err)
+	}
+	if s.row.State.Ended() {
+		return true, ended(s.row)
+	}
+	if s.host, err = s.store.Host(ctx, s.in.Address); err != nil {
+		return false, verdict(ctx, err)
+	}
+	creds, err := s.store.HostCreds(ctx, s.in.Address)
 	if err != nil {
-		return verdict(err)
-	}
-	if row.State.Ended() {
-		return ended(row.State, row.Reason)
-	}
-	s.row = row
-	if s.host, err = s.store.Host(ctx, in.Address); err != nil {
-		return verdict(err)
-	}
-	creds, err := s.store.HostCreds(ctx, in.Address)
-	if err != nil {
-		return verdict(err)
+		return false, verdict(ctx, err)
 	}
 	s.to = remote.Target{Address: s.host.Address, Port: s.host.Port, User: creds.RemoteUser, Key: creds.PrivateKey}
 	if s.host.HostKey != nil {
 		s.to.HostKey = s.host.HostKey.Key
+	} else if s.in.Step != workflows.StepInvestigate {
+		// Only the first contact may meet a key that nobody has seen.
+		return false, s.end(ctx, ctx, failed("the host's key is not pinned; bootstrap it first"))
 	}
-
-	work, stop := s.alive(ctx)
-	err = do(work, s)
-	stop()
-	return s.end(ctx, work, err)
+	return false, nil
 }
 
 // end writes down how the step ended, if it did.
@@ -106,36 +127,51 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	var f *failure
 	switch {
 	case err == nil:
+	case errors.As(err, &f) && f.judgement:
+		return temporal.NewNonRetryableApplicationError(f.reason, "gave-up", nil)
 	case errors.As(err, &f):
-		end.State, end.Reason = f.state, f.reason
-	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		// Cancelled by the operation, not by a lost worker: the workflow ends the step.
-		return ctx.Err()
+		end.State, end.Reason = f.state, f.reason+printable(f.detail)
+	case ctx.Err() != nil:
+		return ctx.Err() // cancelled, or the step is not ours any more
 	case errors.Is(context.Cause(work), errDeadline):
-		end.State, end.Reason = fleet.StepFailed, errDeadline.Error()
-		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-			end.Reason += "; last: " + err.Error()
+		last := ""
+		if !errors.Is(err, errDeadline) && !errors.Is(err, context.Canceled) {
+			last = "; last: " + err.Error()
 		}
+		return temporal.NewNonRetryableApplicationError(errDeadline.Error()+printable(last), "gave-up", nil)
 	case errors.Is(context.Cause(work), errStopping):
 		return errStopping
+	case fleet.KindOf(err) == fleet.Conflict:
+		// Perhaps another attempt has ended the step meanwhile: then it answers.
+		if row, again := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); again == nil && row.State.Ended() {
+			return ended(row)
+		}
+		return verdict(ctx, err)
 	default:
-		return verdict(err)
+		return verdict(ctx, err)
 	}
 	write, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	if _, err := s.store.EndStep(write, end); err != nil {
-		return verdict(err)
+	row, err := s.store.EndStep(write, end)
+	if err != nil {
+		return verdict(ctx, err)
 	}
-	return ended(end.State, end.Reason)
+	return ended(row)
 }
 
 // ended answers for a step that has ended.
-func ended(state fleet.StepState, reason string) error {
-	if state == fleet.StepSucceeded {
+func ended(row fleet.Step) error {
+	if row.State == fleet.StepSucceeded {
 		return nil
 	}
-	return temporal.NewNonRetryableApplicationError(reason, string(state), nil)
+	// What the host said stays in Postgres: it may be anything, and history is
+	// read by others.
+	reason, _, _ := strings.Cut(row.Reason, hostSaid)
+	return temporal.NewNonRetryableApplicationError(reason, string(row.State), nil)
 }
+
+// hostSaid stands in a reason before the last line that a command printed.
+const hostSaid = "; it said: "
 
 const (
 	recordTimeout = 10 * time.Second
@@ -144,7 +180,7 @@ const (
 )
 
 // errDeadline ends a step a little before Temporal would, so that the reason
-// is ours and the step is ended in the record.
+// is ours.
 var errDeadline = errors.New("no result within the step's deadline")
 
 // alive heartbeats while the step runs and gives a context that also ends when
@@ -184,17 +220,16 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 // contact runs f on a connection to the host. While the host is merely out of
 // reach or cannot run anything, or the connection breaks, it connects again and
 // repeats f, which must therefore be safe to repeat; that ends when the host was
-// of no use for longer than allowed.
+// of no use for longer than allowed. A connection that held for a while was of use.
 func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func(context.Context, *remote.Conn) error) error {
 	var trouble time.Time // since when; zero while there is none
 	wait := reconnectMin
 	for {
-		failing := time.Now()
+		begun := time.Now()
 		conn, release, err := s.ssh.Get(ctx, s.to)
 		if err == nil {
 			err = f(ctx, conn)
 			release()
-			failing = time.Now()
 		}
 		var broken *remote.Error
 		switch {
@@ -202,13 +237,13 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 			return err
 		case broken.Permanent():
 			return failed("%s", broken.Error())
-		case broken.Kind == remote.Lost:
-			trouble, wait = failing, reconnectMin // it answered until now
+		case broken.Kind == remote.Lost && time.Since(begun) > reconnectMax:
+			trouble, wait = time.Now(), reconnectMin // it answered until now
 		case trouble.IsZero():
-			trouble = failing
+			trouble = begun
 		}
 		if time.Since(trouble) > unreachable {
-			return failed("gave up after %s: %s", unreachable, broken.Error())
+			return gaveUp("gave up after %s: %s", unreachable, broken.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -217,4 +252,15 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 		}
 		wait = min(2*wait, reconnectMax)
 	}
+}
+
+// printable takes out of a text from outside what could harm a terminal, a log
+// or a column.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
 }

@@ -19,6 +19,7 @@ type Options struct {
 	TaskQueue    string
 	Slots        int           // steps at a time
 	StopTimeout  time.Duration // how long steps may take to hand over after a stop
+	Fatal        func(error)   // Temporal will not give it work any more, and why
 	Interceptors []interceptor.WorkerInterceptor
 }
 
@@ -27,6 +28,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 	w := worker.New(c, o.TaskQueue, worker.Options{
 		MaxConcurrentActivityExecutionSize: o.Slots,
 		WorkerStopTimeout:                  o.StopTimeout,
+		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	})
 	Register(w, record, hosts)

@@ -17,6 +17,10 @@ var (
 	AttributeState   = temporal.NewSearchAttributeKeyKeyword("CommissaireState")
 )
 
+// MemoOperation is the memo of every workflow that says which operation it
+// belongs to.
+const MemoOperation = "operation"
+
 // ClusterWorkflowID names the workflow of an operation on a cluster, so that
 // Temporal too admits only one at a time.
 func ClusterWorkflowID(tenant, cluster string) string { return "cluster/" + tenant + "/" + cluster }

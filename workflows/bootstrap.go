@@ -19,8 +19,11 @@ const (
 func Bootstrap(ctx workflow.Context, in HostInput) error {
 	in.Timing = in.Timing.WithDefaults()
 	begun, err := BeginOperation.Run(onRecord(ctx, in.Timing, "begin"), in.OperationRef)
-	if err != nil || begun.Ended {
-		return err
+	switch {
+	case err != nil:
+		return endOperation(ctx, in.OperationRef, in.Timing, HostResult{}, "", err)
+	case begun.Ended:
+		return nil
 	}
 	markState(ctx, fleet.OperationRunning)
 	result, err := runHost(ctx, in, []string{StepInvestigate, StepPrepare}, fleet.HostPrepared, bootstrapSteps)

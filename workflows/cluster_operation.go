@@ -28,14 +28,17 @@ type ClusterInput struct {
 func rollCluster(ctx workflow.Context, in ClusterInput, self func(workflow.Context, ClusterInput) error, host func(workflow.Context, HostInput) (HostResult, error)) error {
 	in.Timing = in.Timing.WithDefaults()
 	begun, err := BeginOperation.Run(onRecord(ctx, in.Timing, "begin"), in.OperationRef)
-	if err != nil || begun.Ended {
-		return err
+	switch {
+	case err != nil:
+		return endOperation(ctx, in.OperationRef, in.Timing, HostResult{}, "", err)
+	case begun.Ended:
+		return nil
 	}
 	markState(ctx, fleet.OperationRunning)
 	p := progress{cluster: in.Cluster, kind: in.Kind, total: begun.Hosts, done: in.Done}
 
 	for n := 0; ; n++ {
-		if n == hostsPerRun {
+		if n == hostsPerRun || workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			in.Done = p.done
 			return workflow.NewContinueAsNewError(ctx, self, in)
 		}
@@ -70,6 +73,7 @@ func runChild(ctx workflow.Context, in ClusterInput, address string, host func(w
 		ParentClosePolicy:   enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
 		WaitForCancellation: true,
 		StaticSummary:       fmt.Sprintf("%s %s", in.Kind, address),
+		Memo:                map[string]any{MemoOperation: in.OperationID},
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			AttributeCluster.ValueSet(in.Cluster), AttributeHost.ValueSet(address), AttributeKind.ValueSet(string(in.Kind)), AttributeState.ValueSet(string(fleet.OperationRunning))),
 	})
@@ -173,11 +177,14 @@ func (p *progress) show(ctx workflow.Context) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s of cluster %s: %s\n\n", p.kind, cell(p.cluster), state)
 	fmt.Fprintf(&b, "`[%s%s]` **%d of %d** hosts done\n\n", strings.Repeat("#", full), strings.Repeat(".", width-full), p.done, p.total)
-	b.WriteString("| done | running | waiting | failed |\n|---|---|---|---|\n")
-	waiting := p.total - p.done
+	waiting, skipped := p.total-p.done, 0
 	if p.running != "" || p.failed != "" {
 		waiting--
 	}
-	fmt.Fprintf(&b, "| %d | %s | %d | %s |\n", p.done, cell(p.running), max(waiting, 0), cell(p.failed))
+	if p.ended != "" {
+		waiting, skipped = 0, waiting
+	}
+	b.WriteString("| done | running | waiting | failed | skipped |\n|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| %d | %s | %d | %s | %d |\n", p.done, cell(p.running), max(waiting, 0), cell(p.failed), max(skipped, 0))
 	workflow.SetCurrentDetails(ctx, b.String())
 }

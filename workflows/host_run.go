@@ -86,6 +86,7 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success fleet.HostEve
 	defer cancel()
 	_, err := EndHost.Run(onRecord(ctx, r.in.Timing, string(result.State)), HostEnd{HostRef: r.in.HostRef, State: result.State, Reason: result.Reason, Event: event})
 	r.at = ""
+	markState(ctx, fleet.OperationState(result.State)) // hosts share the names of good and bad ends with operations
 	workflow.SetCurrentDetails(ctx, r.table(result))
 	return result, err
 }
@@ -161,9 +162,4 @@ func explain(err error) string {
 	default:
 		return err.Error()
 	}
-}
-
-// remaining bounds a step by the time left until deadline.
-func remaining(ctx workflow.Context, deadline time.Time) time.Duration {
-	return max(deadline.Sub(workflow.Now(ctx)), time.Second)
 }

@@ -12,7 +12,7 @@ import (
 // operation keeps the limits it began with.
 type Timing struct {
 	Heartbeat   time.Duration `json:"heartbeat,omitempty"`   // a silent worker is given up after this, default 10 s
-	Step        time.Duration `json:"step,omitempty"`        // one step on a host, retries included, default 30 min
+	Step        time.Duration `json:"step,omitempty"`        // one step on a host, default 30 min
 	Unreachable time.Duration `json:"unreachable,omitempty"` // a host may be unreachable for so long, default 2 min
 	Reboot      time.Duration `json:"reboot,omitempty"`      // until a new boot id is seen, default 10 min
 	Hold        time.Duration `json:"hold,omitempty"`        // waiting for a host that another operation holds, default 1 h
@@ -57,13 +57,15 @@ func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	})
 }
 
-// onHost is for steps on a host. A lost connection or worker is repeated,
-// which re-attaches to what runs there; a step that cannot succeed says so
-// itself (a non-retryable error). Cancelling waits for the step to end cleanly.
-func onHost(ctx workflow.Context, t Timing, deadline time.Duration, summary string) workflow.Context {
+// onHost is for steps on a host. limit is the host's own budget: it counts from
+// when a worker takes the step, so an outage of ours is not the host's failure.
+// A lost worker is replaced, and the step re-attaches to what runs on the host;
+// a step that cannot succeed says so itself (a non-retryable error). Cancelling
+// waits for the step to end cleanly.
+func onHost(ctx workflow.Context, t Timing, limit time.Duration, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		StartToCloseTimeout:    deadline,
-		ScheduleToCloseTimeout: deadline,
+		StartToCloseTimeout:    limit,
+		ScheduleToCloseTimeout: recordDeadline,
 		HeartbeatTimeout:       t.Heartbeat,
 		WaitForCancellation:    true,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost},

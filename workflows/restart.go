@@ -34,12 +34,10 @@ func restartSteps(ctx workflow.Context, r *hostRun) error {
 	}
 	step := func(name string) RebootStep { return RebootStep{HostStep: r.step(ctx, name), BootID: before.BootID} }
 
-	// The reboot and the wait for it share one deadline.
-	deadline := workflow.Now(ctx).Add(t.Reboot)
 	if _, err := Reboot.Run(onHost(ctx, t, t.Reboot, "reboot "+host), step(StepReboot)); err != nil {
 		return err
 	}
-	if _, err := AwaitBoot.Run(onHost(ctx, t, remaining(ctx, deadline), "wait for "+host), step(StepWait)); err != nil {
+	if _, err := AwaitBoot.Run(onHost(ctx, t, t.Reboot, "wait for "+host), step(StepWait)); err != nil {
 		return err
 	}
 	_, err = Verify.Run(onHost(ctx, t, t.Step, "verify "+host), step(StepVerify))

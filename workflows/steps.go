@@ -42,7 +42,7 @@ var (
 	Prepare     = Step[HostStep, Nothing]{"host.prepare"}
 	Check       = Step[HostStep, Boot]{"host.check"}
 	Reboot      = Step[RebootStep, Nothing]{"host.reboot"}
-	AwaitBoot   = Step[RebootStep, Boot]{"host.wait"}
+	AwaitBoot   = Step[RebootStep, Nothing]{"host.wait"}
 	Verify      = Step[RebootStep, Nothing]{"host.verify"}
 )
 

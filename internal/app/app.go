@@ -57,8 +57,9 @@ func temporalOptions(c *config.Config, log *slog.Logger) (client.Options, error)
 
 // parts are what both processes need.
 type parts struct {
-	db       *store.DB
-	temporal client.Client
+	db        *store.DB
+	temporal  client.Client
+	namespace string // of Temporal
 }
 
 // open opens the database and the Temporal client. Both connect when they are
@@ -86,7 +87,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, adjust func(*
 		}
 		var t client.Client
 		if t, err = client.NewLazyClient(options); err == nil {
-			return &parts{db: db, temporal: t}, nil
+			return &parts{db: db, temporal: t, namespace: options.Namespace}, nil
 		}
 	}
 	db.Close()

@@ -11,6 +11,7 @@ import (
 
 	"commissaire/activities"
 	"commissaire/internal/config"
+	"commissaire/internal/dispatch"
 	"commissaire/internal/remote"
 	"commissaire/migrations"
 	"commissaire/worker"
@@ -18,21 +19,19 @@ import (
 
 // RunWorker runs a worker until ctx ends, then lets its steps hand over.
 func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	var fail failpoints
-	p, err := open(ctx, c, log, func(o *client.Options) { fail = installFailpoints(o) })
+	var points failpoints
+	p, err := open(ctx, c, log, func(o *client.Options) { points = installFailpoints(o) })
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if err := untilReady(ctx, log, "Postgres and its schema", func(ctx context.Context) error { return checkSchema(ctx, c) }); err != nil {
-		return err
+	namespace := func(ctx context.Context) error { return dispatch.CheckNamespace(ctx, p.temporal, p.namespace) }
+	if !untilReady(ctx, log, "Postgres and its schema", func(ctx context.Context) error { return checkSchema(ctx, c) }) ||
+		!untilReady(ctx, log, "Temporal and its namespace", namespace) {
+		return nil // asked to stop before it began
 	}
-	if err := untilReady(ctx, log, "Temporal", func(ctx context.Context) error {
-		_, err := p.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
-		return err
-	}); err != nil {
-		return err
-	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 
 	dialer := remote.NewDialer(remote.Options{
 		DialTimeout:       c.SSHDialTimeout,
@@ -44,7 +43,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	pool := remote.NewPool(dialer, c.SSHIdleTimeout)
 	defer pool.Close()
 	w := worker.New(p.temporal,
-		worker.Options{TaskQueue: c.TaskQueue, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Interceptors: fail.interceptors()},
+		worker.Options{TaskQueue: c.TaskQueue, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
 	)
@@ -52,12 +51,12 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	log.InfoContext(ctx, "worker takes operations", "task_queue", c.TaskQueue, "slots", c.WorkerSlots)
-	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error {
-		_, err := p.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
-		return errors.Join(err, p.db.Ping(ctx))
-	})
+	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error { return errors.Join(namespace(ctx), p.db.Ping(ctx)) })
 	log.Info("worker stops; its steps hand over", "within", c.ShutdownTimeout)
 	w.Stop()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(err, fmt.Errorf("Temporal stopped the worker: %w", cause))
+	}
 	return err
 }
 
@@ -77,13 +76,13 @@ const (
 // untilReady waits for a part that this process cannot do without. It says
 // what it waits for, and ends only with ctx: in a fresh installation the parts
 // come up in any order.
-func untilReady(ctx context.Context, log *slog.Logger, what string, check func(context.Context) error) error {
+func untilReady(ctx context.Context, log *slog.Logger, what string, check func(context.Context) error) (ready bool) {
 	for said := ""; ; {
 		try, cancel := context.WithTimeout(ctx, readyTimeout)
 		err := check(try)
 		cancel()
 		if err == nil {
-			return nil
+			return true
 		}
 		if ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
@@ -91,7 +90,7 @@ func untilReady(ctx context.Context, log *slog.Logger, what string, check func(c
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false
 		case <-time.After(readyWait):
 		}
 	}

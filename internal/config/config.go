@@ -40,7 +40,7 @@ type Config struct {
 	LogFormat string `koanf:"log-format" default:"json" usage:"json or text"`
 
 	HeartbeatTimeout time.Duration `koanf:"heartbeat-timeout" default:"10s" usage:"a step whose worker is silent for so long is given to another worker"`
-	StepTimeout      time.Duration `koanf:"step-timeout" default:"30m" usage:"how long one step may take on a host, retries included"`
+	StepTimeout      time.Duration `koanf:"step-timeout" default:"30m" usage:"how long one step may take on a host; time without a worker does not count"`
 	UnreachableAfter time.Duration `koanf:"unreachable-after" default:"2m" usage:"how long a host may be unreachable before the step on it fails"`
 	RebootTimeout    time.Duration `koanf:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id"`
 	HoldTimeout      time.Duration `koanf:"hold-timeout" default:"1h" usage:"how long an operation waits for a host that another operation holds"`
@@ -108,7 +108,7 @@ func (c *Config) Validate() error {
 		{"step-timeout", c.StepTimeout, 10 * time.Second, 7 * 24 * time.Hour},
 		{"unreachable-after", c.UnreachableAfter, time.Second, 24 * time.Hour},
 		{"reboot-timeout", c.RebootTimeout, 5 * time.Second, 24 * time.Hour},
-		{"hold-timeout", c.HoldTimeout, time.Second, 30 * 24 * time.Hour},
+		{"hold-timeout", c.HoldTimeout, time.Second, 24 * time.Hour},
 		{"shutdown-timeout", c.ShutdownTimeout, time.Second, time.Hour},
 		{"ssh-dial-timeout", c.SSHDialTimeout, 100 * time.Millisecond, 10 * time.Minute},
 		{"ssh-handshake-timeout", c.SSHHandshakeTimeout, 100 * time.Millisecond, 10 * time.Minute},

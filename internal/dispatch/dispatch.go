@@ -21,6 +21,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
@@ -110,7 +111,7 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
-		Memo:                                     map[string]any{"operation": op.ID, "requestedBy": op.RequestedBy, "requestId": op.RequestID},
+		Memo:                                     map[string]any{workflows.MemoOperation: op.ID, "requestedBy": op.RequestedBy, "requestId": op.RequestID},
 	}
 	attributes := []temporal.SearchAttributeUpdate{
 		workflows.AttributeKind.ValueSet(string(op.Kind)),
@@ -142,10 +143,40 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	run, err := d.find(ctx, op)
+	if err == nil && run.status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		err = d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), run.id)
+	}
 	var gone *serviceerror.NotFound
-	if err := d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), ""); err != nil && !errors.As(err, &gone) {
+	if err != nil && !errors.As(err, &gone) {
 		d.log.WarnContext(ctx, "could not ask the workflow to cancel; it stops at its next step", "operation", op.ID, "error", err)
 	}
+}
+
+// workflowRun is one run of a workflow, by Temporal.
+type workflowRun struct {
+	id     string
+	status enumspb.WorkflowExecutionStatus
+}
+
+// find gives the run of an operation's workflow. The workflow's name alone does
+// not tell: a host has the same one in each of its operations. A name that runs
+// for another operation is NotFound.
+func (d *Dispatcher) find(ctx context.Context, op fleet.Operation) (workflowRun, error) {
+	info, err := d.client.DescribeWorkflow(ctx, workflows.WorkflowID(op), "")
+	if err != nil {
+		return workflowRun{}, err
+	}
+	var operation string
+	if p := info.Memo.GetFields()[workflows.MemoOperation]; p != nil {
+		if err := converter.GetDefaultDataConverter().FromPayload(p, &operation); err != nil {
+			return workflowRun{}, fmt.Errorf("memo of workflow %s: %w", workflows.WorkflowID(op), err)
+		}
+	}
+	if operation != op.ID {
+		return workflowRun{}, serviceerror.NewNotFound("workflow " + workflows.WorkflowID(op) + " runs for another operation")
+	}
+	return workflowRun{id: info.WorkflowExecution.RunID, status: info.Status}, nil
 }
 
 // Run repeats what could not be done at once, until ctx ends.
@@ -153,15 +184,20 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	sweep, orphans := time.NewTimer(0), time.NewTicker(orphanEvery)
 	defer sweep.Stop()
 	defer orphans.Stop()
+	soon := false // the next sweep comes early; later kicks must not put it off
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.kick:
-			sweep.Reset(sweepSoon)
+			if !soon {
+				soon = true
+				sweep.Reset(sweepSoon)
+			}
 			continue
 		case <-sweep.C:
+			soon = false
 			err = d.startPending(ctx)
 			sweep.Reset(sweepEvery)
 		case <-orphans.C:
@@ -213,17 +249,17 @@ func (d *Dispatcher) workflowEnd(ctx context.Context, op fleet.Operation) (strin
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var gone *serviceerror.NotFound
-	info, err := d.client.DescribeWorkflow(ctx, workflows.WorkflowID(op), "")
+	run, err := d.find(ctx, op)
 	switch {
 	case errors.As(err, &gone):
 		return "is not there any more", nil
 	case err != nil:
 		return "", err
-	case info.Status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
+	case run.status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
 		return "", nil
-	case info.Status == enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+	case run.status == enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
 		return "was terminated", nil
 	default:
-		return "ended as " + info.Status.String() + " without ending the operation", nil
+		return "ended as " + run.status.String() + " without ending the operation", nil
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -16,8 +17,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"commissaire/workflows"
-
-	"log/slog"
 )
 
 // Connection says where Temporal is. Empty members are taken from the SDK's
@@ -51,18 +50,32 @@ func (c Connection) ClientOptions(logger *slog.Logger) (client.Options, error) {
 // create. The record in Postgres outlives it.
 const retention = 7 * 24 * time.Hour
 
+// setupTimeout bounds Setup: Temporal may come up after us, but somebody waits.
+const setupTimeout = 5 * time.Minute
+
 // Setup creates the namespace and the search attributes that are missing, and
-// waits until both can be used. Repeating it changes nothing.
+// waits until both can be used. Repeating it changes nothing. It says what it
+// waits for, and ends at once when Temporal refuses us.
 func Setup(ctx context.Context, options client.Options) error {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
 	c, err := client.NewLazyClient(options)
 	if err != nil {
 		return fmt.Errorf("temporal client: %w", err)
 	}
 	defer c.Close()
-	for {
+	for said := ""; ; {
 		err := setup(ctx, c, options.Namespace)
-		if err == nil {
+		var denied *serviceerror.PermissionDenied
+		var invalid *serviceerror.InvalidArgument
+		switch {
+		case err == nil:
 			return nil
+		case errors.As(err, &denied), errors.As(err, &invalid):
+			return fmt.Errorf("set up Temporal namespace %s: %w", options.Namespace, err)
+		case !errors.Is(err, errAdded) && err.Error() != said && options.Logger != nil:
+			said = err.Error()
+			options.Logger.Warn("waiting for Temporal", "namespace", options.Namespace, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,6 +83,12 @@ func Setup(ctx context.Context, options client.Options) error {
 		case <-time.After(100 * time.Millisecond): // namespaces and attributes reach every part of Temporal after a moment
 		}
 	}
+}
+
+// CheckNamespace says whether Temporal answers and has the namespace.
+func CheckNamespace(ctx context.Context, c client.Client, namespace string) error {
+	_, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+	return err
 }
 
 func setup(ctx context.Context, c client.Client, namespace string) error {
@@ -104,7 +123,10 @@ func setup(ctx context.Context, c client.Client, namespace string) error {
 	}
 	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missingAttributes})
 	if err == nil {
-		err = errors.New("search attributes were added just now")
+		err = errAdded
 	}
 	return err
 }
+
+// errAdded asks for another look, which must find what was added.
+var errAdded = errors.New("search attributes were added just now")
