@@ -17,8 +17,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -117,8 +119,8 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 	if l.Fleet, err = remotetest.Open(ctx, filepath.Join(l.Dir, "hosts"), hosts(o.Hosts)...); err != nil {
 		return nil, err
 	}
-	if out, err := l.command("migrate").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("migrate: %w\n%s", err, out)
+	if err := l.migrate(); err != nil {
+		return nil, err
 	}
 	if l.Server, err = l.Start("server"); err != nil {
 		return nil, err
@@ -150,6 +152,20 @@ func (l *Installation) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+func (l *Installation) migrate() error {
+	cmd := l.command("migrate")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: %w\n%s", err, said.Bytes())
+	}
+	return nil
+}
+
 // Start starts a process of the product; what it says goes to a file.
 func (l *Installation) Start(role string, env ...string) (*exec.Cmd, error) {
 	cmd := l.command(role)
@@ -169,7 +185,26 @@ func (l *Installation) Launch(cmd *exec.Cmd, role string) error {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	return cmd.Start()
+	return start(cmd)
+}
+
+// starts are carried out by one thread that never ends. A child with Pdeathsig
+// dies with the thread that started it, and Go's threads come and go.
+var starts = sync.OnceValue(func() chan<- func() {
+	todo := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range todo {
+			f()
+		}
+	}()
+	return todo
+})
+
+func start(cmd *exec.Cmd) error {
+	done := make(chan error)
+	starts() <- func() { done <- cmd.Start() }
+	return <-done
 }
 
 // Kill ends a process at once, as a crash would.
