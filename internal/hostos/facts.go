@@ -22,7 +22,7 @@ var FactsScript string
 // system, libostree's /run/ostree-booted, proc_meminfo(5), df(1), and
 // /proc/sys/kernel/random/boot_id (random(4)). A host without a usable boot id
 // or operating system name is an error, since no reboot could be proven on it
-// and no command chosen.
+// and no command chosen; so is a number that no machine has.
 func ParseFacts(out string) (fleet.Facts, error) {
 	var f fleet.Facts
 	for line := range strings.Lines(out) {
@@ -40,10 +40,12 @@ func ParseFacts(out string) (fleet.Facts, error) {
 		case "ostree":
 			f.OSTree = value == "true"
 		case "cpus":
-			f.CPUs, err = strconv.Atoi(value)
+			var n uint64
+			n, err = strconv.ParseUint(value, 10, 31)
+			f.CPUs = int(n)
 		case "memory_kib":
 			var kib uint64
-			kib, err = strconv.ParseUint(value, 10, 50)
+			kib, err = strconv.ParseUint(value, 10, 41) // in MiB it fits 31 bits
 			f.Memory = int(kib / 1024)
 		case "space_kib":
 			var kib uint64
@@ -52,8 +54,8 @@ func ParseFacts(out string) (fleet.Facts, error) {
 		case "boot_id":
 			f.BootID = value
 		}
-		if err != nil || f.CPUs < 0 {
-			return fleet.Facts{}, fmt.Errorf("the host answered %s with something that is no number", key)
+		if err != nil {
+			return fleet.Facts{}, fmt.Errorf("the host answered %s with something that is no number, or an impossible one", key)
 		}
 	}
 	if !validToken(f.OS) {

@@ -1,6 +1,7 @@
 package hostos_test
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,12 +74,31 @@ func TestHostileFacts(t *testing.T) {
 	}
 }
 
+// TestNumbersFitTheirColumns: the store keeps processors and MiB in 32 bits.
+func TestNumbersFitTheirColumns(t *testing.T) {
+	t.Parallel()
+	const host = "os=debian\nboot_id=x\n"
+	f, err := hostos.ParseFacts(host + "cpus=2147483647\nmemory_kib=2199023255551\nspace_kib=9007199254740991\n")
+	require.NoError(t, err)
+	require.Equal(t, []int64{math.MaxInt32, math.MaxInt32, (1<<53 - 1) << 10}, []int64{int64(f.CPUs), int64(f.Memory), f.Space})
+	for fact, value := range map[string]string{
+		"cpus": "2147483648", "memory_kib": "2199023255552", "space_kib": "9007199254740992",
+	} {
+		_, err := hostos.ParseFacts(host + fact + "=" + value + "\n")
+		require.ErrorContains(t, err, fact)
+	}
+	for _, out := range []string{"cpus=99999999999", "cpus=-1", "memory_kib=1125899906842623"} {
+		_, err := hostos.ParseFacts(host + out + "\n")
+		require.Error(t, err, out)
+	}
+}
+
 func FuzzParseFacts(f *testing.F) {
 	f.Add("os=debian\nos_version=\"12\"\nostree=false\ncpus=2\nmemory_kib=1024\nspace_kib=10\nboot_id=a-b\n")
 	f.Add("os=\"\nboot_id='\n=\n")
 	f.Fuzz(func(t *testing.T, out string) {
 		facts, err := hostos.ParseFacts(out)
-		if err == nil && (facts.OS == "" || facts.BootID == "" || facts.CPUs < 0 || facts.Memory < 0 || facts.Space < 0) {
+		if err == nil && (facts.OS == "" || facts.BootID == "" || facts.CPUs < 0 || facts.CPUs > math.MaxInt32 || facts.Memory > math.MaxInt32 || facts.Memory < 0 || facts.Space < 0) {
 			t.Fatalf("accepted %+v", facts)
 		}
 	})

@@ -40,7 +40,7 @@ func (s *Store) creds(ctx context.Context, q querier, address string) (c secret.
 		return c, orNotFound(err, "host", address)
 	}
 	c.PrivateKey, err = s.db.sealer.Open(sealed, credsRow(s.tenant, address))
-	return c, internal(err)
+	return c, err
 }
 
 // PutHostCreds replaces what logs in to an existing host.
@@ -53,11 +53,11 @@ func (s *Store) PutHostCreds(ctx context.Context, address string, c secret.HostC
 func (s *Store) writeCreds(ctx context.Context, q querier, sql, address string, c secret.HostCreds) error {
 	sealed, err := s.db.sealer.Seal(c.PrivateKey, credsRow(s.tenant, address))
 	if err != nil {
-		return internal(err)
+		return err
 	}
 	id, err := secret.KeyID(sealed)
 	if err != nil {
-		return internal(err)
+		return err
 	}
 	tag, err := q.Exec(ctx, sql, s.tenant, address, c.RemoteUser, sealed, int64(id))
 	if err == nil && tag.RowsAffected() == 0 {
@@ -106,7 +106,7 @@ func (db *DB) resealSome(ctx context.Context) (changed int, err error) {
 		for _, r := range rows {
 			sealed, _, err := db.sealer.Reseal(r.Sealed, credsRow(r.Tenant, r.Address))
 			if err != nil {
-				return internal(err)
+				return err
 			}
 			batch.Queue(resealSQL, r.Tenant, r.Address, r.Sealed, sealed, int64(db.sealer.PrimaryKeyID())).
 				Exec(func(tag pgconn.CommandTag) error { changed += int(tag.RowsAffected()); return nil })

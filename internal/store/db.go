@@ -131,7 +131,7 @@ func (db *DB) onConn(ctx context.Context, f func(conn *pgxpool.Conn) error) erro
 	defer cancel()
 	conn, err := db.pool.Acquire(acquireCtx)
 	if err != nil {
-		return err
+		return errors.Join(errNoConnection, err)
 	}
 	defer conn.Release()
 	return f(conn)

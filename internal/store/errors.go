@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -37,40 +39,46 @@ var unavailableCodes = []string{
 	codeSerialization, codeDeadlock, // still, after maxAttempts
 }
 
+// errNoConnection marks that none was to be had from the pool.
+var errNoConnection = errors.New("no connection to the database")
+
 // failed turns an error of pgx into one for the caller. It is the one place
-// that decides that Postgres does not answer.
+// that decides that Postgres does not answer; what it does not know is a fault
+// of ours, which is no reason to try again.
 func (db *DB) failed(ctx context.Context, err error) error {
 	var known *fleet.Error
 	var pgErr *pgconn.PgError
-	var scanErr pgx.ScanArgError
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
 	case errors.Is(err, errAgain):
 		return unavailable("the database is too busy with this record; try again", err)
-	case errors.As(err, &pgErr):
-		return db.refused(pgErr, err)
-	case errors.Is(err, pgx.ErrNoRows), errors.Is(err, pgx.ErrTooManyRows), errors.Is(err, errInternal), errors.As(err, &scanErr):
-		return fmt.Errorf("database: %w", err)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("database call: %w", context.Canceled)
+	case errors.Is(err, errNoConnection):
+		return noAnswer(err)
+	case errors.As(err, &pgErr):
+		return db.refused(pgErr, err)
+	case broken(err):
+		// Idle connections of the pool are as dead as this one, so the next call
+		// makes a new one. One that was merely slow says nothing about others.
+		if !errors.Is(err, context.DeadlineExceeded) {
+			db.pool.Reset()
+		}
+		return noAnswer(err)
 	}
-	// What is no answer of Postgres is a failure to get one. Idle connections
-	// of the pool are as dead as this one, so the next call makes a new one.
-	if !errors.Is(err, context.DeadlineExceeded) {
-		db.pool.Reset()
-	}
-	return unavailable("the database does not answer; try again", err)
+	return fmt.Errorf("database: %w", err)
 }
 
-// errInternal marks errors of our own that have nothing to do with Postgres.
-var errInternal = errors.New("internal error")
+func noAnswer(cause error) *fleet.Error {
+	return unavailable("the database does not answer; try again", cause)
+}
 
-func internal(err error) error {
-	if err == nil {
-		return nil
-	}
-	return errors.Join(errInternal, err)
+// broken says whether err is the end of a connection, or of the time it had
+// (context.DeadlineExceeded is a net.Error).
+func broken(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 func (db *DB) refused(pgErr *pgconn.PgError, err error) error {

@@ -122,7 +122,7 @@ func (s *Store) SetHostRunBootID(ctx context.Context, id, address, bootID string
 // same. Repeating it is safe: what has ended stays, and no event comes twice.
 func (s *Store) EndHostRun(ctx context.Context, id, address string, state fleet.HostRunState, reason string, event fleet.HostEvent) error {
 	if !state.Ended() {
-		return internal(fmt.Errorf("end of the host run of operation %s on %s: %q is no end", id, address, state))
+		return fmt.Errorf("end of the host run of operation %s on %s: %q is no end", id, address, state)
 	}
 	if state != fleet.HostRunSucceeded {
 		reason = because(reason)

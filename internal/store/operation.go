@@ -81,7 +81,7 @@ func (s *Store) StartOperation(ctx context.Context, n NewOperation) (op fleet.Op
 func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) (op fleet.Operation, created bool, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return op, false, internal(err)
+		return op, false, err
 	}
 	op, err = one(ctx, q, scanOperation, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.RequestedBy, n.RequestID)
 	if !isNoRows(err) {

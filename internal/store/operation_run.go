@@ -72,7 +72,7 @@ func (s *Store) BeginOperation(ctx context.Context, id string) (op fleet.Operati
 // safe: what has ended stays.
 func (s *Store) EndOperation(ctx context.Context, id string, state fleet.OperationState, reason string) error {
 	if !state.Ended() {
-		return internal(fmt.Errorf("end of operation %s: %q is no end", id, state))
+		return fmt.Errorf("end of operation %s: %q is no end", id, state)
 	}
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		_, err := s.endOperation(ctx, q, id, state, reason)

@@ -174,3 +174,30 @@ func TestErrorKinds(t *testing.T) {
 	_, err = f.PutCluster(t.Context(), ClusterPut{Name: "\xff"})
 	requireKind(t, fleet.Invalid, err)
 }
+
+// TestAFaultOfOursIsNoOutage: what Postgres never saw, or refused for good, is
+// not to be tried again, and other callers keep their connections.
+func TestAFaultOfOursIsNoOutage(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	op := f.newHost(t, "h", "")
+	before := f.db.pool.Stat().NewConnsCount()
+	for _, facts := range []fleet.Facts{
+		{OS: "debian", CPUs: 99999999999}, {OS: "debian", Memory: 1 << 40}, // no int4, so pgx cannot send them
+		{OS: "debian", CPUs: -1}, // refused by a CHECK constraint
+	} {
+		err := f.RecordFacts(t.Context(), op.ID, "h", facts)
+		requireKind(t, "", err)
+		_, err = f.Hosts(t.Context())
+		require.NoError(t, err)
+	}
+	require.Equal(t, before, f.db.pool.Stat().NewConnsCount(), "the pool was not emptied")
+}
+
+func TestClosedPoolIsUnavailable(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.db.Close()
+	_, err := f.Hosts(t.Context())
+	requireKind(t, fleet.Unavailable, err)
+}

@@ -50,7 +50,7 @@ func (s *Store) AppendOutput(ctx context.Context, stepID, offset int64, data []b
 // AppendOutput otherwise.
 func (s *Store) AppendTail(ctx context.Context, stepID, from, offset int64, data []byte) (stored int64, err error) {
 	if offset < from {
-		return 0, internal(fmt.Errorf("tail of step %d: offset %d lies before %d", stepID, offset, from))
+		return 0, fmt.Errorf("tail of step %d: offset %d lies before %d", stepID, offset, from)
 	}
 	return s.append(ctx, stepID, from, offset, data)
 }

@@ -89,7 +89,7 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 // the same activity. Repeating it is safe: the first ending stays.
 func (s *Store) EndStep(ctx context.Context, e StepEnd) (t fleet.Step, err error) {
 	if !e.State.Ended() {
-		return t, internal(fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State))
+		return t, fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State)
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
 		if _, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, e.Reason, e.OutputSize); err != nil {
