@@ -109,7 +109,17 @@ func TestDeleteClusterKeepsHostsAndOperations(t *testing.T) {
 	next, stop, err := f.NextHosts(ctx, op.ID, 10)
 	require.NoError(t, err)
 	require.Empty(t, next)
-	require.Contains(t, stop, `cluster "c" was deleted`)
+	require.Equal(t, `cluster "c" was deleted`, stop)
+
+	f.cluster(t, "c")
+	require.NoError(t, f.AddMember(ctx, "c", "h2"))
+	next, stop, err = f.NextHosts(ctx, op.ID, 10)
+	require.NoError(t, err)
+	require.Empty(t, next)
+	require.Equal(t, `cluster "c" was deleted, and another one made under its name`, stop)
+	runs, err := f.HostRuns(ctx, op.ID)
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostRunPending, runs[1].State, "the end of the operation says why, not the host")
 }
 
 func TestNetworks(t *testing.T) {

@@ -35,6 +35,8 @@ const (
 
 	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
 
+	sameClusterSQL = `SELECT created <= $3 FROM cluster WHERE tenant = $1 AND name = $2`
+
 	skipGoneHostsSQL = `UPDATE host_run r SET state = 'skipped', finished = now(),
 			reason = CASE
 				WHEN NOT EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address) THEN 'the host was removed before its turn'
@@ -114,9 +116,9 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 
 // NextHosts gives pending hosts of an operation in their order, at most limit.
 // stop is not empty when the operation must not go on, and says why: it ended
-// (was cancelled), or its cluster was deleted. Hosts that were removed or left
-// the cluster since are marked skipped here. Repeating it is safe: it begins
-// nothing.
+// (was cancelled), or its cluster was deleted, even if there is one of that name
+// again. Hosts that were removed or left the cluster since are marked skipped
+// here. Repeating it is safe: it begins nothing.
 func (s *Store) NextHosts(ctx context.Context, id string, limit int) (addresses []string, stop string, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		addresses, stop = nil, ""
@@ -129,12 +131,16 @@ func (s *Store) NextHosts(ctx context.Context, id string, limit int) (addresses 
 			return nil
 		}
 		if op.Cluster != "" {
-			var there bool
-			if err := q.QueryRow(ctx, clusterExistsSQL, s.tenant, op.Cluster).Scan(&there); err != nil {
-				return err
-			}
-			if !there {
+			var same bool
+			err := q.QueryRow(ctx, sameClusterSQL, s.tenant, op.Cluster, op.Created).Scan(&same)
+			switch {
+			case isNoRows(err):
 				stop = fmt.Sprintf("cluster %q was deleted", op.Cluster)
+				return nil
+			case err != nil:
+				return err
+			case !same:
+				stop = fmt.Sprintf("cluster %q was deleted, and another one made under its name", op.Cluster)
 				return nil
 			}
 		}
