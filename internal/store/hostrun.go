@@ -28,10 +28,17 @@ const (
 	setBootIDSQL = `UPDATE host_run SET boot_id = CASE WHEN boot_id = '' THEN $4 ELSE boot_id END
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 RETURNING boot_id`
 
-	endHostRunSQL = `UPDATE host_run SET state = $4, reason = $5, finished = now()
-		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 IN ('skipped', 'failed'))`
+	// What a step that ended badly says beats what the workflow says: it has the
+	// host's own words, which do not travel through workflow history.
+	endHostRunSQL = `UPDATE host_run SET state = $4, finished = now(), reason = CASE WHEN $4 = 'failed' THEN coalesce(
+			(SELECT 'step ' || name || ': ' || reason FROM step WHERE operation_id = $2 AND address = $3 AND state IN ('failed', 'indeterminate') ORDER BY id DESC LIMIT 1),
+			$5) ELSE $5 END
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 IN ('skipped', 'failed'))
+		RETURNING reason`
 
-	closeStepsOfHostSQL = `UPDATE step SET state = 'indeterminate', reason = 'the host run ended before the end of this step was known', finished = now()
+	closeStepsOfHostSQL = `UPDATE step SET state = 'indeterminate', finished = now(), reason = CASE
+				WHEN starts_with($3, 'step ' || name || ': ') THEN substr($3, length('step ' || name || ': ') + 1)
+				WHEN $3 <> '' THEN $3 ELSE 'the host run ended before the end of this step was known' END
 		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
 )
 
@@ -132,17 +139,17 @@ func (s *Store) EndHostRun(ctx context.Context, id, address string, state fleet.
 		if err != nil || r.State.Ended() {
 			return err
 		}
-		tag, err := q.Exec(ctx, endHostRunSQL, s.tenant, id, address, string(state), reason)
-		if err != nil {
+		if _, err := q.Exec(ctx, closeStepsOfHostSQL, id, address, reason); err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
+		err = q.QueryRow(ctx, endHostRunSQL, s.tenant, id, address, string(state), reason).Scan(&reason)
+		if isNoRows(err) {
 			if r, err = s.hostRun(ctx, q, id, address); err != nil || r.State.Ended() {
 				return err // somebody else was faster
 			}
 			return fleet.Errorf(fleet.Conflict, "host %q has not begun in operation %s, so it cannot have %s", address, id, state)
 		}
-		if _, err := q.Exec(ctx, closeStepsOfHostSQL, id, address); err != nil || event == "" {
+		if err != nil || event == "" {
 			return err
 		}
 		_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: event, reason: reason, operation: id})

@@ -69,6 +69,61 @@ func TestHostRunLife(t *testing.T) {
 	require.Equal(t, ids[0], runs[0].BootID)
 }
 
+func TestReasonsComeFromTheStep(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 2)
+	restart := f.start(t, fleet.KindRestart, "c", "")
+
+	_, err := f.BeginHostRun(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	step, err := f.BeginStep(ctx, restart.ID, "h1", "reboot", 1)
+	require.NoError(t, err)
+	_, err = f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepFailed, Reason: "exit code 1; it said: no bus"})
+	require.NoError(t, err)
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunFailed, "step reboot: exit code 1", fleet.HostBroke))
+
+	_, err = f.BeginHostRun(ctx, restart.ID, "h2")
+	require.NoError(t, err)
+	_, err = f.BeginStep(ctx, restart.ID, "h2", "wait", 1)
+	require.NoError(t, err)
+	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h2", fleet.HostRunFailed, "step wait: gave up after 2m", fleet.HostBroke))
+
+	runs, err := f.HostRuns(ctx, restart.ID)
+	require.NoError(t, err)
+	require.Equal(t, "step reboot: exit code 1; it said: no bus", runs[0].Reason, "the host's own words")
+	require.Equal(t, "step wait: gave up after 2m", runs[1].Reason)
+	h, err := f.Host(ctx, "h1")
+	require.NoError(t, err)
+	require.Equal(t, runs[0].Reason, h.Reason)
+	steps, err := f.Steps(ctx, restart.ID, "h2")
+	require.NoError(t, err)
+	require.Equal(t, "gave up after 2m", steps[0].Reason)
+}
+
+func TestNoStepOnAHostThatWasAddedAgain(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 1)
+	restart := f.start(t, fleet.KindRestart, "c", "")
+	_, err := f.BeginHostRun(ctx, restart.ID, "h1")
+	require.NoError(t, err)
+	_, err = f.BeginStep(ctx, restart.ID, "h1", "check", 1)
+	require.NoError(t, err)
+	_, err = f.DeleteHost(ctx, "h1", "alice")
+	require.NoError(t, err)
+	_, err = f.BeginStep(ctx, restart.ID, "h1", "reboot", 1)
+	requireKind(t, fleet.NotFound, err)
+	f.newHost(t, "h1", "c")
+	_, err = f.BeginStep(ctx, restart.ID, "h1", "reboot", 1)
+	requireKind(t, fleet.NotFound, err)
+	require.ErrorContains(t, err, "added again")
+}
+
 func TestAHostThatWasNeverGivenUpFailsItsPart(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

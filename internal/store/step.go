@@ -32,6 +32,9 @@ const (
 	insertStepSQL = `INSERT INTO step (tenant, operation_id, address, name, attempt) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT ON CONSTRAINT step_once DO NOTHING`
 
+	sameHostSQL = `SELECT h.created <= o.created FROM host h, operation o
+		WHERE h.tenant = $1 AND h.address = $2 AND o.tenant = $1 AND o.id = $3`
+
 	stepStateSQL = `SELECT state FROM step WHERE tenant = $1 AND id = $2`
 
 	endStepSQL = `UPDATE step SET state = $3, exit_code = $4, reason = $5, output_size = greatest(output_size, $6), finished = now()
@@ -60,7 +63,7 @@ func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 }
 
 // BeginStep puts a step on record and gives it, or the one that is there
-// already. It is a Conflict when the operation has ended or the host run is not
+// already. It is NotFound when the host was removed since, and a Conflict when the operation has ended or the host run is not
 // running, so that a worker that was thought dead cannot start anything.
 // Repeating it is safe: name and attempt make the step one row.
 func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt int) (t fleet.Step, err error) {
@@ -75,6 +78,9 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 		if r.State != fleet.HostRunRunning {
 			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
 		}
+		if err := s.sameHost(ctx, q, id, address); err != nil {
+			return err
+		}
 		if _, err := q.Exec(ctx, insertStepSQL, s.tenant, id, address, name, attempt); err != nil {
 			return err
 		}
@@ -82,6 +88,20 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 		return err
 	})
 	return t, err
+}
+
+// sameHost refuses a host that is not the one an operation began with: removed,
+// or removed and added again, perhaps as another machine.
+func (s *Store) sameHost(ctx context.Context, q querier, id, address string) error {
+	var same bool
+	err := q.QueryRow(ctx, sameHostSQL, s.tenant, address, id).Scan(&same)
+	switch {
+	case isNoRows(err):
+		return fleet.Errorf(fleet.NotFound, "the host was removed from the inventory, so nothing more is done on it")
+	case err == nil && !same:
+		return fleet.Errorf(fleet.NotFound, "the host was removed and added again, so nothing more is done on it here")
+	}
+	return err
 }
 
 // EndStep ends a running step and gives the row that stands: another one than
