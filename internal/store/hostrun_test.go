@@ -101,6 +101,10 @@ func TestReasonsComeFromTheStep(t *testing.T) {
 	steps, err := f.Steps(ctx, restart.ID, "h2")
 	require.NoError(t, err)
 	require.Equal(t, "gave up after 2m", steps[0].Reason)
+	require.NoError(t, f.EndOperation(ctx, restart.ID, fleet.OperationFailed, "host h2: something"))
+	op, err := f.Operation(ctx, restart.ID)
+	require.NoError(t, err)
+	require.Equal(t, "host h2: step wait: gave up after 2m", op.Reason)
 }
 
 func TestNoStepOnAHostThatWasAddedAgain(t *testing.T) {
