@@ -28,15 +28,17 @@ const (
 	setBootIDSQL = `UPDATE host_run SET boot_id = CASE WHEN boot_id = '' THEN $4 ELSE boot_id END
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 RETURNING boot_id`
 
-	// What a step that ended badly says beats what the workflow says: it has the
-	// host's own words, which do not travel through workflow history.
+	// When the workflow blames a step, that step's own reason says more: it has the
+	// host's words, which do not travel through workflow history.
 	endHostRunSQL = `UPDATE host_run SET state = $4, finished = now(), reason = CASE WHEN $4 = 'failed' THEN coalesce(
-			(SELECT 'step ' || name || ': ' || reason FROM step WHERE operation_id = $2 AND address = $3 AND state IN ('failed', 'indeterminate') ORDER BY id DESC LIMIT 1),
+			(SELECT 'step ' || name || ': ' || reason FROM step WHERE operation_id = $2 AND address = $3 AND state <> 'succeeded' AND starts_with($5, 'step ' || name || ': ') ORDER BY id DESC LIMIT 1),
 			$5) ELSE $5 END
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 IN ('skipped', 'failed'))
 		RETURNING reason`
 
-	closeStepsOfHostSQL = `UPDATE step SET state = 'indeterminate', finished = now(), reason = CASE
+	closeStepsOfHostSQL = `UPDATE step SET finished = now(),
+			state = CASE WHEN starts_with($3, 'step ' || name || ': ') THEN 'failed' ELSE 'indeterminate' END,
+			reason = CASE
 				WHEN starts_with($3, 'step ' || name || ': ') THEN substr($3, length('step ' || name || ': ') + 1)
 				WHEN $3 <> '' THEN $3 ELSE 'the host run ended before the end of this step was known' END
 		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`

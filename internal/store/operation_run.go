@@ -18,10 +18,10 @@ const (
 
 	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
 
-	// A host that failed says more than the workflow knows.
+	// When the workflow blames a host, that host's own reason says more.
 	endOperationSQL = `UPDATE operation SET state = $3, finished = now(),
 			reason = CASE WHEN $3 = 'failed' THEN coalesce(
-				(SELECT 'host ' || address || ': ' || reason FROM host_run WHERE operation_id = $2 AND state = 'failed' ORDER BY finished DESC, position LIMIT 1),
+				(SELECT 'host ' || address || ': ' || reason FROM host_run WHERE operation_id = $2 AND state = 'failed' AND starts_with($4, 'host ' || address || ': ')),
 				$4) ELSE $4 END,
 			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
