@@ -30,7 +30,6 @@ const (
 	lockRetry = time.Second
 	lockTries = 300
 
-	checkTimeout  = 10 * time.Second
 	undefinedTab  = "42P01" // undefined_table: nothing was migrated yet
 	versionsQuery = "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied"
 )
@@ -53,30 +52,28 @@ func Up(ctx context.Context, dsn string) error {
 	return provider.Close()
 }
 
+// Querier asks the database: a connection, a pool or a transaction.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // Check says whether the database is ready for this binary.
-func Check(ctx context.Context, dsn string) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
+func Check(ctx context.Context, q Querier) error {
 	needed, err := Needed()
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return fmt.Errorf("check the database schema: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
 	var there int64
-	err = conn.QueryRow(ctx, versionsQuery).Scan(&there)
+	err = q.QueryRow(ctx, versionsQuery).Scan(&there)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == undefinedTab {
 		err = nil // version 0
 	}
 	if err != nil {
-		return fmt.Errorf("check the database schema: %w", err)
+		return fmt.Errorf("read the schema version: %w", err)
 	}
 	if there < needed {
-		return fmt.Errorf("the database has schema version %d and this binary needs version %d; run: commissaire migrate", there, needed)
+		return fmt.Errorf("schema version %d is older than version %d, which this binary needs; run: commissaire migrate", there, needed)
 	}
 	return nil
 }

@@ -43,15 +43,16 @@ func TestUpAndCheck(t *testing.T) {
 	dsn := pgtest.Empty(t)
 	needed, err := migrations.Needed()
 	require.NoError(t, err)
-	require.ErrorContains(t, migrations.Check(t.Context(), dsn), "has schema version 0 and this binary needs version "+strconv.FormatInt(needed, 10))
+	conn := connect(t, dsn)
+	require.ErrorContains(t, migrations.Check(t.Context(), conn), "schema version 0 is older than version "+strconv.FormatInt(needed, 10))
 
 	require.NoError(t, migrations.Up(t.Context(), dsn))
-	require.NoError(t, migrations.Check(t.Context(), dsn))
+	require.NoError(t, migrations.Check(t.Context(), conn))
 	require.NoError(t, migrations.Up(t.Context(), dsn), "again changes nothing")
 
-	_, err = connect(t, dsn).Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, true)", needed+1)
+	_, err = conn.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, true)", needed+1)
 	require.NoError(t, err)
-	require.NoError(t, migrations.Check(t.Context(), dsn), "a newer schema serves an older binary")
+	require.NoError(t, migrations.Check(t.Context(), conn), "a newer schema serves an older binary")
 }
 
 func TestUpInParallel(t *testing.T) {
@@ -66,7 +67,7 @@ func TestUpInParallel(t *testing.T) {
 	for _, err := range errs {
 		require.NoError(t, err)
 	}
-	require.NoError(t, migrations.Check(t.Context(), dsn))
+	require.NoError(t, migrations.Check(t.Context(), connect(t, dsn)))
 }
 
 func TestErrorsHideThePassword(t *testing.T) {
@@ -76,10 +77,9 @@ func TestErrorsHideThePassword(t *testing.T) {
 		"postgres://u:hunter2@localhost:1/db?host=" + t.TempDir(),
 		"host=localhost port=1 password=hunter2 sslmode=nonsense",
 	} {
-		for _, err := range []error{migrations.Check(t.Context(), dsn), migrations.Up(t.Context(), dsn)} {
-			require.Error(t, err)
-			require.NotContains(t, err.Error(), "hunter2")
-		}
+		err := migrations.Up(t.Context(), dsn)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "hunter2")
 	}
 }
 

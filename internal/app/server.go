@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,11 +57,32 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		Metrics:    registry,
 		Version:    api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},
 		Readiness: []api.Check{
-			{Name: "postgres", Run: func(ctx context.Context) error { return checkSchema(ctx, c) }},
+			{Name: "postgres", Run: shared(p.db.CheckSchema)},
 			{Name: "temporal", Run: dispatcher.Ready},
 		},
 	})
 	return serve(ctx, api.NewHTTPServer(c.Listen(), handler, log), c.ShutdownTimeout, log)
+}
+
+// sharedFor is how long the answer of a shared check is good.
+const sharedFor = time.Second
+
+// shared lets all callers of a check share one answer for a second, so that
+// strangers, who may ask for readiness, cannot keep its part busy.
+func shared(check func(context.Context) error) func(context.Context) error {
+	var mu sync.Mutex
+	var asked time.Time
+	var answer error
+	return func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked.IsZero() || time.Since(asked) >= sharedFor {
+			// A caller that goes away must not spoil the answer of others.
+			answer = check(context.WithoutCancel(ctx))
+			asked = time.Now()
+		}
+		return answer
+	}
 }
 
 // serve runs an HTTP server until ctx ends.

@@ -13,7 +13,6 @@ import (
 	"commissaire/internal/config"
 	"commissaire/internal/dispatch"
 	"commissaire/internal/remote"
-	"commissaire/migrations"
 	"commissaire/worker"
 )
 
@@ -26,7 +25,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 	defer p.close()
 	namespace := func(ctx context.Context) error { return dispatch.CheckNamespace(ctx, p.temporal, p.namespace) }
-	if !untilReady(ctx, log, "Postgres and its schema", func(ctx context.Context) error { return checkSchema(ctx, c) }) ||
+	if !untilReady(ctx, log, "Postgres and its schema", p.db.CheckSchema) ||
 		!untilReady(ctx, log, "Temporal and its namespace", namespace) {
 		return nil // asked to stop before it began
 	}
@@ -58,14 +57,6 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		err = errors.Join(err, fmt.Errorf("Temporal stopped the worker: %w", cause))
 	}
 	return err
-}
-
-func checkSchema(ctx context.Context, c *config.Config) error {
-	dsn, err := c.DSN()
-	if err != nil {
-		return err
-	}
-	return migrations.Check(ctx, dsn)
 }
 
 const (

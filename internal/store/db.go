@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"commissaire/internal/secret"
+	"commissaire/migrations"
 )
 
 // Every wait for Postgres ends: the server gives up first, then we do.
@@ -93,6 +94,14 @@ func (db *DB) Ping(ctx context.Context) error {
 		_, err := q.Exec(ctx, "SELECT 1")
 		return err
 	})
+}
+
+// CheckSchema says whether Postgres answers, within 3 s, with the schema that
+// this binary needs.
+func (db *DB) CheckSchema(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return db.read(ctx, func(ctx context.Context, q querier) error { return migrations.Check(ctx, q) })
 }
 
 // Close ends all connections, after the calls that still run.

@@ -201,3 +201,19 @@ func TestClosedPoolIsUnavailable(t *testing.T) {
 	_, err := f.Hosts(t.Context())
 	requireKind(t, fleet.Unavailable, err)
 }
+
+func TestCheckSchema(t *testing.T) {
+	t.Parallel()
+	f := open(t, pgtest.New(t)+"&pool_max_conns=1")
+	for range 5 {
+		require.NoError(t, f.db.CheckSchema(t.Context()))
+	}
+	require.Equal(t, int64(1), f.db.pool.Stat().NewConnsCount(), "it asks over the pool")
+
+	f.exec(t, "DELETE FROM goose_db_version WHERE version_id > 0")
+	err := f.db.CheckSchema(t.Context())
+	requireKind(t, "", err)
+	require.ErrorContains(t, err, "run: commissaire migrate")
+	f.exec(t, "DROP TABLE goose_db_version")
+	require.ErrorContains(t, f.db.CheckSchema(t.Context()), "schema version 0")
+}
