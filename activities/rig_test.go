@@ -106,11 +106,15 @@ func (r *rig) add(t *testing.T, port int) {
 	t.Helper()
 	_, op, err := r.PutHost(t.Context(), store.HostPut{
 		Address: r.host.Address(), Port: port, Cluster: cluster,
-		Creds: secret.HostCreds{RemoteUser: r.host.User(), PrivateKey: secret.NewText([]byte(r.fleet.ClientKey()))},
+		Creds: r.creds(),
 	})
 	require.NoError(t, err)
 	require.NotNil(t, op)
 	r.begin(t, *op)
+}
+
+func (r *rig) creds() secret.HostCreds {
+	return secret.HostCreds{RemoteUser: r.host.User(), PrivateKey: secret.NewText([]byte(r.fleet.ClientKey()))}
 }
 
 func (r *rig) begin(t *testing.T, op fleet.Operation) {
