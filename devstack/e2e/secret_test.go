@@ -94,12 +94,9 @@ func (s *site) liveThrough(cluster, wrongKey string, p places) {
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(b)+"/creds", body)
 
 	// A worker dies while a command runs.
-	require.NoError(t, b.OnCommand("uname", `: >"$FLEET_HOST/began"; sleep 3`))
+	s.slowUname(b, "3")
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(b)+"/bootstrap", nil)
-	s.until(limit, "the command to run", func() bool {
-		_, err := os.Stat(filepath.Join(b.Dir(), "began"))
-		return err == nil
-	})
+	s.unameRuns(b)
 	harness.Kill(doomed)
 	p.addFolders(t, "state of the hosts while a command runs", s)
 	s.worker()

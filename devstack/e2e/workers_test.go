@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -19,11 +20,11 @@ func TestWorkersHandOver(t *testing.T) {
 	s := newSite(t, 3)
 	hosts := s.Fleet.Hosts()
 	for _, h := range hosts {
-		require.NoError(t, h.OnCommand("uname", `: >"$FLEET_HOST/began"; sleep 3`))
+		s.slowUname(h, "3")
 		h.SetReboot(remotetest.Reboot{Shutdown: time.Second})
 	}
 	first := s.worker()
-	s.ask(201, "PUT", "cluster/"+harness.Cluster, map[string]any{})
+	s.ask(http.StatusCreated, http.MethodPut, "cluster/"+harness.Cluster, map[string]any{})
 	for _, h := range hosts {
 		s.addHost(h, harness.Cluster)
 	}
