@@ -114,11 +114,11 @@ func TestWrongInputStoresAndStartsNothing(t *testing.T) {
 		"cpus of 30 digits":         {"PUT /host/h", `{"ssh_priv_key":"` + key + `","cpus":1e30}`, 400, "cpus"},
 		"other address":             {"PUT /host/h", `{"ssh_priv_key":"` + key + `","address":"i"}`, 400, "address"},
 		"cluster outside pattern":   {"PUT /host/h", `{"ssh_priv_key":"` + key + `","cluster":"a b"}`, 400, "cluster"},
-		"unknown cluster":           {"PUT /host/h", `{"ssh_priv_key":"` + key + `","cluster":"nowhere"}`, 409, ""},
+		"unknown cluster":           {"PUT /host/h", `{"ssh_priv_key":"` + key + `","cluster":"nowhere"}`, 409, "cluster"},
 		"restart unknown cluster":   {"PUT /cluster/nowhere/restart", ``, 404, ""},
-		"10 MB":                     {"PUT /host/h", `{"ssh_priv_key":"` + strings.Repeat("A", 10<<20) + `"}`, 413, ""},
-		"10 MB of spaces":           {"PUT /cluster/d", strings.Repeat(" ", 10<<20), 413, ""},
-		"10 MB, ignored body":       {"PUT /cluster/c/restart", strings.Repeat(" ", 10<<20), 413, ""},
+		"10 MB":                     {"PUT /host/h", `{"ssh_priv_key":"` + strings.Repeat("A", 10<<20) + `"}`, 413, "body"},
+		"10 MB of spaces":           {"PUT /cluster/d", strings.Repeat(" ", 10<<20), 413, "body"},
+		"10 MB, ignored body":       {"PUT /cluster/c/restart", strings.Repeat(" ", 10<<20), 413, "body"},
 	} {
 		a := b.v0(t, test.request, test.body, test.status, "")
 		if test.blame != "" {

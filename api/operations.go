@@ -8,9 +8,6 @@ import (
 	"commissaire/internal/store"
 )
 
-// pageSize is how many operations a page has when the request does not say.
-const pageSize = 50
-
 func (h *handlers) ListOperations(ctx context.Context, r gen.ListOperationsRequestObject) (gen.ListOperationsResponseObject, error) {
 	p := r.Params
 	host, err := hostFilter(p.Host)
@@ -23,7 +20,7 @@ func (h *handlers) ListOperations(ctx context.Context, r gen.ListOperationsReque
 		Kind:    fleet.OperationKind(or(p.Kind, "")),
 		State:   fleet.OperationState(or(p.State, "")),
 		Cursor:  or(p.Cursor, ""),
-		Limit:   or(p.Limit, pageSize),
+		Limit:   or(p.Limit, store.DefaultPage),
 	}
 	ops, next, err := h.Store.Operations(ctx, filter)
 	if err != nil {

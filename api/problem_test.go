@@ -51,7 +51,7 @@ func TestProblemDocuments(t *testing.T) {
 		"conflict":    {fleet.Errorf(fleet.Conflict, "the key differs from the stored one"), 409},
 		"held":        {&fleet.Error{Kind: fleet.Conflict, Detail: "a restart runs on cluster web", Holder: &fleet.Operation{ID: "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"}}, 409},
 		"wrapped":     {fmt.Errorf("put host: %w", fleet.Errorf(fleet.Conflict, "the key differs from the stored one")), 409},
-		"too-large":   {fleet.Errorf(tooLarge, "the body is larger than %d bytes", maxBodyBytes), 413},
+		"too-large":   {errTooLarge(), 413},
 		"compressed":  {fleet.Errorf(unsupported, "send the body as it is, without Content-Encoding"), 415},
 		"internal":    {cause, 500},
 		"odd-kind":    {fleet.Errorf("odd", "secret detail"), 500},
@@ -81,4 +81,12 @@ func TestEveryKindOfFleetHasAStatus(t *testing.T) {
 	for _, kind := range []fleet.Kind{fleet.Invalid, fleet.NotFound, fleet.Conflict, fleet.NotReady, fleet.Unavailable} {
 		require.NotZero(t, statusOf[kind], kind)
 	}
+}
+
+// TestNoValueInAProblem: what a library says about a value may quote it.
+func TestNoValueInAProblem(t *testing.T) {
+	t.Parallel()
+	err := invalid(errors.New(`value "hunter2" does not fit`), "body")
+	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
+	require.NotContains(t, err.Error(), "hunter2", "errors go to the log")
 }

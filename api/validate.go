@@ -130,19 +130,23 @@ func (e endpoint) checkBody(r *http.Request) error {
 }
 
 func readBody(r *http.Request) ([]byte, error) {
-	errLarge := fleet.Errorf(tooLarge, "the body is larger than %d bytes", maxBodyBytes)
 	if r.ContentLength > maxBodyBytes {
-		return nil, errLarge
+		return nil, errTooLarge()
 	}
 	text, err := io.ReadAll(r.Body)
 	var tooMuch *http.MaxBytesError
 	if errors.As(err, &tooMuch) {
-		return nil, errLarge
+		return nil, errTooLarge()
 	}
 	if err != nil {
 		return nil, &fleet.Error{Kind: fleet.Invalid, Detail: "the body ends too early or came too slowly", Err: err}
 	}
 	return text, nil
+}
+
+func errTooLarge() error {
+	detail := fmt.Sprintf("is larger than %d bytes", maxBodyBytes)
+	return &fleet.Error{Kind: tooLarge, Detail: "the body " + detail, Fields: []fleet.FieldError{{Field: "body", Detail: detail}}}
 }
 
 // invalid names every member that does not fit its schema. The texts are ours,
@@ -161,7 +165,8 @@ func invalid(err error, field string) error {
 		fields = append(fields, fleet.FieldError{Field: pointer(field, e.JSONPointer()), Detail: mismatch(e)})
 	})
 	if len(fields) == 0 {
-		return &fleet.Error{Kind: fleet.Invalid, Detail: "the request does not fit the API document", Err: err}
+		// Without the cause, which may quote the value and would reach the log.
+		return fleet.Errorf(fleet.Invalid, "the request does not fit the API document")
 	}
 	slices.SortFunc(fields, func(a, b fleet.FieldError) int { return strings.Compare(a.Field+a.Detail, b.Field+b.Detail) })
 	fields = slices.Compact(fields)

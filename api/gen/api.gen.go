@@ -431,7 +431,7 @@ type Problem struct {
 	// RequestId Find it in the server's log.
 	RequestId string `json:"request_id,omitempty"`
 
-	// Errors The wrong members of the request.
+	// Errors The members of the request that are to blame; `body` is the whole of it.
 	Errors []FieldError `json:"errors,omitempty"`
 
 	// Holder The operation that stands in the way.

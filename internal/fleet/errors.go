@@ -36,7 +36,7 @@ type FieldError struct {
 type Error struct {
 	Kind   Kind
 	Detail string       // one sentence: what happened and what to do next
-	Fields []FieldError // the wrong members, for Invalid
+	Fields []FieldError // the members of the request that are to blame
 	// Holder is the operation that stands in the way, for a Conflict over a lock.
 	Holder *Operation
 	Err    error // the cause, for logs only

@@ -104,7 +104,9 @@ func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fle
 				return err
 			}
 			if !known {
-				return fleet.Errorf(fleet.Conflict, "cluster %q does not exist; create it first", put.Cluster)
+				e := fleet.Errorf(fleet.Conflict, "cluster %q does not exist; create it first", put.Cluster)
+				e.Fields = []fleet.FieldError{{Field: "cluster", Detail: "does not exist"}}
+				return e
 			}
 		}
 		h, err = s.host(ctx, q, put.Address)
