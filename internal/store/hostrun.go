@@ -133,6 +133,7 @@ func (s *Store) EndHostRun(ctx context.Context, id, address string, state fleet.
 	if !state.Ended() {
 		return fmt.Errorf("end of the host run of operation %s on %s: %q is no end", id, address, state)
 	}
+	reason = storable(reason)
 	if state != fleet.HostRunSucceeded {
 		reason = because(reason)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -95,6 +96,13 @@ func (s *Store) RecordFacts(ctx context.Context, id, address string, f fleet.Fac
 		_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: fleet.HostFactsFound, operation: id})
 		return err
 	})
+}
+
+// storable replaces what no column holds, broken UTF-8 and zero bytes, in a
+// reason. Reasons may quote what a host said, and a failure that cannot be
+// written down would be lost.
+func storable(reason string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(reason, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // because keeps the promise that every failure says why, also when its caller

@@ -147,3 +147,27 @@ func TestAnOperationThatIsCutOffFailsItsHosts(t *testing.T) {
 	require.Equal(t, "its workflow is gone", h.Reason)
 	require.Equal(t, restart.ID, h.OperationID)
 }
+
+// TestReasonsQuoteWhatHostsSay: also what no text column can hold.
+func TestReasonsQuoteWhatHostsSay(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	const said, kept = "ended: a\x00b\xff\xfec", "ended: a\uFFFDb\uFFFDc"
+	op := f.newHost(t, "h", "")
+	_, err := f.BeginHostRun(ctx, op.ID, "h")
+	require.NoError(t, err)
+	step, err := f.BeginStep(ctx, op.ID, "h", "prepare", 1)
+	require.NoError(t, err)
+	step, err = f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepFailed, Reason: said})
+	require.NoError(t, err)
+	require.Equal(t, kept, step.Reason)
+	require.NoError(t, f.EndHostRun(ctx, op.ID, "h", fleet.HostRunFailed, said, fleet.HostBroke))
+	h, err := f.Host(ctx, "h")
+	require.NoError(t, err)
+	require.Equal(t, kept, h.Reason)
+	require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationFailed, said))
+	op, err = f.Operation(ctx, op.ID)
+	require.NoError(t, err)
+	require.Equal(t, kept, op.Reason)
+}

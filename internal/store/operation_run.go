@@ -90,6 +90,7 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if op, err := s.operation(ctx, q, operationSQL, id); err != nil || op.State.Ended() {
 		return op, err
 	}
+	reason = storable(reason)
 	tag, err := q.Exec(ctx, endOperationSQL, s.tenant, id, string(state), reason)
 	if err != nil {
 		return fleet.Operation{}, err

@@ -63,9 +63,10 @@ func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 }
 
 // BeginStep puts a step on record and gives it, or the one that is there
-// already. It is NotFound when the host was removed since, and a Conflict when the operation has ended or the host run is not
-// running, so that a worker that was thought dead cannot start anything.
-// Repeating it is safe: name and attempt make the step one row.
+// already. It is NotFound when the host was removed since, and a Conflict when
+// the operation has ended or the host run is not running, so that a worker that
+// was thought dead cannot start anything. Repeating it is safe: name and attempt
+// make the step one row.
 func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt int) (t fleet.Step, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
@@ -112,7 +113,7 @@ func (s *Store) EndStep(ctx context.Context, e StepEnd) (t fleet.Step, err error
 		return t, fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State)
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
-		if _, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, e.Reason, e.OutputSize); err != nil {
+		if _, err := q.Exec(ctx, endStepSQL, s.tenant, e.StepID, string(e.State), e.ExitCode, storable(e.Reason), e.OutputSize); err != nil {
 			return err
 		}
 		t, err = one(ctx, q, scanStep, stepSQL, s.tenant, e.StepID)
