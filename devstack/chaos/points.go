@@ -9,11 +9,11 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// Point is one moment at which a worker is killed.
+// Point is one moment at which a worker is killed, or stopped for a while.
 type Point struct {
 	Kind     string // operation: bootstrap or restart
 	Activity string // step's name in history, or "workflow-task"
-	Phase    string // before, during, effect, report
+	Phase    string // before, during, effect, report, late, zombie; see internal/app/failpoint_chaos.go
 	Nth      int    // which occurrence, from 1
 }
 
@@ -21,6 +21,10 @@ func (p Point) String() string { return p.Kind + " " + p.Failpoint() }
 
 // Failpoint is how the point is written in CHAOS_FAILPOINT.
 func (p Point) Failpoint() string { return fmt.Sprintf("%s:%s:%d", p.Activity, p.Phase, p.Nth) }
+
+// Stops says that the worker is not killed there but stopped, and goes on when
+// another one has taken its place.
+func (p Point) Stops() bool { return p.Phase == "late" || p.Phase == "zombie" }
 
 const workflowTask = "workflow-task"
 
@@ -50,7 +54,7 @@ func pointsOf(ctx context.Context, c client.Client, kind string, workflowIDs []s
 	slices.Sort(names)
 	var points []Point
 	for _, name := range names {
-		phases := []string{"before", "during", "effect", "report"}
+		phases := []string{"before", "during", "effect", "report", "late", "zombie"}
 		if name == workflowTask {
 			phases = []string{"effect", "report"}
 		}

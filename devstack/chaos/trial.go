@@ -3,11 +3,11 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"commissaire/devstack/harness"
+	"commissaire/internal/fleet"
+	"commissaire/workflows"
 )
 
 // lane is one installation in which one point after the other is tried. Lanes
@@ -26,13 +26,13 @@ const lastPoint = 3 * time.Second
 // Trial is one point tried.
 type Trial struct {
 	Point  Point
-	Killed bool // the worker died where it was asked to
+	Killed bool // the worker died, or was stopped and replaced, where it was asked to
 	*Finding
 	Took time.Duration
 }
 
-// try kills a worker at a point and lets another bring the operations to their
-// end.
+// try kills or stops a worker at a point and lets another bring the operations
+// to their end.
 func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	begin := time.Now()
 	if p.Kind == "bootstrap" {
@@ -44,35 +44,21 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	hit := filepath.Join(l.Dir, "hit")
-	if err := os.Remove(hit); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	doomed, err := l.Start("worker", "CHAOS_FAILPOINT="+p.Failpoint(), "CHAOS_FAILPOINT_HIT="+hit)
+	d, err := l.doom(p)
 	if err != nil {
 		return nil, err
 	}
-	dead := make(chan struct{})
-	go func() {
-		defer close(dead)
-		_ = doomed.Wait()
-	}()
-	defer func() {
-		_ = doomed.Process.Kill()
-		<-dead
-	}()
+	defer d.kill()
 	ids, err := l.Order(ctx, p.Kind)
 	if err != nil {
 		return nil, err
 	}
-	// The worker dies at the point, or the operations end without reaching it. The
+	// The worker comes to the point, or the operations end without reaching it. The
 	// last points come a moment after the end.
 	var ended time.Time
-	err = harness.Until(ctx, endLimit, "the worker to die at "+p.String(), func() (bool, error) {
-		select {
-		case <-dead:
+	err = harness.Until(ctx, endLimit, "the worker to come to "+p.String(), func() (bool, error) {
+		if d.down() {
 			return true, nil
-		default:
 		}
 		done, err := l.Ended(ctx, ids)
 		if done && ended.IsZero() {
@@ -83,19 +69,25 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = doomed.Process.Kill()
-	<-dead
-	reached, err := os.ReadFile(hit)
-	if err != nil && !os.IsNotExist(err) {
+	if !p.Stops() {
+		d.kill()
+	}
+	note, err := d.reached()
+	if err != nil {
 		return nil, err
 	}
-	t := &Trial{Point: p, Killed: string(reached) == p.Failpoint()}
+	t := &Trial{Point: p, Killed: note != nil}
 
 	next, err := l.Start("worker")
 	if err != nil {
 		return nil, err
 	}
 	defer harness.Kill(next)
+	if t.Killed && p.Stops() {
+		if err := l.resume(ctx, d, note); err != nil {
+			return nil, err
+		}
+	}
 	late := harness.Until(ctx, endLimit, "the operations to end", func() (bool, error) { return l.Ended(ctx, ids) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -136,12 +128,17 @@ func (l *lane) clean(ctx context.Context, kind string) ([]string, error) {
 	if !f.OK() {
 		return nil, fmt.Errorf("a %s that nobody disturbed went wrong: %v", kind, f.Notes)
 	}
-	var workflows []string
+	return l.workflows(kind), nil
+}
+
+// workflows are the ids of the workflows of an operation of a kind.
+func (l *lane) workflows(kind string) []string {
+	var ids []string
 	for _, h := range l.Fleet.Hosts() {
-		workflows = append(workflows, "host/default/"+h.Address())
+		ids = append(ids, workflows.HostWorkflowID(fleet.DefaultTenant, h.Address()))
 	}
 	if kind == "restart" {
-		workflows = append(workflows, "cluster/default/"+harness.Cluster)
+		ids = append(ids, workflows.ClusterWorkflowID(fleet.DefaultTenant, harness.Cluster))
 	}
-	return workflows, nil
+	return ids
 }

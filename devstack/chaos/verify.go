@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"commissaire/internal/fleet"
+	"commissaire/workflows"
 )
 
 // Finding is what a trial found. Anything but zero is a broken promise.
@@ -72,7 +75,7 @@ func (l *lane) verify(ctx context.Context, kind string, ids []string, before eff
 			}
 		}
 	}
-	for _, check := range []func(context.Context, string, []string, *Finding) error{l.verifyEndings, l.verifySteps, l.verifyOutput, l.verifyHosts} {
+	for _, check := range []func(context.Context, string, []string, *Finding) error{l.verifyEndings, l.verifyWorkflows, l.verifySteps, l.verifyOutput, l.verifyHosts} {
 		if err := check(ctx, kind, ids, f); err != nil {
 			return nil, err
 		}
@@ -107,6 +110,28 @@ func (l *lane) verifyEndings(ctx context.Context, kind string, ids []string, f *
 		f.add(&f.Lost, "%d operations and host runs in the record, not %d", n, want)
 	}
 	return rows.Err()
+}
+
+// verifyWorkflows wants every workflow ended as the record says, that is well.
+func (l *lane) verifyWorkflows(ctx context.Context, kind string, _ []string, f *Finding) error {
+	for _, id := range l.workflows(kind) {
+		limited, cancel := context.WithTimeout(ctx, endLimit)
+		var result *workflows.HostResult // only the hosts of a restart have one
+		err := l.Temporal.GetWorkflow(limited, id, "").Get(limited, &result)
+		late := limited.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case late:
+			f.add(&f.Stuck, "workflow %s has not ended", id)
+		case err != nil:
+			f.add(&f.Lost, "workflow %s: %s", id, err)
+		case result != nil && result.State != fleet.HostRunSucceeded:
+			f.add(&f.Lost, "workflow %s: its host is %s: %s", id, result.State, result.Reason)
+		}
+	}
+	return nil
 }
 
 // verifySteps wants every step there once, and ended well.

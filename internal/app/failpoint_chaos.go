@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// This build kills itself at one point, so that a test can prove that nothing
-// is lost there. CHAOS_FAILPOINT names the point:
+// This build kills or stops itself at one point, so that a test can prove that
+// nothing is lost there. CHAOS_FAILPOINT names the point:
 //
 //	<activity>:<phase>:<nth>
 //
@@ -30,9 +30,14 @@ import (
 //	during   50 ms after it began, or at its end if it is quicker
 //	effect   its effect has happened, nobody was told
 //	report   Temporal has been told, the worker does not know yet
+//	late     as before, but the process is only stopped
+//	zombie   as during, but the process is only stopped
 //
 // nth counts from 1, over this process. The process writes the point to
-// CHAOS_FAILPOINT_HIT and kills itself with SIGKILL.
+// CHAOS_FAILPOINT_HIT and kills itself with SIGKILL, or stops itself with
+// SIGSTOP until the test lets it go on with SIGCONT. It then adds the id of the
+// workflow and of the activity, each on a line of its own, and when that
+// activity has ended it writes CHAOS_FAILPOINT_HIT with ".over" behind it.
 type failpoints struct{ f *failpoint }
 
 type failpoint struct {
@@ -72,13 +77,30 @@ func (p failpoints) interceptors() []interceptor.WorkerInterceptor {
 
 // die proves that the point was reached, then kills this process at once.
 func (f *failpoint) die() {
-	if f.hit != "" {
-		if err := os.WriteFile(f.hit, []byte(fmt.Sprintf("%s:%s:%d", f.activity, f.phase, f.nth)), 0o600); err != nil {
-			panic(err)
-		}
-	}
+	f.note("", fmt.Sprintf("%s:%s:%d\n", f.activity, f.phase, f.nth))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// freeze proves that the point was reached, then stops this process. It returns
+// when somebody lets the process go on.
+func (f *failpoint) freeze(info activity.Info) {
+	f.note("", fmt.Sprintf("%s:%s:%d\n%s\n%s\n", f.activity, f.phase, f.nth, info.WorkflowExecution.ID, info.ActivityID))
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+}
+
+// note writes the file that the test waits for, whole or not at all.
+func (f *failpoint) note(suffix, text string) {
+	if f.hit == "" {
+		return
+	}
+	path := f.hit + suffix
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		panic(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		panic(err)
+	}
 }
 
 // counted says whether this is the nth occurrence of what is to be killed.
@@ -138,13 +160,22 @@ func (a *activityFailpoint) ExecuteActivity(ctx context.Context, in *interceptor
 	if !a.f.counted(info.ActivityType.Name) {
 		return a.Next.ExecuteActivity(ctx, in)
 	}
+	const soon = 50 * time.Millisecond
 	switch a.f.phase {
 	case "before":
 		a.f.die()
 	case "during":
-		time.AfterFunc(50*time.Millisecond, a.f.die)
+		time.AfterFunc(soon, a.f.die)
 		_, _ = a.Next.ExecuteActivity(ctx, in)
 		a.f.die()
+	case "late":
+		a.f.freeze(info)
+		defer a.f.note(".over", "")
+	case "zombie":
+		freeze := sync.OnceFunc(func() { a.f.freeze(info) })
+		time.AfterFunc(soon, freeze)
+		defer a.f.note(".over", "")
+		defer freeze()
 	}
 	a.f.mu.Lock()
 	a.f.token = info.TaskToken
