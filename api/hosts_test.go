@@ -53,6 +53,31 @@ func TestHosts(t *testing.T) {
 	require.NotContains(t, b.log.String(), key)
 }
 
+func TestOneHostUnderEqualAddresses(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.v0(t, "PUT /cluster/c", "", 201, "")
+	key := key64(t)
+	for one, others := range map[string][]string{
+		"web-1.example.com": {"Web-1.Example.COM", "web-1.example.com."},
+		"192.0.2.7":         {"::ffff:192.0.2.7", "::FFFF:c000:207"},
+	} {
+		a := b.v0(t, "PUT /host/"+others[0], `{"ssh_priv_key":"`+key+`"}`, 201, "")
+		require.Equal(t, one, field(t, a, "address"))
+		b.endBootstrap(t, one, fleet.HostRunSucceeded)
+		for _, other := range others {
+			b.v0(t, "PUT /host", `{"ssh_priv_key":"`+key+`","address":"`+other+`"}`, 201, "")
+			b.v0(t, "PUT /host/"+one, `{"ssh_priv_key":"`+key+`","address":"`+other+`"}`, 201, "")
+			b.v0(t, "PUT /cluster/c/hosts/"+other, "", 200, "")
+			b.v0(t, "GET /cluster/c/hosts/"+other, "", 200, `["`+one+`"]`)
+			require.Equal(t, one, field(t, b.v0(t, "GET /host/"+other, "", 200, ""), "address"))
+		}
+	}
+	require.Equal(t, 2, b.dispatcher.starts())
+	b.v0(t, "PUT /cluster/c/hosts", `{"old":["WEB-1.example.com.","::ffff:192.0.2.7"],"new":["192.0.2.7","Web-1.example.com","::ffff:192.0.2.7"]}`, 200, "")
+	b.v0(t, "GET /cluster/c/hosts", "", 200, `["192.0.2.7","web-1.example.com"]`)
+}
+
 func TestPutHostAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -55,7 +55,7 @@ const (
 	RunStatusInProcess RunStatus = "in_process"
 )
 
-// Address An IPv4 or IPv6 address or a host name.
+// Address An IPv4 or IPv6 address or a host name. Equal ones are one: names come back in small letters without a dot at the end, IPv6 in its short form, IPv4-mapped IPv6 as IPv4.
 //
 // Example: 192.0.2.10
 type Address = string

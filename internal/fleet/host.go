@@ -12,7 +12,7 @@ const DefaultTenant = "default"
 
 // Host is a machine with sshd. It is in at most one cluster.
 type Host struct {
-	Address string // IP literal or DNS name, the key within its tenant
+	Address string // IP literal or DNS name as ParseAddress gives it, the key within its tenant
 	Port    int    // TCP port of sshd, 22 unless given
 	Cluster string // "" when in none
 
@@ -145,24 +145,28 @@ var (
 )
 
 // ParseAddress accepts a host address: an IPv4 or IPv6 literal (without zone)
-// or a DNS name. IPv6 comes back in its canonical text form (RFC 5952); nothing
-// else is changed, since addresses are keys.
+// or a DNS name. Addresses are keys, and one machine under two keys could be
+// restarted twice at once, so equal ones get one form: IPv6 its canonical text
+// (RFC 5952), an IPv4-mapped address (::ffff:192.0.2.1) that of IPv4, and a name
+// small letters without the dot of the root (RFC 4343, RFC 1034 §3.1).
 func ParseAddress(s string) (string, error) {
-	switch {
-	case s == "":
-		return "", InvalidField("address", "must not be empty")
-	case len(s) > MaxAddressLength:
-		return "", InvalidField("address", "must not be longer than %d characters", MaxAddressLength)
-	case strings.Contains(s, ":"):
+	if strings.Contains(s, ":") {
 		ip, err := netip.ParseAddr(s)
 		if err != nil || ip.Zone() != "" {
 			return "", InvalidField("address", "holds a colon but is no IPv6 literal; give the SSH port in the member port")
 		}
-		return ip.String(), nil
-	case !addressPattern.MatchString(s) || s[0] == '-' || s[0] == '.' || strings.Contains(s, ".."):
+		return ip.Unmap().String(), nil
+	}
+	name := strings.TrimSuffix(s, ".")
+	switch {
+	case s == "":
+		return "", InvalidField("address", "must not be empty")
+	case len(name) > MaxAddressLength:
+		return "", InvalidField("address", "must not be longer than %d characters", MaxAddressLength)
+	case !addressPattern.MatchString(name) || name[0] == '-' || name[0] == '.' || strings.Contains(s, ".."):
 		return "", InvalidField("address", "must be an IP literal or a host name of letters, digits, '-', '_' and '.'")
 	}
-	return s, nil
+	return strings.ToLower(name), nil
 }
 
 // MaxNameLength bounds names of clusters, networks and container managers.
