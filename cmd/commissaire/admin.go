@@ -2,26 +2,85 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/bcrypt"
 
+	"commissaire/internal/app"
+	"commissaire/internal/config"
 	"commissaire/internal/secret"
 	"commissaire/internal/version"
 )
 
 func keyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Keys that seal credentials at rest"}
-	cmd.AddCommand(&cobra.Command{
-		Use: "create FILE", Short: "Make a new sealing key in FILE (mode 0600); never overwrites", Args: cobra.ExactArgs(1),
-		Example: "  commissaire key create /etc/commissaire/seal.key",
-		RunE:    func(_ *cobra.Command, args []string) error { return secret.CreateKeyFile(args[0]) },
-	})
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "create FILE", Short: "Make a new key file (mode 0600) with one key; never overwrites", Args: cobra.ExactArgs(1),
+			Example: "  commissaire key create /etc/commissaire/seal.key",
+			RunE:    func(_ *cobra.Command, args []string) error { return secret.CreateKeyFile(args[0]) },
+		},
+		process("list", "List the keys: which one seals, which ones stored credentials need", "commissaire key list", func(ctx context.Context, c *config.Config) error {
+			return app.ListKeys(ctx, c, cmd.OutOrStdout())
+		}),
+		&cobra.Command{
+			Use: "add FILE", Short: "Add a new key, which opens but does not seal yet, and print its id", Args: cobra.ExactArgs(1),
+			Example: "  commissaire key add /etc/commissaire/seal.key",
+			RunE: func(cmd *cobra.Command, args []string) error {
+				id, err := secret.AddKey(args[0])
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), id)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "use FILE ID", Short: "Make a key the one that seals", Args: cobra.ExactArgs(2),
+			Example: "  commissaire key use /etc/commissaire/seal.key 1234567890",
+			RunE: func(_ *cobra.Command, args []string) error {
+				id, err := keyID(args[1])
+				if err != nil {
+					return err
+				}
+				return secret.UseKey(args[0], id)
+			},
+		},
+		process("reseal", "Seal all stored credentials with the key in use, and print how many changed", "commissaire key reseal", func(ctx context.Context, c *config.Config) error {
+			changed, err := app.Reseal(ctx, c)
+			fmt.Fprintln(cmd.OutOrStdout(), changed)
+			return err
+		}),
+		&cobra.Command{
+			Use: "drop FILE ID", Short: "Remove a key that no stored credentials need", Args: cobra.ExactArgs(2),
+			Example: "  commissaire key drop /etc/commissaire/seal.key 1234567890",
+			RunE: func(cmd *cobra.Command, args []string) error {
+				id, err := keyID(args[1])
+				if err != nil {
+					return err
+				}
+				c, err := settings(cmd)
+				if err != nil {
+					return err
+				}
+				return app.DropKey(cmd.Context(), c, args[0], id)
+			},
+		},
+	)
 	return cmd
+}
+
+func keyID(text string) (uint32, error) {
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, usageError{fmt.Errorf("%q is no key id; 'commissaire key list' shows them", text)}
+	}
+	return uint32(id), nil
 }
 
 func passhashCommand() *cobra.Command {

@@ -65,10 +65,18 @@ func root() *cobra.Command {
 // process makes a command that needs the settings.
 func process(use, short, example string, run func(context.Context, *config.Config) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Example: "  " + example, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := config.Load(cmd.Flags(), os.Environ())
+		c, err := settings(cmd)
 		if err != nil {
-			return usageError{err}
+			return err
 		}
 		return run(cmd.Context(), c)
 	}}
+}
+
+func settings(cmd *cobra.Command) (*config.Config, error) {
+	c, err := config.Load(cmd.Flags(), os.Environ())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
 }

@@ -65,18 +65,7 @@ type parts struct {
 // open opens the database and the Temporal client. Both connect when they are
 // first used, so a process also starts while one of them is down.
 func open(ctx context.Context, c *config.Config, log *slog.Logger, adjust func(*client.Options)) (*parts, error) {
-	if c.SealingKeyFile == "" {
-		return nil, errors.New("sealing-key-file is not set; make one with 'commissaire key create FILE' and name it in the configuration")
-	}
-	sealer, err := secret.OpenKeyFile(c.SealingKeyFile)
-	if err != nil {
-		return nil, err
-	}
-	dsn, err := c.DSN()
-	if err != nil {
-		return nil, err
-	}
-	db, err := store.Open(ctx, dsn, sealer)
+	db, err := openDB(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +81,21 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, adjust func(*
 	}
 	db.Close()
 	return nil, fmt.Errorf("temporal client: %w", err)
+}
+
+func openDB(ctx context.Context, c *config.Config) (*store.DB, error) {
+	if c.SealingKeyFile == "" {
+		return nil, errors.New("sealing-key-file is not set; make one with 'commissaire key create FILE' and name it in the configuration")
+	}
+	sealer, err := secret.OpenKeyFile(c.SealingKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	dsn, err := c.DSN()
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, dsn, sealer)
 }
 
 func (p *parts) close() {

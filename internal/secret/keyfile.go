@@ -17,7 +17,8 @@ import (
 
 // Changing the key without a pause: AddKey and restart every process, so that
 // all can open with the new key; UseKey and restart again, so that all seal
-// with it; reseal the rows; DropKey of the old one.
+// with it; reseal the rows; DropKey of the old one. docs/operations.md has the
+// commands.
 
 // maxKeyFile bounds what is read; a key is about 300 bytes.
 const maxKeyFile = 1 << 20

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -15,6 +16,7 @@ import (
 type Sealer struct {
 	aead    tink.AEAD
 	primary uint32
+	ids     []uint32
 }
 
 func newSealer(keys *keyset.Handle) (*Sealer, error) {
@@ -26,7 +28,15 @@ func newSealer(keys *keyset.Handle) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a key set for sealing: %w", err)
 	}
-	return &Sealer{aead: a, primary: primary.KeyID()}, nil
+	s := &Sealer{aead: a, primary: primary.KeyID()}
+	for i := range keys.Len() {
+		key, err := keys.Entry(i)
+		if err != nil {
+			return nil, err
+		}
+		s.ids = append(s.ids, key.KeyID())
+	}
+	return s, nil
 }
 
 // Row names the place a sealed value stands in, for Seal and Open. Different
@@ -75,6 +85,10 @@ func (s *Sealer) Reseal(sealed []byte, row string) (out []byte, changed bool, er
 
 // PrimaryKeyID is the id of the key that seals now.
 func (s *Sealer) PrimaryKeyID() uint32 { return s.primary }
+
+// KeyIDs are the ids of all keys, in the order of the key file: any of them
+// opens, one seals.
+func (s *Sealer) KeyIDs() []uint32 { return slices.Clone(s.ids) }
 
 // Tink's prefix of a sealed value: one version byte, then the id of the key,
 // big endian (https://developers.google.com/tink/wire-format).
