@@ -178,6 +178,7 @@ type how struct {
 	stop        chan struct{} // closed when the worker stops
 	attempt     int32
 	deadline    time.Time
+	heartbeat   time.Duration // silence after which Temporal gives the step to another
 	unreachable time.Duration
 }
 
@@ -261,6 +262,7 @@ func (i *info) GetInfo(ctx context.Context) activity.Info {
 	if !i.h.deadline.IsZero() {
 		out.Deadline = i.h.deadline
 	}
+	out.HeartbeatTimeout = i.h.heartbeat
 	return out
 }
 

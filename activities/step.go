@@ -139,8 +139,8 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 			last = "; last: " + err.Error()
 		}
 		return temporal.NewNonRetryableApplicationError(errDeadline.Error()+printable(last), "gave-up", nil)
-	case errors.Is(context.Cause(work), errStopping):
-		return errStopping
+	case errors.Is(context.Cause(work), errStopping), errors.Is(context.Cause(work), errLate):
+		return context.Cause(work)
 	case fleet.KindOf(err) == fleet.Conflict:
 		// Perhaps another attempt has ended the step meanwhile: then it answers.
 		if row, again := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); again == nil && row.State.Ended() {
@@ -183,13 +183,17 @@ const (
 // is ours.
 var errDeadline = errors.New("no result within the step's deadline")
 
+// errLate ends the part of a worker that was asleep when the deadline came: the
+// step may be another one's by now, whose time is not over.
+var errLate = errors.New("this worker slept over the step's deadline; another one goes on")
+
 // alive heartbeats while the step runs and gives a context that also ends when
 // the worker stops or the step's deadline is near.
 func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 	info := activity.GetInfo(ctx)
 	work, cancel := context.WithCancelCause(ctx)
-	margin := min(time.Until(info.Deadline)/10, 3*time.Second)
-	deadline := time.NewTimer(time.Until(info.Deadline) - margin)
+	end := info.Deadline.Add(-min(time.Until(info.Deadline)/10, 3*time.Second))
+	deadline := time.NewTimer(time.Until(end))
 	beat := time.NewTicker(max(info.HeartbeatTimeout/4, 50*time.Millisecond))
 	done := make(chan struct{})
 	go func() {
@@ -198,16 +202,23 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 		defer deadline.Stop()
 		stopping := activity.GetWorkerStopChannel(ctx)
 		for {
+			last := wallClock()
 			activity.RecordHeartbeat(ctx)
 			select {
 			case <-beat.C:
 			case <-deadline.C:
-				cancel(errDeadline)
 			case <-stopping:
 				cancel(errStopping)
 				stopping = nil
 			case <-work.Done():
 				return
+			}
+			switch now := wallClock(); {
+			case now.Before(end):
+			case now.After(info.Deadline), info.HeartbeatTimeout > 0 && now.Sub(last) > info.HeartbeatTimeout:
+				cancel(errLate)
+			default:
+				cancel(errDeadline)
 			}
 		}
 	}()
@@ -216,6 +227,10 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 		<-done
 	}
 }
+
+// wallClock is the clock that goes on while a machine or a process sleeps, and
+// by which Temporal counts.
+func wallClock() time.Time { return time.Now().Round(0) }
 
 // contact runs f on a connection to the host. While the host is merely out of
 // reach or cannot run anything, or the connection breaks, it connects again and

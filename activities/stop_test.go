@@ -1,0 +1,170 @@
+package activities_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/temporal"
+
+	"commissaire/internal/fleet"
+	"commissaire/workflows"
+)
+
+// slow makes the command of prepare print a line and then wait for release.
+func (r *rig) slow(t *testing.T) (release func()) {
+	t.Helper()
+	require.NoError(t, r.host.OnCommand("uname", `echo begun
+while [ ! -e "$H/go" ]; do sleep 0.05; done & echo $! >"$H/pid.new"; mv "$H/pid.new" "$H/pid"; wait`))
+	return func() { require.NoError(t, os.WriteFile(filepath.Join(r.host.Dir(), "go"), nil, 0o600)) }
+}
+
+// running says whether the slow command's inner process lives.
+func (r *rig) running() bool {
+	pid, err := os.ReadFile(filepath.Join(r.host.Dir(), "pid"))
+	if err != nil {
+		return false
+	}
+	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/status")
+	return err == nil && !strings.Contains(string(status), "\nState:\tZ") // a zombie only waits for its parent
+}
+
+// begun waits until the command runs and what it printed is stored.
+func (r *rig) begun(t *testing.T) {
+	t.Helper()
+	eventually(t, func() bool { return r.running() && r.row(t, workflows.StepPrepare).OutputTo > 0 }, "the command runs")
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	r.slow(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	done := r.beside(r.crew(t), workflows.StepPrepare, how{ctx: ctx})
+	r.begun(t)
+
+	cancel(temporal.NewCanceledError()) // as the SDK does when a heartbeat is answered so
+	require.True(t, temporal.IsCanceledError(await(t, done)))
+	require.False(t, r.running(), "the command was ended before the answer")
+	require.Zero(t, r.host.Count("uname", ""), "it did not come to its work")
+	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
+	require.Equal(t, fleet.StepRunning, r.row(t, workflows.StepPrepare).State, "the workflow ends it")
+}
+
+func TestCancelBeforeBegin(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepReboot)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(temporal.NewCanceledError())
+	c := r.crew(t)
+	_, err := r.do(c, workflows.StepReboot, how{ctx: ctx})
+	require.True(t, temporal.IsCanceledError(err), "%v", err)
+	require.Zero(t, r.host.Count("systemctl", "reboot"))
+}
+
+// Who lost the step leaves the command alone: another worker follows it.
+func TestStepTakenAway(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	before := r.effects(t)
+	release := r.slow(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	lost := r.beside(r.crew(t), workflows.StepPrepare, how{ctx: ctx})
+	r.begun(t)
+	follower := r.beside(r.crew(t), workflows.StepPrepare, how{attempt: 2})
+
+	cancel(serviceerror.NewNotFound("activity task not found")) // as the SDK does
+	require.Error(t, await(t, lost))
+	require.True(t, r.running())
+	release()
+	require.NoError(t, await(t, follower))
+	r.requireOnce(t, workflows.StepPrepare, before)
+}
+
+// A worker that was asleep when its time ran out has lost the step, too.
+func TestSleptOverDeadline(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	before := r.effects(t)
+	release := r.slow(t)
+	follower := r.beside(r.crew(t), workflows.StepPrepare, how{attempt: 2})
+	r.begun(t)
+
+	for _, h := range []how{
+		{deadline: time.Now().Add(-time.Second)},
+		{deadline: time.Now().Add(time.Second), heartbeat: time.Nanosecond}, // every silence is too long
+	} {
+		_, err := r.do(r.crew(t), workflows.StepPrepare, h)
+		requireRetried(t, err)
+		require.Contains(t, err.Error(), "slept over")
+	}
+	require.True(t, r.running())
+	release()
+	require.NoError(t, await(t, follower))
+	r.requireOnce(t, workflows.StepPrepare, before)
+}
+
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	r.slow(t)
+	done := r.beside(r.crew(t), workflows.StepPrepare, how{deadline: time.Now().Add(3 * time.Second)})
+	r.begun(t)
+	require.Contains(t, requireRefused(t, "gave-up", await(t, done)), "no result within the step's deadline")
+	require.False(t, r.running(), "the command's time is over, too")
+	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
+}
+
+func TestWorkerStops(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	before := r.effects(t)
+	release := r.slow(t)
+	stop := make(chan struct{})
+	done := r.beside(r.crew(t), workflows.StepPrepare, how{stop: stop})
+	r.begun(t)
+	close(stop)
+	err := await(t, done)
+	requireRetried(t, err)
+	require.Contains(t, err.Error(), "another one goes on")
+	require.True(t, r.running())
+
+	next := r.beside(r.crew(t), workflows.StepPrepare, how{attempt: 2})
+	release()
+	require.NoError(t, await(t, next))
+	r.requireOnce(t, workflows.StepPrepare, before)
+	printed := r.output(t, workflows.StepPrepare)
+	require.True(t, strings.HasPrefix(printed, "begun\n"))
+	require.Equal(t, 2, strings.Count(printed, "\n"), "%q", printed)
+}
+
+func TestOutOfReach(t *testing.T) {
+	forEachStep(t, func(t *testing.T, r *rig, step string) {
+		before := r.effects(t)
+		require.NoError(t, r.host.Refuse())
+		h := how{unreachable: 300 * time.Millisecond}
+		if step == workflows.StepReboot || step == workflows.StepWait { // which have no other limit
+			h.deadline = time.Now().Add(time.Second)
+		}
+		_, err := r.do(r.crew(t), step, h)
+		refused := requireRefused(t, "gave-up", err)
+		require.Contains(t, refused, fmt.Sprintf("%s:%d", r.host.Address(), r.host.Port()))
+		require.Equal(t, fleet.StepRunning, r.row(t, step).State, "Temporal may know better whose step it is")
+		require.Empty(t, r.row(t, step).Reason)
+		require.Empty(t, r.since(t, before))
+	})
+}
