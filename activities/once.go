@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,18 +153,20 @@ func unknown(format string, args ...any) error {
 	return &failure{state: fleet.StepIndeterminate, reason: printable(fmt.Sprintf(format, args...)) + "; look at the host before repeating it"}
 }
 
-// lastLine gives the end of an output for a reason: one line, short.
+// lastLine gives the end of an output for a reason: the last line with anything
+// to read in it, short.
 func lastLine(tail []byte) string {
 	const most = 200
-	s := strings.TrimSpace(strings.ToValidUTF8(string(tail), ""))
-	if s == "" {
-		return ""
+	lines := strings.Split(strings.ToValidUTF8(string(tail), ""), "\n")
+	for _, line := range slices.Backward(lines) {
+		line = strings.TrimSpace(printable(line))
+		if line == "" {
+			continue
+		}
+		if len(line) > most {
+			line = strings.ToValidUTF8(line[len(line)-most:], "")
+		}
+		return hostSaid + line
 	}
-	if i := strings.LastIndexByte(s, '\n'); i >= 0 {
-		s = s[i+1:]
-	}
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[len(s)-most:], "")
-	}
-	return hostSaid + s
+	return ""
 }

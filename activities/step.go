@@ -46,7 +46,7 @@ type Hosts struct {
 type failure struct {
 	state  fleet.StepState
 	reason string
-	detail string // what the host said; for the record in Postgres only
+	detail string // what the host said, printable; for the record in Postgres only
 	// judgement: no fact about the host, but our own patience is over. A worker
 	// that only thinks it still has the step must not write that down, so Temporal
 	// is told, which knows whose step it is, and the workflow writes it.
@@ -130,7 +130,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	case errors.As(err, &f) && f.judgement:
 		return temporal.NewNonRetryableApplicationError(f.reason, "gave-up", nil)
 	case errors.As(err, &f):
-		end.State, end.Reason = f.state, f.reason+printable(f.detail)
+		end.State, end.Reason = f.state, f.reason+f.detail
 	case ctx.Err() != nil:
 		return ctx.Err() // cancelled, or the step is not ours any more
 	case errors.Is(context.Cause(work), errDeadline):

@@ -18,11 +18,15 @@ import (
 )
 
 // slow makes the command of prepare print a line and then wait for release.
-func (r *rig) slow(t *testing.T) (release func()) {
+func (r *rig) slow(t *testing.T) {
 	t.Helper()
 	require.NoError(t, r.host.OnCommand("uname", `echo begun
 while [ ! -e "$H/go" ]; do sleep 0.05; done & echo $! >"$H/pid.new"; mv "$H/pid.new" "$H/pid"; wait`))
-	return func() { require.NoError(t, os.WriteFile(filepath.Join(r.host.Dir(), "go"), nil, 0o600)) }
+}
+
+func (r *rig) release(t *testing.T) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(r.host.Dir(), "go"), nil, 0o600))
 }
 
 // running says whether the slow command's inner process lives.
@@ -77,7 +81,7 @@ func TestStepTakenAway(t *testing.T) {
 	r := setup(t)
 	r.upTo(t, workflows.StepPrepare)
 	before := r.effects(t)
-	release := r.slow(t)
+	r.slow(t)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	lost := r.beside(r.crew(t), workflows.StepPrepare, how{ctx: ctx})
@@ -87,7 +91,7 @@ func TestStepTakenAway(t *testing.T) {
 	cancel(serviceerror.NewNotFound("activity task not found")) // as the SDK does
 	require.Error(t, await(t, lost))
 	require.True(t, r.running())
-	release()
+	r.release(t)
 	require.NoError(t, await(t, follower))
 	r.requireOnce(t, workflows.StepPrepare, before)
 }
@@ -98,7 +102,7 @@ func TestSleptOverDeadline(t *testing.T) {
 	r := setup(t)
 	r.upTo(t, workflows.StepPrepare)
 	before := r.effects(t)
-	release := r.slow(t)
+	r.slow(t)
 	follower := r.beside(r.crew(t), workflows.StepPrepare, how{attempt: 2})
 	r.begun(t)
 
@@ -111,7 +115,7 @@ func TestSleptOverDeadline(t *testing.T) {
 		require.Contains(t, err.Error(), "slept over")
 	}
 	require.True(t, r.running())
-	release()
+	r.release(t)
 	require.NoError(t, await(t, follower))
 	r.requireOnce(t, workflows.StepPrepare, before)
 }
@@ -133,7 +137,7 @@ func TestWorkerStops(t *testing.T) {
 	r := setup(t)
 	r.upTo(t, workflows.StepPrepare)
 	before := r.effects(t)
-	release := r.slow(t)
+	r.slow(t)
 	stop := make(chan struct{})
 	done := r.beside(r.crew(t), workflows.StepPrepare, how{stop: stop})
 	r.begun(t)
@@ -144,7 +148,7 @@ func TestWorkerStops(t *testing.T) {
 	require.True(t, r.running())
 
 	next := r.beside(r.crew(t), workflows.StepPrepare, how{attempt: 2})
-	release()
+	r.release(t)
 	require.NoError(t, await(t, next))
 	r.requireOnce(t, workflows.StepPrepare, before)
 	printed := r.output(t, workflows.StepPrepare)
