@@ -166,6 +166,10 @@ func ParseAddress(s string) (string, error) {
 	case !addressPattern.MatchString(name) || name[0] == '-' || name[0] == '.' || strings.Contains(s, ".."):
 		return "", InvalidField("address", "must be an IP literal or a host name of letters, digits, '-', '_' and '.'")
 	}
+	if _, err := netip.ParseAddr(name); err != nil && strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == "" {
+		// Neither: 010.0.0.1 is another machine to each resolver (RFC 1123 §2.1).
+		return "", InvalidField("address", "ends in a number but is no IPv4 literal of four decimal numbers without leading zeros")
+	}
 	return strings.ToLower(name), nil
 }
 

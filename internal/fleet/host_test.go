@@ -38,7 +38,7 @@ func TestEqualAddressesAreOneKey(t *testing.T) {
 func TestWhatIsNoAddress(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
-		"", ".", "..", "h..", "a..b", ".h", "-h", "h i", "h/i", "h\x00", "10.0.0.1:22", "[::1]", "::1%eth0", "::ffff:10.0.0.1%eth0", ":", "ü",
+		"", ".", "..", "010.0.0.1", "1", "10.0.0", "h.1", "256.0.0.1", "h..", "a..b", ".h", "-h", "h i", "h/i", "h\x00", "10.0.0.1:22", "[::1]", "::1%eth0", "::ffff:10.0.0.1%eth0", ":", "ü",
 		strings.Repeat("a", fleet.MaxAddressLength+1), strings.Repeat("1:", 300),
 	} {
 		_, err := fleet.ParseAddress(s)
