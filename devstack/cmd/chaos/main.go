@@ -1,5 +1,5 @@
-// Command chaos kills a worker at every point of bootstrap and restart and says
-// what was lost, doubled or left stuck. Its last line is for machines.
+// Command chaos kills or stops a worker at every point of bootstrap and restart
+// and says what was lost, doubled or left stuck. Its last line is for machines.
 package main
 
 import (
