@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -82,7 +83,11 @@ func runChild(ctx workflow.Context, in ClusterInput, address string, host func(w
 	for {
 		var result HostResult
 		err := workflow.ExecuteChildWorkflow(ctx, host, input).Get(ctx, &result)
-		if !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+		var failed *temporal.ApplicationError
+		switch {
+		case errors.As(err, &failed) && failed.Type() == hostFailedType:
+			return HostResult{State: fleet.HostRunFailed, Reason: failed.Message()}, nil
+		case !temporal.IsWorkflowExecutionAlreadyStartedError(err):
 			return result, err
 		}
 		if workflow.Now(ctx).After(deadline) {
@@ -136,12 +141,17 @@ func endCluster(ctx workflow.Context, in ClusterInput, end OperationEnd, p *prog
 	return writeEnd(ctx, in.Timing, end)
 }
 
+// writeEnd ends the operation in the record. The workflow then ends in the same
+// way, so that Temporal's UI shows a failed operation as failed.
 func writeEnd(ctx workflow.Context, t Timing, end OperationEnd) error {
 	if _, err := EndOperation.Run(onRecord(ctx, t, string(end.State)), end); err != nil {
 		return err
 	}
 	markState(ctx, end.State)
-	return nil
+	if end.State == fleet.OperationSucceeded {
+		return nil
+	}
+	return temporal.NewNonRetryableApplicationError(end.Reason, string(end.State), nil)
 }
 
 // markState lets the Temporal UI be searched by the operation's state. It is a

@@ -134,6 +134,17 @@ func (r *hostRun) table(result HostResult) string {
 	return b.String()
 }
 
+const hostFailedType = "host-failed"
+
+// showFailure makes the workflow of a host that failed end as failed, so that
+// Temporal's UI shows it so.
+func showFailure(result HostResult, err error) error {
+	if err == nil && result.State == fleet.HostRunFailed {
+		return temporal.NewNonRetryableApplicationError(result.Reason, hostFailedType, nil)
+	}
+	return err
+}
+
 const heldType = "Held"
 
 // held says that a host was not given up by another operation in time.

@@ -23,7 +23,8 @@ func Restart(ctx workflow.Context, in ClusterInput) error {
 // RestartHost reboots one host exactly once and proves it: the host must come
 // back with another boot id than the one it had when this began.
 func RestartHost(ctx workflow.Context, in HostInput) (HostResult, error) {
-	return runHost(ctx, in, []string{StepCheck, StepReboot, StepWait, StepVerify}, fleet.HostRecovered, restartSteps)
+	result, err := runHost(ctx, in, []string{StepCheck, StepReboot, StepWait, StepVerify}, fleet.HostRecovered, restartSteps)
+	return result, showFailure(result, err)
 }
 
 func restartSteps(ctx workflow.Context, r *hostRun) error {

@@ -147,7 +147,7 @@ func TestRestartStopsAtTheFirstFailure(t *testing.T) {
 	w := &world{hosts: []string{"a", "b", "c"}, broken: map[string]error{"wait b": permanent("it did not come back")}}
 	env := environment(t, w)
 	env.ExecuteWorkflow(workflows.Restart, cluster)
-	require.NoError(t, env.GetWorkflowError())
+	require.Error(t, env.GetWorkflowError(), "Temporal shows it as failed")
 	require.Equal(t, fleet.OperationFailed, w.ended.State)
 	require.Equal(t, "host b: step wait: it did not come back", w.ended.Reason)
 	require.Equal(t, fleet.HostRunSucceeded, w.hostly["a"].State)
@@ -162,7 +162,7 @@ func TestRestartStopsWhenTheRecordSaysSo(t *testing.T) {
 	w := &world{hosts: []string{"a", "b"}, stop: "cluster web was deleted"}
 	env := environment(t, w)
 	env.ExecuteWorkflow(workflows.Restart, cluster)
-	require.NoError(t, env.GetWorkflowError())
+	require.Error(t, env.GetWorkflowError(), "Temporal shows it as failed")
 	require.Equal(t, fleet.OperationCancelled, w.ended.State)
 	require.Equal(t, "cluster web was deleted", w.ended.Reason)
 	require.NotContains(t, w.log, "take b")
@@ -201,7 +201,7 @@ func TestAHeldHostIsWaitedFor(t *testing.T) {
 	w = &world{hosts: []string{"a"}, held: map[string]int{"a": 1000}}
 	env = environment(t, w)
 	env.ExecuteWorkflow(workflows.Restart, cluster)
-	require.NoError(t, env.GetWorkflowError())
+	require.Error(t, env.GetWorkflowError(), "Temporal shows it as failed")
 	require.Equal(t, fleet.OperationFailed, w.ended.State)
 	require.Contains(t, w.ended.Reason, "operation other held the host for more than 1h0m0s")
 	require.Zero(t, w.boots["a"])
@@ -224,7 +224,7 @@ func TestBootstrapFailureNamesHostAndStep(t *testing.T) {
 	w := &world{hosts: []string{"a"}, broken: map[string]error{"investigate a": permanent("the host refused the login")}}
 	env := environment(t, w)
 	env.ExecuteWorkflow(workflows.Bootstrap, host)
-	require.NoError(t, env.GetWorkflowError())
+	require.Error(t, env.GetWorkflowError(), "Temporal shows it as failed")
 	require.Equal(t, "host a: step investigate: the host refused the login", w.ended.Reason)
 	require.Equal(t, "step investigate: the host refused the login", w.hostly["a"].Reason)
 	require.Equal(t, fleet.HostBroke, w.hostly["a"].Event)
@@ -242,7 +242,7 @@ func TestACancelledBootstrapEndsTheHost(t *testing.T) {
 		}
 	}
 	env.ExecuteWorkflow(workflows.Bootstrap, host)
-	require.NoError(t, env.GetWorkflowError())
+	require.Error(t, env.GetWorkflowError(), "Temporal shows it as failed")
 	require.Equal(t, fleet.OperationCancelled, w.ended.State)
 	require.Equal(t, fleet.HostRunFailed, w.hostly["a"].State, "no host stays in limbo")
 	require.Equal(t, "step investigate: cancelled", w.hostly["a"].Reason)
