@@ -19,7 +19,7 @@ setup: ## Install what is missing (apt, root or sudo); quick when nothing is
 
 .PHONY: build
 build: build-devstack ## Build bin/commissaire and bin/devstack
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	$(GO) build -trimpath -ldflags "-X commissaire/internal/version.commit=$$(git rev-parse --short HEAD 2>/dev/null)" -o bin/ ./cmd/...
 
 # Without -trimpath, so that it shares compiled packages with the tests:
 # Temporal's server takes minutes to compile.
@@ -29,11 +29,11 @@ build-devstack:
 
 .PHONY: dev
 dev: setup build-devstack ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
-	@bin/devstack up
+	@bin/devstack up $(ARGS)
 
 .PHONY: demo
 demo: setup build-devstack ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
-	@bin/devstack demo
+	@bin/devstack demo $(ARGS)
 
 .PHONY: test
 test: setup lint test-product test-devstack ## Run all checks and all tests

@@ -40,9 +40,9 @@ type Config struct {
 	LogFormat string `koanf:"log-format" default:"json" usage:"json or text"`
 
 	HeartbeatTimeout time.Duration `koanf:"heartbeat-timeout" default:"10s" usage:"a step whose worker is silent for so long is given to another worker"`
-	StepTimeout      time.Duration `koanf:"step-timeout" default:"30m" usage:"how long one step may take on a host; time without a worker does not count"`
+	StepTimeout      time.Duration `koanf:"step-timeout" default:"30m" usage:"how long one step may take on a host; time without a worker does not count, and a new worker counts anew"`
 	UnreachableAfter time.Duration `koanf:"unreachable-after" default:"2m" usage:"how long a host may be unreachable before the step on it fails"`
-	RebootTimeout    time.Duration `koanf:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id"`
+	RebootTimeout    time.Duration `koanf:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id; time without a worker does not count, and a new worker counts anew"`
 	HoldTimeout      time.Duration `koanf:"hold-timeout" default:"1h" usage:"how long an operation waits for a host that another operation holds"`
 
 	WorkerSlots     int           `koanf:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`

@@ -25,7 +25,7 @@ func TestDocs(t *testing.T) {
 		"configuration file (JSON, or YAML when it ends in `.yaml` or `.yml`; `-` and `_` are the same in names).\n" +
 		"A flag beats the environment, the environment beats the file, the file beats the default. The file is\n" +
 		"`" + config.DefaultFile + "` when that exists, else the one named by `--config-file` or `COMMISSAIRE_CONFIG_FILE`.\n" +
-		"Unknown names are errors that name the nearest known one. Durations are written like `10s`, `5m`, `1h30m`.\n\n" +
+		"Unknown names are errors; in a file or the environment they name the nearest known one. Durations are written like `10s`, `5m`, `1h30m`.\n\n" +
 		"This page is made from the settings themselves: `go test ./internal/config -run TestDocs -update`.\n\n" +
 		"| setting | environment | default | what it does |\n|---|---|---|---|\n")
 	for _, s := range config.Settings() {
