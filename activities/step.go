@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.temporal.io/sdk/activity"
@@ -273,7 +274,7 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 // or a column.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
