@@ -21,8 +21,6 @@ func TestNetworks(t *testing.T) {
 	b.v0(t, "PUT /network/o", `{"type":"flannel_server","options":`+options+`}`, 201, "")
 	b.v0(t, "PUT /network/o", `{"options":`+options+`,"type":"flannel_server"}`, 201, "")
 	b.v0(t, "GET /network/o", "", 200, `{"name":"o","type":"flannel_server","options":`+options+`}`)
-	b.v0(t, "GET /network/n?name=o", "", 200, `{"name":"n","type":"flannel_etcd","options":{}}`)
-	b.v0(t, "GET /network/n?_method=DELETE", "", 200, "")
 	b.v0(t, "PUT /cluster/c", `{"network":"o"}`, 201, "")
 	b.v0(t, "DELETE /network/o", "", 200, `[]`)
 	b.v0(t, "GET /network/o", "", 404, "")

@@ -38,7 +38,7 @@ func TestListOperations(t *testing.T) {
 	require.Equal(t, "alice", all[2].RequestedBy)
 	for query, want := range map[string]int{
 		"?kind=restart": 1, "?kind=bootstrap": 2, "?host=h1": 2, "?cluster=c&kind=restart": 1, "?host=h1&kind=bootstrap": 1, "?state=succeeded": 1, "?state=pending": 2,
-		"?host=h9": 0, "?cluster=none": 0, "?kind=restart&state=failed": 0, "?limit=200": 3, "?unknown=x": 3,
+		"?host=h9": 0, "?cluster=none": 0, "?kind=restart&state=failed": 0, "?limit=200": 3,
 	} {
 		require.Len(t, b.operations(t, query).Operations, want, query)
 	}
@@ -56,13 +56,9 @@ func TestListOperations(t *testing.T) {
 
 	for query, blame := range map[string]string{
 		"?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?limit=1.5": "limit", "?limit=99999999999999999999": "limit", "?limit=": "limit",
-		"?kind=dance": "kind", "?state=odd": "state", "?cluster=a%20b": "cluster", "?host=a;b": "", "?host=a%3Bb": "host", "?host=a:b": "host",
-		"?cursor=x": "cursor", "?cursor=%00": "cursor", "?kind=restart&kind=bootstrap": "kind",
+		"?kind=dance": "kind", "?state=odd": "state", "?cluster=a%20b": "cluster", "?host=a;b": "query", "?host=a%3Bb": "host", "?host=a:b": "host",
+		"?cursor=x": "cursor", "?cursor=%00": "cursor", "?kind=restart&kind=bootstrap": "kind", "?unknown=x": "unknown",
 	} {
-		if blame == "" {
-			b.v0(t, "GET /operations"+query, "", 200, "") // not a query by the rules of net/url, so no parameter
-			continue
-		}
 		a := b.v0(t, "GET /operations"+query, "", 400, "")
 		require.Equal(t, []string{blame}, blamed(t, a), query)
 	}

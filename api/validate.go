@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,7 +33,7 @@ func validate(known endpoints) echo.MiddlewareFunc {
 			if err := e.checkPathParams(c); err != nil {
 				return err
 			}
-			if err := e.checkQuery(c.QueryParams()); err != nil {
+			if err := e.checkQuery(c.Request().URL.RawQuery); err != nil {
 				return err
 			}
 			if err := e.checkBody(c.Request()); err != nil {
@@ -43,21 +44,27 @@ func validate(known endpoints) echo.MiddlewareFunc {
 	}
 }
 
-// checkPathParams turns a value that can be the name of nothing into a 404, as
-// the v0 contract has it, and writes IPv6 addresses as the store does.
+// checkPathParams turns a value that nothing can be called into a 404, as the v0
+// contract has it, says what is allowed, and writes addresses as the store does.
 func (e endpoint) checkPathParams(c echo.Context) error {
 	values := slices.Clone(c.ParamValues())
 	for i, name := range c.ParamNames() {
-		err := e.param(openapi3.ParameterInPath, name).Schema.Value.VisitJSON(values[i])
-		if err == nil && name == "address" {
+		var err error
+		switch name {
+		case "address":
 			values[i], err = fleet.ParseAddress(values[i])
-		}
-		if err != nil {
-			return &fleet.Error{
-				Kind:   fleet.NotFound,
-				Detail: "the " + name + " in the path can be the name of nothing",
-				Fields: []fleet.FieldError{{Field: name, Detail: "is not of the form that a " + name + " has"}},
+		case "name":
+			values[i], err = fleet.ParseName(name, values[i])
+		default:
+			if err = e.param(openapi3.ParameterInPath, name).Schema.Value.VisitJSON(values[i]); err != nil {
+				err = invalid(err, name)
 			}
+		}
+		var wrong *fleet.Error
+		if errors.As(err, &wrong) {
+			wrong.Kind = fleet.NotFound
+			wrong.Detail = "in the path, " + wrong.Detail
+			return wrong
 		}
 	}
 	c.SetParamValues(values...)
@@ -73,8 +80,18 @@ func (e endpoint) param(in, name string) *openapi3.Parameter {
 	panic("no parameter " + name + " in the document")
 }
 
-// checkQuery checks the parameters that the document knows. Others mean nothing.
-func (e endpoint) checkQuery(query url.Values) error {
+// checkQuery checks the parameters that the document knows and refuses others:
+// who sends one expects it to mean something.
+func (e endpoint) checkQuery(raw string) error {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return fleet.InvalidField("query", "is not of the form name=value&name=value")
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if !slices.ContainsFunc(e.params, func(p *openapi3.Parameter) bool { return p.In == openapi3.ParameterInQuery && p.Name == name }) {
+			return fleet.InvalidField(clip(name), "is not a known query parameter")
+		}
+	}
 	for _, p := range e.params {
 		values := query[p.Name]
 		if p.In != openapi3.ParameterInQuery || len(values) == 0 {
