@@ -66,10 +66,6 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	if err := sameAddress(address, map[string]string{"address": body.Address, "host": body.Host, "name": body.Name}); err != nil {
 		return gen.Host{}, err
 	}
-	port, err := fleet.ParsePort(body.Port)
-	if err != nil {
-		return gen.Host{}, err
-	}
 	creds, err := h.credsOfPut(ctx, address, body)
 	if err != nil {
 		return gen.Host{}, err
@@ -79,7 +75,8 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	}
 	c := callOf(ctx)
 	stored, op, err := h.Store.PutHost(ctx, store.HostPut{
-		Address: address, Port: port, Cluster: body.Cluster, Creds: creds, RequestedBy: c.principal.Name, RequestID: c.id,
+		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Creds: creds,
+		RequestedBy: c.principal.Name, RequestID: c.id,
 	})
 	if err != nil {
 		return gen.Host{}, err

@@ -110,6 +110,53 @@ func TestPutHostAgain(t *testing.T) {
 	require.Equal(t, 2, b.dispatcher.starts(), "created afresh")
 }
 
+func TestPutHostPort(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := key64(t)
+	b.v0(t, "PUT /host/h", `{"ssh_priv_key":"`+key+`"}`, 201, "")
+	a := b.v0(t, "PUT /host/h", `{"ssh_priv_key":"`+key+`","port":2222}`, 201, "")
+	require.EqualValues(t, 2222, field(t, a, "port"))
+	a = b.v0(t, "PUT /host", `{"ssh_priv_key":"`+key+`","address":"h"}`, 201, "")
+	require.EqualValues(t, 2222, field(t, a, "port"), "no port is no change")
+	for _, port := range []string{"0", "-1", "65536", "99999999999999999999"} {
+		a = b.v0(t, "PUT /host/h", `{"ssh_priv_key":"`+key+`","port":`+port+`}`, 400, "")
+		require.Equal(t, []string{"port"}, blamed(t, a), port)
+	}
+	a = b.v0(t, "PUT /host/h", `{"ssh_priv_key":"`+key+`","port":22}`, 201, "")
+	require.Nil(t, field(t, a, "port"), "22 is not told")
+	require.Equal(t, 1, b.dispatcher.starts(), "no new bootstrap")
+}
+
+func TestPutHostPinsKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := key64(t)
+	right, fingerprint := publicKey(t)
+	other, _ := publicKey(t)
+	body := func(hostKey string) string {
+		text, err := json.Marshal(map[string]string{"address": "h", "ssh_priv_key": key, "host_key": hostKey})
+		require.NoError(t, err)
+		return string(text)
+	}
+	for _, request := range []string{"PUT /host/h", "PUT /host"} {
+		for _, bad := range []string{"", "ssh-ed25519 AAAA", string(keyPEM(t, ""))} {
+			a := b.v0(t, request, body(bad), 400, "")
+			require.Equal(t, []string{"host_key"}, blamed(t, a), bad)
+		}
+		b.v0(t, "GET /host/h", "", 404, "")
+		a := b.v0(t, request, body(right), 201, "")
+		require.Equal(t, fingerprint, field(t, a, "host_key_fingerprint"))
+		a = b.v0(t, "GET /host/h/hostkey", "", 200, "")
+		require.Equal(t, right, field(t, a, "key"))
+		b.v0(t, request, body(right), 201, "")
+		a = b.v0(t, request, body(other), 409, "")
+		require.Equal(t, []string{"host_key"}, blamed(t, a))
+		require.Contains(t, field(t, a, "detail"), "PUT /api/v0/host/h/hostkey")
+		b.v0(t, "DELETE /host/h", "", 200, "")
+	}
+}
+
 func TestPutHostIgnoresFacts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -267,6 +267,9 @@ type HostPut struct {
 	// Host Same as address.
 	Host string `json:"host,omitempty"`
 
+	// HostKey SSH host key that the host must present, as in authorized_keys; without it the bootstrap pins the first one it sees.
+	HostKey string `json:"host_key,omitempty"`
+
 	// HostKeyFingerprint Ignored.
 	HostKeyFingerprint string `json:"host_key_fingerprint,omitempty"`
 
@@ -288,7 +291,7 @@ type HostPut struct {
 	// Ostree Ignored.
 	Ostree bool `json:"ostree,omitempty"`
 
-	// Port Port of sshd.
+	// Port Port of sshd. When not given, 22 for a new host and no change for a known one.
 	Port int `json:"port,omitempty"`
 
 	// Reason Ignored.
@@ -779,7 +782,7 @@ type ClientInterface interface {
 
 	// PutHostWithBody Add a host and bootstrap it
 	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -788,7 +791,7 @@ type ClientInterface interface {
 
 	// PutHost Add a host and bootstrap it
 	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1278,7 +1281,7 @@ func (c *Client) GetHost(ctx context.Context, address Address, reqEditors ...Req
 
 // PutHostWithBody Add a host and bootstrap it
 //
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1297,7 +1300,7 @@ func (c *Client) PutHostWithBody(ctx context.Context, address Address, contentTy
 
 // PutHost Add a host and bootstrap it
 //
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3409,7 +3412,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutHostWithBodyWithResponse Add a host and bootstrap it
 	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3418,7 +3421,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutHostWithResponse Add a host and bootstrap it
 	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5608,7 +5611,7 @@ func (c *ClientWithResponses) GetHostWithResponse(ctx context.Context, address A
 
 // PutHostWithBodyWithResponse Add a host and bootstrap it
 //
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5623,7 +5626,7 @@ func (c *ClientWithResponses) PutHostWithBodyWithResponse(ctx context.Context, a
 
 // PutHostWithResponse Add a host and bootstrap it
 //
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored. Another key, another cluster or an unknown cluster is a 409: use `/creds` to change credentials and `/cluster/{name}/hosts` to move a host. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
+// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -208,14 +208,3 @@ func ParseRemoteUser(s string) (string, error) {
 
 // DefaultPort is sshd's.
 const DefaultPort = 22
-
-// ParsePort accepts a TCP port; 0 means 22.
-func ParsePort(p int) (int, error) {
-	if p == 0 {
-		return DefaultPort, nil
-	}
-	if p < 1 || p > 65535 {
-		return 0, InvalidField("port", "must be between 1 and 65535")
-	}
-	return p, nil
-}

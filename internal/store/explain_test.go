@@ -67,6 +67,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"hosts of an operation":     {hostsLeftSQL, []any{tenant, id, []string{"h1"}, true, []string{"investigating"}}},
 		"unfinished, cluster":       {unfinishedSQL, []any{tenant, "c1", ""}},
 		"unfinished, host":          {unfinishedSQL, []any{tenant, "", "h3"}},
+		"set the port":              {setPortSQL, []any{tenant, "h7", 2222}},
 		"lock operations of a host": {lockOperationsOfHostSQL, []any{tenant, "h3"}},
 		"unfinished on a host":      {unfinishedOfHostSQL, []any{tenant, "h3"}},
 		"HostRuns":                  {hostRunsSQL, []any{tenant, id}},

@@ -14,8 +14,9 @@ import (
 // HostPut registers a host.
 type HostPut struct {
 	Address     string
-	Port        int    // 0 means 22
+	Port        int    // 0 means 22 for a new host and no change for a known one
 	Cluster     string // "" for none
+	HostKey     string // authorized_keys form, "" leaves it to the first contact
 	Creds       secret.HostCreds
 	RequestedBy string
 	RequestID   string
@@ -37,6 +38,8 @@ const (
 	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation)
 		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6)
 		ON CONFLICT ON CONSTRAINT host_pk DO NOTHING`
+
+	setPortSQL = `UPDATE host SET port = $3 WHERE tenant = $1 AND address = $2`
 
 	lockOperationsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
 
@@ -88,13 +91,18 @@ func scanHost(row pgx.CollectableRow) (fleet.Host, error) {
 }
 
 // PutHost registers a host: the host, its sealed credentials, its membership
-// and the pending operation that bootstraps it, or none of them. The operation
-// is nil when the host was there already and what is given agrees with it (same
-// key; same cluster, if one is given); nothing is changed then. Otherwise it is
-// a Conflict, as an unknown cluster is (contract §3.4).
+// and the pending operation that bootstraps it, with the host key pinned if one
+// is given, or none of them. The operation is nil when the host was there already
+// and what is given agrees with it (same key; same cluster and pinned host key, if
+// given); only another port is taken over then, since a wrong one could not be
+// mended otherwise. All else is a Conflict, as an unknown cluster is (contract
+// §3.4). A host key that cannot be read is Invalid.
 func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fleet.Operation, err error) {
-	if put.Port == 0 {
-		put.Port = fleet.DefaultPort
+	var print string
+	if put.HostKey != "" {
+		if put.HostKey, print, err = parseHostKey(put.HostKey); err != nil {
+			return h, nil, err
+		}
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		op = nil
@@ -116,12 +124,25 @@ func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fle
 			if err != nil {
 				return err
 			}
+			if put.HostKey != "" {
+				if _, err := s.pin(ctx, q, put.Address, put.HostKey, print); err != nil {
+					return err
+				}
+			}
 			h, err = s.host(ctx, q, put.Address)
 			return err
 		case err != nil:
 			return err
 		}
-		return s.agrees(ctx, q, h, put)
+		if err := s.agrees(ctx, q, h, put); err != nil || put.Port == 0 || put.Port == h.Port {
+			return err
+		}
+		h.Port = put.Port
+		tag, err := q.Exec(ctx, setPortSQL, s.tenant, put.Address, put.Port)
+		if err == nil && tag.RowsAffected() == 0 {
+			return errAgain // deleted in between
+		}
+		return err
 	})
 	if err != nil {
 		return fleet.Host{}, nil, err
@@ -143,6 +164,11 @@ func (s *Store) agrees(ctx context.Context, q querier, h fleet.Host, put HostPut
 	if put.Cluster != "" && put.Cluster != h.Cluster {
 		return fleet.Errorf(fleet.Conflict, "host %q is not in cluster %q; change the members of the cluster instead", put.Address, put.Cluster)
 	}
+	if put.HostKey != "" && (h.HostKey == nil || put.HostKey != h.HostKey.Key) {
+		e := fleet.Errorf(fleet.Conflict, "the host key in the request is not pinned for host %q; check it, then pin it with PUT /api/v0/host/%s/hostkey", put.Address, put.Address)
+		e.Fields = []fleet.FieldError{{Field: "host_key", Detail: "is not the one that is pinned"}}
+		return e
+	}
 	return nil
 }
 
@@ -162,6 +188,9 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 		if _, err := s.lockCluster(ctx, q, put.Cluster); err != nil {
 			return nil, errAgain // deleted in between
 		}
+	}
+	if put.Port == 0 {
+		put.Port = fleet.DefaultPort
 	}
 	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID)
 	if err != nil {

@@ -82,7 +82,7 @@ func TestPutHostAgain(t *testing.T) {
 		{"other key", "other", "", fleet.Conflict},
 		{"no key", "", "c", fleet.Conflict},
 	} {
-		h, op, err := f.PutHost(ctx, HostPut{Address: "h", Port: 9, Cluster: c.cluster, Creds: secret.HostCreds{RemoteUser: "else", PrivateKey: secret.NewText([]byte(c.key))}})
+		h, op, err := f.PutHost(ctx, HostPut{Address: "h", Cluster: c.cluster, Creds: secret.HostCreds{RemoteUser: "else", PrivateKey: secret.NewText([]byte(c.key))}})
 		require.Nil(t, op, c.name)
 		if c.kind != "" {
 			requireKind(t, c.kind, err)
@@ -100,6 +100,74 @@ func TestPutHostAgain(t *testing.T) {
 	_, err = f.Host(ctx, "new")
 	requireKind(t, fleet.NotFound, err)
 	require.Equal(t, "1", f.scan(t, "SELECT count(*)::text FROM operation"), "a refusal leaves nothing behind")
+}
+
+// TestPutHostPort: a wrong port can be mended, and by nobody without the key.
+func TestPutHostPort(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.newHost(t, "h", "")
+	before, err := f.Host(ctx, "h")
+	require.NoError(t, err)
+	_, _, err = f.PutHost(ctx, HostPut{Address: "h", Port: 2222, Creds: creds("other")})
+	requireKind(t, fleet.Conflict, err)
+	after, err := f.Host(ctx, "h")
+	require.NoError(t, err)
+	require.Equal(t, before, after, "a refusal changes nothing")
+
+	want := before
+	want.Port = 2222
+	for _, port := range []int{2222, 2222, 0} {
+		h, op, err := f.PutHost(ctx, HostPut{Address: "h", Port: port, Creds: creds("key")})
+		require.NoError(t, err)
+		require.Nil(t, op)
+		require.Equal(t, want, h)
+		h, err = f.Host(ctx, "h")
+		require.NoError(t, err)
+		require.Equal(t, want, h, "stored")
+	}
+	h, _, err := f.PutHost(ctx, HostPut{Address: "h", Port: 22, Creds: creds("key")})
+	require.NoError(t, err)
+	require.Equal(t, before, h)
+}
+
+// TestPutHostPinsKey: a host key that is known beforehand holds from the first
+// contact on.
+func TestPutHostPinsKey(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	right, other := publicKey(t), publicKey(t)
+	_, _, err := f.PutHost(ctx, HostPut{Address: "h", HostKey: "ssh-ed25519 AAAA", Creds: creds("key")})
+	requireKind(t, fleet.Invalid, err)
+	require.Contains(t, err.Error(), "host_key")
+	_, err = f.Host(ctx, "h")
+	requireKind(t, fleet.NotFound, err)
+
+	h, op, err := f.PutHost(ctx, HostPut{Address: "h", HostKey: right + " comment", Creds: creds("key")})
+	require.NoError(t, err)
+	require.Equal(t, right, h.HostKey.Key)
+	require.WithinDuration(t, time.Now(), h.HostKey.Pinned, time.Minute)
+	pinned, err := f.PinFirstHostKey(ctx, op.ID, "h", other)
+	require.NoError(t, err)
+	require.Equal(t, right, pinned, "the bootstrap sees the key that was given")
+
+	for _, key := range []string{right, right + " again", ""} {
+		again, op, err := f.PutHost(ctx, HostPut{Address: "h", HostKey: key, Creds: creds("key")})
+		require.NoError(t, err)
+		require.Nil(t, op)
+		require.Equal(t, h, again)
+	}
+	_, _, err = f.PutHost(ctx, HostPut{Address: "h", HostKey: other, Port: 2222, Creds: creds("key")})
+	requireKind(t, fleet.Conflict, err)
+	after, err := f.Host(ctx, "h")
+	require.NoError(t, err)
+	require.Equal(t, h, after)
+
+	f.newHost(t, "unseen", "")
+	_, _, err = f.PutHost(ctx, HostPut{Address: "unseen", HostKey: right, Creds: creds("key")})
+	requireKind(t, fleet.Conflict, err)
 }
 
 func TestConcurrentPutHost(t *testing.T) {

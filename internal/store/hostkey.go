@@ -28,12 +28,17 @@ func (s *Store) AcceptHostKey(ctx context.Context, address, authorizedKey string
 		return k, err
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
-		var pinned pgtype.Timestamptz
-		err := q.QueryRow(ctx, acceptKeySQL, s.tenant, address, text, print).Scan(&k.Key, &k.Fingerprint, &pinned)
-		k.Pinned = utc(pinned)
-		return orNotFound(err, "host", address)
+		k, err = s.pin(ctx, q, address, text, print)
+		return err
 	})
 	return k, err
+}
+
+func (s *Store) pin(ctx context.Context, q querier, address, text, print string) (k fleet.HostKey, err error) {
+	var pinned pgtype.Timestamptz
+	err = q.QueryRow(ctx, acceptKeySQL, s.tenant, address, text, print).Scan(&k.Key, &k.Fingerprint, &pinned)
+	k.Pinned = utc(pinned)
+	return k, orNotFound(err, "host", address)
 }
 
 // PinFirstHostKey pins the key of the first contact, made by operation id, and
