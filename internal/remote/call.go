@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -103,11 +104,37 @@ func (k *call) run(stdin string, stdout io.Writer, started chan<- error) error {
 	return s.Wait()
 }
 
+// newSession is the client's, but it ends with the connection. The library's
+// waits for ever when the connection breaks at one moment in it: its channel is
+// then registered after all channels have been told.
+func (k *call) newSession() (*ssh.Session, error) {
+	type opened struct {
+		s   *ssh.Session
+		err error
+	}
+	got := make(chan opened, 1)
+	go func() {
+		s, err := k.conn.client.NewSession()
+		got <- opened{s, err}
+	}()
+	select {
+	case o := <-got:
+		return o.s, o.err
+	case <-k.conn.closed:
+	}
+	select {
+	case o := <-got:
+		return o.s, o.err
+	case <-time.After(time.Second):
+		return nil, net.ErrClosed
+	}
+}
+
 // open asks for a session until there is one: sshd counts a session until it has
 // cleared up behind it, which is later than we do.
 func (k *call) open() (*ssh.Session, error) {
 	for patience := k.conn.opts.RequestTimeout / 2; ; patience -= 50 * time.Millisecond {
-		s, err := k.conn.client.NewSession()
+		s, err := k.newSession()
 		var refused *ssh.OpenChannelError
 		if err == nil || !errors.As(err, &refused) || patience <= 0 {
 			return s, err
