@@ -24,12 +24,18 @@ type Host struct {
 	OS        string // ID of os-release(5), lower case
 	OSVersion string // VERSION_ID of os-release(5)
 	OSTree    bool   // /run/ostree-booted exists
-	CPUs      int    // processors online
-	Memory    int    // MiB
-	Space     int64  // bytes, all local filesystems together
-	BootID    string // /proc/sys/kernel/random/boot_id when last seen
-	LastCheck time.Time
-	Source    string
+	Bootc     bool   // booted from a container image, see bootc(8)
+	// PackageManager is apt, dnf, yum or zypper; "" when there is none, or when the
+	// host was last looked at before this was asked.
+	PackageManager string
+	CPUs           int    // processors online
+	Memory         int    // MiB
+	Space          int64  // bytes, all local filesystems together
+	BootID         string // /proc/sys/kernel/random/boot_id when last seen
+	LastCheck      time.Time
+
+	Labels map[string]string
+	Source string
 
 	HostKey *HostKey // pinned key, nil before the first contact
 
@@ -47,11 +53,13 @@ type HostKey struct {
 // Facts are what investigation finds on a host.
 type Facts struct {
 	OS, OSVersion string
-	OSTree        bool
-	CPUs          int   // processors online
-	Memory        int   // MiB
-	Space         int64 // bytes
-	BootID        string
+	OSTree, Bootc bool
+	// PackageManager is apt, dnf, yum or zypper, "" when there is none.
+	PackageManager string
+	CPUs           int   // processors online
+	Memory         int   // MiB
+	Space          int64 // bytes
+	BootID         string
 }
 
 // HostState is where a host is in its life. The transitions stand in HostEvents.

@@ -1,6 +1,9 @@
 package fleet
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // OperationKind is what an operation does.
 type OperationKind string
@@ -8,8 +11,29 @@ type OperationKind string
 // The kinds of operation.
 const (
 	KindBootstrap OperationKind = "bootstrap" // on a host
-	KindRestart   OperationKind = "restart"   // on a cluster
+	KindRestart   OperationKind = "restart"   // the others are rollouts over a cluster
+	KindUpgrade   OperationKind = "upgrade"
+	KindDeploy    OperationKind = "deploy"
 )
+
+// Kinds are all kinds of operation.
+var Kinds = []OperationKind{KindBootstrap, KindRestart, KindUpgrade, KindDeploy}
+
+// Rollout says whether an operation of this kind rolls over the hosts of a cluster.
+func (k OperationKind) Rollout() bool {
+	return k == KindRestart || k == KindUpgrade || k == KindDeploy
+}
+
+var versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~:/@-]{0,255}$`)
+
+// ParseVersion accepts what a deploy may ask for: the version or checksum of an
+// OSTree deployment, or a tag, digest or reference of a bootable container image.
+func ParseVersion(s string) (string, error) {
+	if !versionPattern.MatchString(s) {
+		return "", InvalidField("version", "must be letters, digits and '.', '_', '+', '~', ':', '/', '@', '-', at most 256, beginning with a letter or digit")
+	}
+	return s, nil
+}
 
 // Operation is one act on a cluster or a host.
 type Operation struct {
@@ -21,11 +45,38 @@ type Operation struct {
 	State   OperationState
 	Reason  string // why it failed or was cancelled, one sentence
 
+	Version string // what a deploy asks for
+	Policy  Policy // as it is in force: the request's over the cluster's
+	RetryOf string // the operation whose unfinished hosts this one takes, "" for none
+	Hosts   int    // in it
+
 	RequestedBy string
 	RequestID   string
 	Created     time.Time
 	Started     time.Time // zero while pending
 	Finished    time.Time // zero until it ended
+
+	Paused      time.Time // zero while it is not
+	PausedBy    string
+	Approved    time.Time // when the gate after the canaries was passed
+	ApprovedBy  string
+	Cancelled   time.Time // when somebody asked for the end; it ends when the hosts at work have
+	CancelledBy string
+	Waiting     string // what it waits for besides the hosts at work, one sentence
+}
+
+// Progress counts the hosts of an operation by what has become of them.
+type Progress struct {
+	Total     int
+	Pending   int
+	Staging   int
+	Staged    int
+	Running   int
+	Succeeded int
+	Failed    int
+	Skipped   int
+	// ExpectedEnd is a guess from the hosts that are done; zero when there is none.
+	ExpectedEnd time.Time
 }
 
 // OperationState is how far an operation is.
@@ -53,7 +104,11 @@ type HostRun struct {
 	Position    int // order in the rollout, from 0
 	State       HostRunState
 	Reason      string // why it failed or was skipped, one sentence
+	Canary      bool
+	Slot        int    // which slot it has or had, from 1; 0 before it got one
 	BootID      string // boot id before a reboot, "" until known
+	Target      string // the deployment that it must boot, "" when none is staged
+	Waiting     string // who holds the host while its turn has come, one sentence
 	Started     time.Time
 	Finished    time.Time
 }
@@ -64,7 +119,9 @@ type HostRunState string
 // Host run states. Skipped hosts were not touched, and the reason says why.
 const (
 	HostRunPending   HostRunState = "pending"
-	HostRunRunning   HostRunState = "running"
+	HostRunStaging   HostRunState = "staging" // takes no slot
+	HostRunStaged    HostRunState = "staged"
+	HostRunRunning   HostRunState = "running" // has a slot
 	HostRunSucceeded HostRunState = "succeeded"
 	HostRunFailed    HostRunState = "failed"
 	HostRunSkipped   HostRunState = "skipped"

@@ -1,0 +1,180 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// The planner decides which hosts of an operation are worked on next. It is pure:
+// what it knows stands in its arguments. The store asks it in the transaction in
+// which it hands out slots, so that no two workers can hand out the same one, and
+// a pause holds from the moment it is on disk.
+
+// Tally is what has happened so far in an operation, as the record has it. Counts
+// that say "or more" may stop at a number above MaxSlots.
+type Tally struct {
+	Hosts   int // of the operation
+	Canary  Group
+	Rest    Group
+	Failed  int // ended badly, canaries too
+	Down    int // of those, failed while they were away; each keeps its slot
+	Away    int // Ready hosts that are failed in the inventory: they take no slot that is not taken already
+	Skipped int
+}
+
+// Group counts the canaries, or all other hosts.
+type Group struct {
+	Unstaged int // to be staged before any host of the group is taken away, or more
+	Staging  int
+	Ready    int // may take a slot, or more
+	Running  int // have a slot
+	Failed   int
+}
+
+func (g Group) busy() int   { return g.Staging + g.Running }
+func (g Group) ended() bool { return g.Unstaged+g.Staging+g.Ready+g.Running == 0 }
+
+// Steering is what people decided about an operation.
+type Steering struct {
+	Paused    bool
+	PausedBy  string
+	Approved  bool // the gate after the canaries has been passed
+	Cancelled bool
+	// CanariesDone is when the last canary ended; zero while there is none that did.
+	CanariesDone time.Time
+}
+
+// Decision is what comes next.
+type Decision struct {
+	// Canary says which group Stage, Start and StartAway are about.
+	Canary bool
+	// Stage is how many hosts may begin to stage now.
+	Stage int
+	// Start is how many hosts may take a slot now. StartAway of them must be hosts
+	// that are failed in the inventory.
+	Start, StartAway int
+	// Pause asks for a pause: the canaries are done, and the policy wants somebody
+	// to look. It comes once, since Steering has it afterwards.
+	Pause bool
+	// Waiting says what the operation waits for besides the hosts at work, one
+	// sentence for people; "" for nothing else.
+	Waiting string
+	// Again is when to ask again at the latest; zero: when something happens.
+	Again time.Time
+	// End is the end of the operation, "" while it goes on; Reason says why, for
+	// any end but a good one.
+	End    OperationState
+	Reason string
+}
+
+// Next decides what comes next. It hands out nothing while there is a reason to
+// wait, and it ends the operation only when no host is at work.
+func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
+	busy := t.Canary.busy() + t.Rest.busy()
+	if state, reason := p.stop(t, s); state != "" {
+		if busy > 0 {
+			return Decision{Waiting: fmt.Sprintf("ends when the hosts at work have ended: %s", reason)}
+		}
+		return Decision{End: state, Reason: reason}
+	}
+	if t.Canary.ended() && t.Rest.ended() {
+		if t.Failed > 0 {
+			return Decision{End: OperationFailed, Reason: fmt.Sprintf("%s failed, which max_failures allows", ofHosts(t.Failed, t.Hosts))}
+		}
+		return Decision{End: OperationSucceeded}
+	}
+	if s.Paused {
+		return Decision{Waiting: "paused by " + s.PausedBy}
+	}
+	d := Decision{Canary: !t.Canary.ended()}
+	group := t.Rest
+	if d.Canary {
+		group = t.Canary
+	} else if wait := p.gate(s, now); wait.Waiting != "" {
+		return wait
+	}
+	if p.Window != nil {
+		open, change := p.Window.Next(now)
+		if !open {
+			return Decision{Waiting: "the maintenance window opens at " + change.Format(time.RFC3339), Again: change}
+		}
+	}
+	if group.Unstaged > 0 || group.Staging > 0 {
+		// All hosts stage before the first one is taken away: a version that cannot be
+		// had is found out while every host still works.
+		d.Stage = max(0, min(group.Unstaged, MaxStaging-group.Staging))
+		return d
+	}
+	d.Start, d.StartAway = p.free(t, group)
+	if d.Start == 0 && busy == 0 {
+		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
+			"%s failed while away and %s in the inventory, which uses up max_unavailable (%d); mend them, or raise it, then retry",
+			ofHosts(t.Down, t.Hosts), are(t.Away), p.Slots(t.Hosts))}
+	}
+	return d
+}
+
+// stop says why no other host may be started, and how the operation will end.
+func (p Policy) stop(t Tally, s Steering) (OperationState, string) {
+	allowed := p.FailuresAllowed(t.Hosts)
+	switch {
+	case s.Cancelled:
+		return OperationCancelled, "cancelled"
+	case t.Canary.Failed > 0:
+		return OperationFailed, "a canary failed"
+	case t.Failed > allowed && allowed == 0:
+		return OperationFailed, "a host failed"
+	case t.Failed > allowed:
+		return OperationFailed, fmt.Sprintf("%s failed, more than max_failures (%d)", ofHosts(t.Failed, t.Hosts), allowed)
+	}
+	return "", ""
+}
+
+// gate holds the others back after the canaries.
+func (p Policy) gate(s Steering, now time.Time) Decision {
+	if p.Canary == nil || s.Approved {
+		return Decision{}
+	}
+	if over := s.CanariesDone.Add(time.Duration(p.Canary.Soak)); now.Before(over) {
+		return Decision{Waiting: "the canaries are watched until " + over.UTC().Format(time.RFC3339), Again: over}
+	}
+	switch p.Canary.Then {
+	case ThenApprove:
+		return Decision{Waiting: "the canaries are done; waits for approval"}
+	case ThenPause:
+		return Decision{Pause: true, Waiting: "the canaries are done; paused"}
+	}
+	return Decision{}
+}
+
+// free gives how many hosts of a group may take a slot now, and how many of them
+// must be hosts that are away already.
+func (p Policy) free(t Tally, group Group) (start, away int) {
+	running := t.Canary.Running + t.Rest.Running
+	slots := p.Slots(t.Hosts)
+	if p.MaxUnavailable == nil { // v0: one at a time, and nothing else counts
+		return max(0, min(slots-running, group.Ready)), 0
+	}
+	start = max(0, min(slots-running, group.Ready))
+	// Hosts that are down or away keep slots from hosts that still work.
+	working := max(0, slots-running-t.Down-t.Away)
+	if start <= working {
+		return start, 0
+	}
+	start = min(start, working+t.Away)
+	return start, max(0, start-working)
+}
+
+func ofHosts(n, of int) string {
+	if of == 1 {
+		return fmt.Sprintf("%d of 1 host", n)
+	}
+	return fmt.Sprintf("%d of %d hosts", n, of)
+}
+
+func are(n int) string {
+	if n == 1 {
+		return "1 is failed"
+	}
+	return fmt.Sprintf("%d are failed", n)
+}
