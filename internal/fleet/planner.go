@@ -18,8 +18,6 @@ type Tally struct {
 	Rest    Group
 	Failed  int // ended badly, canaries too
 	Down    int // of those, failed while they were away; each keeps its slot
-	Away    int // Ready hosts that are failed in the inventory: they take no slot that is not taken already
-	Skipped int
 }
 
 // Group counts the canaries, or all other hosts.
@@ -27,6 +25,7 @@ type Group struct {
 	Unstaged int // to be staged before any host of the group is taken away, or more
 	Staging  int
 	Ready    int // may take a slot, or more
+	Away     int // of those, failed in the inventory: away already, each keeps a slot
 	Running  int // have a slot
 	Failed   int
 }
@@ -109,7 +108,7 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 	if d.Start == 0 && busy == 0 {
 		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
 			"%s failed while away and %s in the inventory, which uses up max_unavailable (%d); mend them, or raise it, then retry",
-			ofHosts(t.Down, t.Hosts), are(t.Away), p.Slots(t.Hosts))}
+			ofHosts(t.Down, t.Hosts), are(t.Canary.Away+t.Rest.Away), p.Slots(t.Hosts))}
 	}
 	return d
 }
@@ -157,12 +156,12 @@ func (p Policy) free(t Tally, group Group) (start, away int) {
 	}
 	start = max(0, min(slots-running, group.Ready))
 	// Hosts that are down or away keep slots from hosts that still work.
-	working := max(0, slots-running-t.Down-t.Away)
+	working := max(0, slots-running-t.Down-t.Canary.Away-t.Rest.Away)
 	if start <= working {
 		return start, 0
 	}
-	start = min(start, working+t.Away)
-	return start, max(0, start-working)
+	away = min(start-working, group.Away)
+	return working + away, away
 }
 
 func ofHosts(n, of int) string {
