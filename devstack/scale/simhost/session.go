@@ -1,0 +1,117 @@
+package simhost
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// loginTimeout is how long a client may take to log in, as sshd's
+// LoginGraceTime.
+const loginTimeout = 2 * time.Minute
+
+// maxScript is above every script of the product, in bytes.
+const maxScript = 1 << 20
+
+// serve is one connection, from the handshake to its end.
+func (h *Host) serve(c net.Conn) {
+	if err := c.SetDeadline(time.Now().Add(loginTimeout)); err != nil {
+		return
+	}
+	conn, channels, requests, err := ssh.NewServerConn(c, h.config)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		return
+	}
+	h.fleet.wg.Go(func() { ssh.DiscardRequests(requests) }) // keepalives are answered
+	for channel := range channels {
+		if channel.ChannelType() != "session" {
+			_ = channel.Reject(ssh.UnknownChannelType, "only sessions")
+			continue
+		}
+		session, requests, err := channel.Accept()
+		if err != nil {
+			return
+		}
+		h.fleet.wg.Go(func() { h.session(session, requests) })
+	}
+}
+
+// session runs one command: the first that is asked for.
+func (h *Host) session(session ssh.Channel, requests <-chan *ssh.Request) {
+	defer session.Close()
+	for r := range requests {
+		if r.Type != "exec" {
+			_ = r.Reply(false, nil)
+			continue
+		}
+		var exec struct{ Command string }
+		if err := ssh.Unmarshal(r.Payload, &exec); err != nil || r.Reply(true, nil) != nil {
+			return
+		}
+		h.fleet.wg.Go(func() { ssh.DiscardRequests(requests) })
+		h.exec(session, exec.Command)
+		return
+	}
+}
+
+// exec reads the script and answers it. A connection that breaks meanwhile ends
+// it at the next read or write.
+func (h *Host) exec(session ssh.Channel, command string) {
+	stdin, err := io.ReadAll(io.LimitReader(session, maxScript))
+	if err != nil {
+		return
+	}
+	a := h.answer(command, string(stdin))
+	if _, err := session.Write(a.stdout); err != nil {
+		return
+	}
+	if _, err := session.Stderr().Write(a.stderr); err != nil {
+		return
+	}
+	_ = session.CloseWrite()
+	_, _ = session.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(a.code)}))
+}
+
+// answer is what a command leaves behind.
+type answer struct {
+	stdout, stderr []byte
+	code           int
+}
+
+// answer does what the command and the script on its stdin ask for.
+func (h *Host) answer(command, stdin string) answer {
+	if command != "exec sh -s" && command != "exec sudo -n sh -s" {
+		return h.unrecognised("login command", command)
+	}
+	args, script, err := unwrap(stdin)
+	if err != nil {
+		return h.unrecognised("script", stdin)
+	}
+	r, err := recognise(script, args)
+	if err != nil {
+		return marked(h.unrecognised("script", err.Error()))
+	}
+	return marked(h.perform(r))
+}
+
+// marked puts the marks of internal/remote around an answer.
+func marked(a answer) answer {
+	a.stdout = append(append([]byte(ready), a.stdout...), finished...)
+	a.stderr = append(a.stderr, finished...)
+	return a
+}
+
+// unrecognised is the answer to what only a real host would understand.
+func (h *Host) unrecognised(what, text string) answer {
+	const most = 300
+	said := fmt.Sprintf("simulated host: unknown %s: %.*q", what, most, text)
+	h.fleet.noteUnknown(said)
+	return answer{stderr: []byte(said + "\n"), code: 127}
+}
