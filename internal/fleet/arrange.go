@@ -109,3 +109,15 @@ func (p Policy) canaries(chosen []Member) func(Member) bool {
 	}
 	return func(m Member) bool { return first[m.Address] }
 }
+
+// Unfinished gives the hosts that a retry of an operation takes: those that did
+// not succeed, failed or untried, in the order they had.
+func Unfinished(runs []HostRun) []Placed {
+	var left []Placed
+	for _, r := range runs {
+		if r.State != HostRunSucceeded {
+			left = append(left, Placed{Address: r.Address, Canary: r.Canary})
+		}
+	}
+	return left
+}

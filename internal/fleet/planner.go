@@ -13,11 +13,11 @@ import (
 // Tally is what has happened so far in an operation, as the record has it. Counts
 // that say "or more" may stop at a number above MaxSlots.
 type Tally struct {
-	Hosts   int // of the operation
-	Canary  Group
-	Rest    Group
-	Failed  int // ended badly, canaries too
-	Down    int // of those, failed while they were away; each keeps its slot
+	Hosts  int // of the operation
+	Canary Group
+	Rest   Group
+	Failed int // ended badly, canaries too
+	Down   int // of those, failed while they were away; each keeps its slot
 }
 
 // Group counts the canaries, or all other hosts.
@@ -25,9 +25,11 @@ type Group struct {
 	Unstaged int // to be staged before any host of the group is taken away, or more
 	Staging  int
 	Ready    int // may take a slot, or more
-	Away     int // of those, failed in the inventory: away already, each keeps a slot
 	Running  int // have a slot
-	Failed   int
+	// Away is how many hosts without a slot (unstaged, staging or ready) are failed in
+	// the inventory: away already, so each uses up one.
+	Away   int
+	Failed int
 }
 
 func (g Group) busy() int   { return g.Staging + g.Running }
@@ -95,7 +97,7 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 	if p.Window != nil {
 		open, change := p.Window.Next(now)
 		if !open {
-			return Decision{Waiting: "the maintenance window opens at " + change.Format(time.RFC3339), Again: change}
+			return Decision{Waiting: "the maintenance window opens at " + change.Format(time.RFC3339), Again: change.UTC()}
 		}
 	}
 	if group.Unstaged > 0 || group.Staging > 0 {

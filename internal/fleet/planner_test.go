@@ -1,0 +1,426 @@
+package fleet
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// Every property is tried with so many random cases.
+const cases = "10000"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("rapid.checks", cases); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// simulated is a host of a simulated operation.
+type simulated struct {
+	canary, stages bool
+	away           bool // failed in the inventory before its turn
+	held           bool // by another operation, for now
+	state          HostRunState
+	down           bool // failed while away
+	begun          int  // how often it got a slot
+	staged         int  // how often it began to stage
+	over           time.Time
+}
+
+// rollout plays the record: it carries out what the planner decides, with hosts
+// that take their time and fail at random.
+type rollout struct {
+	policy   Policy
+	steering Steering
+	now      time.Time
+	hosts    []*simulated
+	started  []int // in order
+}
+
+func (r *rollout) tally() Tally {
+	t := Tally{Hosts: len(r.hosts)}
+	for _, h := range r.hosts {
+		g := &t.Rest
+		if h.canary {
+			g = &t.Canary
+		}
+		if h.away && (h.state == HostRunPending || h.state == HostRunStaging || h.state == HostRunStaged) {
+			g.Away++
+		}
+		switch {
+		case h.state == HostRunPending && h.stages:
+			g.Unstaged++
+		case h.state == HostRunPending, h.state == HostRunStaged:
+			g.Ready++
+		case h.state == HostRunStaging:
+			g.Staging++
+		case h.state == HostRunRunning:
+			g.Running++
+		case h.state == HostRunFailed:
+			g.Failed++
+			t.Failed++
+			if h.down {
+				t.Down++
+			}
+		}
+	}
+	return t
+}
+
+// carryOut hands out what was decided, in order, as the store does.
+func (r *rollout) carryOut(d Decision) {
+	if d.Pause {
+		r.steering.Paused, r.steering.PausedBy, r.steering.Approved = true, "the policy", true
+	}
+	stage, start, away := d.Stage, d.Start, d.StartAway
+	for i, h := range r.hosts {
+		if h.canary != d.Canary || h.held {
+			continue
+		}
+		switch {
+		case stage > 0 && h.state == HostRunPending && h.stages:
+			h.state, stage = HostRunStaging, stage-1
+			h.staged++
+		case h.state == HostRunStaged, h.state == HostRunPending && !h.stages:
+			if start == 0 || !h.away && start <= away {
+				continue
+			}
+			start--
+			if h.away {
+				away = max(0, away-1)
+			}
+			h.state = HostRunRunning
+			h.begun++
+			r.started = append(r.started, i)
+		}
+	}
+}
+
+func (r *rollout) working() (out []*simulated) {
+	for _, h := range r.hosts {
+		if h.state == HostRunStaging || h.state == HostRunRunning {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// policies draws any policy that an operator may write.
+func policies(t *rapid.T) Policy {
+	var p Policy
+	amount := func(name string, least int) *Amount {
+		if rapid.Bool().Draw(t, name+" percent") {
+			return Percent(rapid.IntRange(max(least, 0), 100).Draw(t, name))
+		}
+		return Count(rapid.IntRange(least, 12).Draw(t, name))
+	}
+	if rapid.Bool().Draw(t, "max_unavailable given") {
+		p.MaxUnavailable = amount("max_unavailable", 1)
+	}
+	if rapid.Bool().Draw(t, "max_failures given") {
+		p.MaxFailures = amount("max_failures", 0)
+	}
+	if rapid.Bool().Draw(t, "canary given") {
+		p.Canary = &Canary{Hosts: amount("canaries", 1), Then: rapid.SampledFrom([]CanaryThen{"", ThenContinue, ThenPause, ThenApprove}).Draw(t, "then"), Soak: Duration(rapid.IntRange(0, 600).Draw(t, "soak")) * Duration(time.Second)}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "window given") == 0 {
+		p.Window = &Window{Start: "22:00", End: "04:00", TimeZone: "Europe/Berlin"}
+	}
+	return p
+}
+
+func newRollout(t *rapid.T) *rollout {
+	r := &rollout{policy: policies(t), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+	n := rapid.IntRange(0, 25).Draw(t, "hosts")
+	canaries := 0
+	if r.policy.Canary != nil {
+		canaries = min(n, r.policy.Canary.Hosts.Ceil(n))
+	}
+	for i := range n {
+		r.hosts = append(r.hosts, &simulated{
+			canary: i < canaries, state: HostRunPending,
+			stages: rapid.IntRange(0, 3).Draw(t, "stages") == 0,
+			away:   rapid.IntRange(0, 7).Draw(t, "away") == 0,
+			held:   rapid.IntRange(0, 9).Draw(t, "held") == 0,
+		})
+	}
+	return r
+}
+
+// check wants every promise held at this instant.
+func (r *rollout) check(t *rapid.T) {
+	slots := r.policy.Slots(len(r.hosts))
+	running, staging, down, away := 0, 0, 0, 0
+	for i, h := range r.hosts {
+		switch {
+		case h.begun > 1:
+			t.Fatalf("host %d got a slot %d times", i, h.begun)
+		case h.staged > 1:
+			t.Fatalf("host %d was staged %d times", i, h.staged)
+		case h.state == HostRunRunning:
+			running++
+		case h.state == HostRunStaging:
+			staging++
+		case h.down:
+			down++
+		case h.away && (h.state == HostRunPending || h.state == HostRunStaging || h.state == HostRunStaged):
+			away++
+		}
+	}
+	if running > slots {
+		t.Fatalf("%d hosts run in %d slots", running, slots)
+	}
+	if staging > MaxStaging {
+		t.Fatalf("%d hosts stage at once", staging)
+	}
+	// Hosts that were away before anybody did anything are no fault of the planner,
+	// but it must not add a host that works to them.
+	added := 0
+	for _, h := range r.hosts {
+		if h.state == HostRunRunning && !h.away {
+			added++
+		}
+	}
+	if r.policy.MaxUnavailable != nil && added > 0 && running+down+away > max(slots, running+down+away-added) {
+		t.Fatalf("%d running, %d down and %d away are more than %d", running, down, away, slots)
+	}
+}
+
+// step lets time pass until something happens: a host ends, or somebody steers.
+func (r *rollout) step(t *rapid.T, d Decision) {
+	r.now = r.now.Add(time.Duration(rapid.IntRange(1, 60).Draw(t, "seconds")) * time.Second)
+	if !d.Again.IsZero() && len(r.working()) == 0 {
+		r.now = d.Again
+	}
+	for _, h := range r.hosts {
+		if h.held && rapid.Bool().Draw(t, "given up") {
+			h.held = false
+		}
+	}
+	working := r.working()
+	if len(working) == 0 {
+		return
+	}
+	h := working[rapid.IntRange(0, len(working)-1).Draw(t, "who ends")]
+	h.over = r.now
+	failed := rapid.IntRange(0, 9).Draw(t, "how") == 0
+	switch {
+	case failed:
+		h.down = h.state == HostRunRunning && rapid.Bool().Draw(t, "down")
+		h.state = HostRunFailed
+	case h.state == HostRunStaging:
+		h.state, h.stages = HostRunStaged, false
+	default:
+		h.state = HostRunSucceeded
+	}
+	if h.canary {
+		r.steering.CanariesDone = r.now
+	}
+}
+
+// steer does what an operator may do at any time.
+func (r *rollout) steer(t *rapid.T) {
+	switch rapid.IntRange(0, 30).Draw(t, "steer") {
+	case 0:
+		r.steering.Paused, r.steering.PausedBy = true, "alice"
+	case 1:
+		r.steering.Cancelled = true
+	case 2:
+		r.policy.MaxFailures = Count(rapid.IntRange(0, 9).Draw(t, "more failures"))
+	case 3:
+		r.steering.Approved = true
+	}
+}
+
+// The whole life of an operation: each host at most once, never over the budget,
+// nobody starts while paused or outside the window, canaries before the others,
+// and it always ends.
+func TestARolloutKeepsItsPromises(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := newRollout(t)
+		for turn := 0; ; turn++ {
+			if turn > 20*len(r.hosts)+200 {
+				t.Fatalf("does not end: %+v", r.tally())
+			}
+			r.steer(t)
+			before := len(r.started)
+			d := r.policy.Next(r.tally(), r.steering, r.now)
+			if again := r.policy.Next(r.tally(), r.steering, r.now); again != d {
+				t.Fatalf("decides %+v, then %+v", d, again)
+			}
+			if d.End != "" {
+				r.ended(t, d)
+				return
+			}
+			r.carryOut(d)
+			r.check(t)
+			r.order(t, before)
+			if len(r.started) > before || d.Stage > 0 {
+				if r.steering.Paused && !d.Pause || r.steering.Cancelled {
+					t.Fatalf("starts hosts though steered by %+v", r.steering)
+				}
+				if open := r.policy.Window == nil; !open {
+					if open, _ = r.policy.Window.Next(r.now); !open {
+						t.Fatalf("starts hosts outside its window, at %s", r.now)
+					}
+				}
+			}
+			if len(r.working()) == 0 && d.Again.IsZero() && !r.anybodyHeld() {
+				switch { // somebody must do something
+				case r.steering.Paused:
+					r.steering.Paused = false
+				case d.Waiting != "":
+					r.steering.Approved = true
+				case d.Stage+d.Start == 0:
+					t.Fatalf("waits for nothing: %+v", d)
+				}
+			}
+			r.step(t, d)
+		}
+	})
+}
+
+func (r *rollout) anybodyHeld() bool {
+	for _, h := range r.hosts {
+		if h.held {
+			return true
+		}
+	}
+	return false
+}
+
+// order wants the hosts that just started to be in order among those of their
+// kind, and no other host before all canaries are done.
+func (r *rollout) order(t *rapid.T, before int) {
+	last := map[bool]int{}
+	for _, i := range r.started[before:] {
+		h := r.hosts[i]
+		if i < last[h.away] {
+			t.Fatalf("host %d starts after host %d", i, last[h.away])
+		}
+		last[h.away] = i
+		if h.canary {
+			continue
+		}
+		for _, c := range r.hosts {
+			if c.canary && !c.state.Ended() {
+				t.Fatalf("host %d starts before the canaries are done", i)
+			}
+		}
+		if p := r.policy.Canary; p != nil && p.Then == ThenApprove && !r.steering.Approved {
+			t.Fatalf("host %d starts without approval", i)
+		}
+	}
+}
+
+// ended wants a good end only after every host, and a reason for any other.
+func (r *rollout) ended(t *rapid.T, d Decision) {
+	if len(r.working()) > 0 {
+		t.Fatalf("ends as %s while hosts are at work", d.End)
+	}
+	failed := 0
+	for i, h := range r.hosts {
+		switch {
+		case h.state == HostRunFailed:
+			failed++
+		case h.state != HostRunSucceeded && d.End == OperationSucceeded:
+			t.Fatalf("succeeds though host %d is %s", i, h.state)
+		}
+	}
+	if d.End == OperationSucceeded && failed > 0 {
+		t.Fatalf("succeeds though %d hosts failed", failed)
+	}
+	if d.End != OperationSucceeded && d.Reason == "" {
+		t.Fatalf("ends as %s and says not why", d.End)
+	}
+	if allowed := r.policy.FailuresAllowed(len(r.hosts)); d.End == OperationFailed && failed == 0 && r.policy.MaxUnavailable == nil {
+		t.Fatalf("fails though no host did and %d may: %s", allowed, d.Reason)
+	}
+}
+
+// A failure budget counts over the whole operation: with as many failures as it
+// allows hosts still start, with one more none does.
+func TestTheFailureBudgetCountsOverTheWholeOperation(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		p := Policy{MaxUnavailable: Count(rapid.IntRange(1, 50).Draw(t, "slots")), MaxFailures: Count(rapid.IntRange(0, 50).Draw(t, "allowed"))}
+		failed := rapid.IntRange(0, 100).Draw(t, "failed")
+		d := p.Next(Tally{Hosts: 1000, Failed: failed, Rest: Group{Ready: 500, Failed: failed}}, Steering{}, time.Now())
+		if want := failed <= p.MaxFailures.Value; (d.Start > 0) != want || (d.End == "") != want {
+			t.Fatalf("%d failed of %d allowed: %+v", failed, p.MaxFailures.Value, d)
+		}
+	})
+}
+
+func TestARetryTakesOnlyWhatIsUnfinished(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var runs []HostRun
+		for i := range rapid.IntRange(0, 30).Draw(t, "hosts") {
+			state := rapid.SampledFrom([]HostRunState{HostRunPending, HostRunStaged, HostRunSucceeded, HostRunFailed, HostRunSkipped}).Draw(t, "state")
+			runs = append(runs, HostRun{Address: fmt.Sprint(i), Position: i, State: state, Canary: rapid.Bool().Draw(t, "canary")})
+		}
+		left := Unfinished(runs)
+		at := 0
+		for _, r := range runs {
+			if r.State == HostRunSucceeded {
+				continue
+			}
+			if at == len(left) || left[at] != (Placed{Address: r.Address, Canary: r.Canary}) {
+				t.Fatalf("host %s is missing or out of order in %v", r.Address, left)
+			}
+			at++
+		}
+		if at != len(left) {
+			t.Fatalf("%v has hosts that are done", left)
+		}
+	})
+}
+
+func TestPercentages(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		percent, total, floor, ceil, slots int
+	}{
+		{10, 1, 0, 1, 1}, {10, 3, 0, 1, 1}, {10, 7, 0, 1, 1}, {10, 100, 10, 10, 10}, {10, 10_000, 1000, 1000, MaxSlots},
+		{34, 3, 1, 2, 1}, {50, 7, 3, 4, 3}, {100, 7, 7, 7, 7}, {1, 100, 1, 1, 1}, {99, 100, 99, 99, 99}, {100, 1, 1, 1, 1},
+		{33, 10_000, 3300, 3300, MaxSlots}, {1, 10_000, 100, 100, 100}, {0, 10_000, 0, 0, 1}, {3, 10_000, 300, 300, 300},
+	} {
+		a := Percent(c.percent)
+		require.Equal(t, c.floor, a.Floor(c.total), "floor of %s of %d", a, c.total)
+		require.Equal(t, c.ceil, a.Ceil(c.total), "ceil of %s of %d", a, c.total)
+		require.Equal(t, c.slots, Policy{MaxUnavailable: a}.Slots(c.total), "slots of %s of %d", a, c.total)
+	}
+	require.Equal(t, 1, Policy{}.Slots(100))
+}
+
+// Without a policy it is as v0 was: one at a time, in order, until one fails.
+func TestNoPolicyIsTheOldBehaviour(t *testing.T) {
+	t.Parallel()
+	var p Policy
+	now := time.Now()
+	require.Equal(t, Decision{Start: 1}, p.Next(Tally{Hosts: 3, Rest: Group{Ready: 3, Away: 1}}, Steering{}, now))
+	require.Equal(t, Decision{}, p.Next(Tally{Hosts: 3, Rest: Group{Ready: 2, Running: 1}}, Steering{}, now))
+	require.Equal(t, Decision{End: OperationFailed, Reason: "a host failed"}, p.Next(Tally{Hosts: 3, Failed: 1, Rest: Group{Ready: 2, Failed: 1}}, Steering{}, now))
+	require.Equal(t, Decision{End: OperationSucceeded}, p.Next(Tally{Hosts: 3}, Steering{}, now))
+	require.Equal(t, Decision{End: OperationSucceeded}, p.Next(Tally{}, Steering{}, now))
+}
+
+// All slots are used up by hosts that are down: it ends, and says what to do.
+func TestARolloutThatCannotGoOnEnds(t *testing.T) {
+	t.Parallel()
+	p := Policy{MaxUnavailable: Count(2), MaxFailures: Count(5)}
+	d := p.Next(Tally{Hosts: 10, Failed: 2, Down: 2, Rest: Group{Ready: 7, Failed: 2}}, Steering{}, time.Now())
+	require.Equal(t, OperationFailed, d.End)
+	require.Equal(t, "2 of 10 hosts failed while away and 0 are failed in the inventory, which uses up max_unavailable (2); mend them, or raise it, then retry", d.Reason)
+	d = p.Next(Tally{Hosts: 10, Failed: 1, Down: 1, Rest: Group{Ready: 8, Away: 3, Failed: 1}}, Steering{}, time.Now())
+	require.Equal(t, Decision{Start: 2, StartAway: 2}, d, "a host that is away already may be worked on")
+}
