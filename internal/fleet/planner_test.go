@@ -307,6 +307,14 @@ func (r *rollout) order(t *rapid.T, before int) {
 			t.Fatalf("host %d starts after host %d", i, last[h.away])
 		}
 		last[h.away] = i
+		for _, other := range r.hosts {
+			if other.canary == h.canary && (other.stages || other.state == HostRunStaging) && !other.state.Ended() {
+				t.Fatalf("host %d is taken away before all of its group are staged", i)
+			}
+			if other.canary && other.state == HostRunFailed {
+				t.Fatalf("host %d starts though a canary failed", i)
+			}
+		}
 		if h.canary {
 			continue
 		}
