@@ -68,6 +68,16 @@ chaos: setup ## Kill a worker at every point of every step and see that nothing 
 	cd devstack && $(GO) build -o ../bin/ ./cmd/chaos
 	bin/chaos
 
+.PHONY: scale
+scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000" for more)
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
+	bin/scale $(ARGS)
+
+.PHONY: bench-slots
+bench-slots: ## Compare the planner's slots with batches, by a simulated clock
+	@$(GO) test ./internal/fleet -run '^$$' -bench '^BenchmarkSlots$$' -benchtime 1x | grep '^slots:'
+
 .PHONY: generate
 generate: ## Make the generated code anew
 	$(GO) generate ./...

@@ -16,6 +16,9 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/crypto/ssh"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/hostos"
 )
 
 // Down is a time in which the host was of no use: from the order to reboot
@@ -73,6 +76,13 @@ func (h *Host) BootID() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.bootID
+}
+
+// Facts are what the host says about itself.
+func (h *Host) Facts() (fleet.Facts, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return hostos.ParseFacts(string(h.facts()))
 }
 
 // Downs are the reboots of the host, in order.
