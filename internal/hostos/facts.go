@@ -5,6 +5,7 @@ package hostos
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,7 @@ import (
 var FactsScript string
 
 // ParseFacts reads what FactsScript printed. Sources: os-release(5) for the
-// system, libostree's /run/ostree-booted, proc_meminfo(5), df(1), and
+// system, libostree's /run/ostree-booted, bootc(8), proc_meminfo(5), df(1), and
 // /proc/sys/kernel/random/boot_id (random(4)). A host without a usable boot id
 // or operating system name is an error, since no reboot could be proven on it
 // and no command chosen; so is a number that no machine has.
@@ -39,6 +40,10 @@ func ParseFacts(out string) (fleet.Facts, error) {
 			f.OSVersion = unquote(value)
 		case "ostree":
 			f.OSTree = value == "true"
+		case "bootc":
+			f.Bootc = value == "true"
+		case "package_manager":
+			f.PackageManager = value
 		case "cpus":
 			var n uint64
 			n, err = strconv.ParseUint(value, 10, 31)
@@ -66,6 +71,9 @@ func ParseFacts(out string) (fleet.Facts, error) {
 	}
 	if f.OSVersion != "" && !validToken(f.OSVersion) {
 		f.OSVersion = ""
+	}
+	if !slices.ContainsFunc(families, func(known Family) bool { return known.manager() == f.PackageManager }) {
+		f.PackageManager = ""
 	}
 	return f, nil
 }

@@ -1,0 +1,52 @@
+package hostos
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+)
+
+var (
+	//go:embed script/upgrade_apt.sh
+	aptUpgrade string
+	//go:embed script/leftover_apt.sh
+	aptLeftover string
+	//go:embed script/reboot_apt.sh
+	aptReboot string
+	//go:embed script/reboot_kernel.sh
+	kernelReboot string
+)
+
+var _ = register(apt{packages{"apt"}})
+
+// apt is Debian's, by apt-get(8) and dpkg(1).
+type apt struct{ packages }
+
+func (apt) systems() []string      { return []string{"debian", "ubuntu"} }
+func (apt) Upgrade() []string      { return waiting(aptUpgrade, "upgrade") }
+func (apt) Leftover() []string     { return shell(aptLeftover, "leftover") }
+func (apt) RebootNeeded() []string { return shell(aptReboot+kernelReboot, "reboot-needed") }
+
+// ParseLeftover reads lines "Inst name …" of a simulation, and of dpkg --audit
+// lines that begin with one space and a name.
+func (apt) ParseLeftover(exit int, stdout string) ([]string, error) {
+	if exit != 0 {
+		return nil, fmt.Errorf("apt-get cannot say which updates are left (exit code %d)", exit)
+	}
+	var left []string
+	for line := range strings.Lines(stdout) {
+		rest, inst := strings.CutPrefix(line, "Inst ")
+		if !inst && (len(line) < 2 || line[0] != ' ' || line[1] == ' ') {
+			continue
+		}
+		name, ok := token(rest)
+		switch {
+		case !ok || len(left) == leftoverMost:
+		case inst:
+			left = append(left, name)
+		default:
+			left = append(left, name+" (not fully installed)")
+		}
+	}
+	return left, nil
+}

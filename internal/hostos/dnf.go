@@ -1,0 +1,56 @@
+package hostos
+
+import (
+	_ "embed"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+var (
+	//go:embed script/upgrade_dnf.sh
+	dnfUpgrade string
+	//go:embed script/leftover_dnf.sh
+	dnfLeftover string
+	//go:embed script/reboot_rpm.sh
+	rpmReboot string
+)
+
+var _ = register(dnf{packages{"dnf"}})
+
+// dnf is Fedora's, by dnf(8) of version 4 or 5.
+type dnf struct{ packages }
+
+func (dnf) systems() []string { return []string{"fedora"} }
+
+func (d dnf) Upgrade() []string {
+	return shell(dnfUpgrade, "upgrade", strconv.Itoa(lockWait), d.name)
+}
+
+func (d dnf) Leftover() []string     { return shell(dnfLeftover, "leftover", d.name) }
+func (d dnf) RebootNeeded() []string { return shell(rpmReboot, "reboot-needed", d.name) }
+
+// ParseLeftover reads check-update: lines "name.arch version repository", which
+// may break after the name. Replaced packages come in a list of their own.
+func (d dnf) ParseLeftover(exit int, stdout string) ([]string, error) {
+	if exit != 0 && exit != 100 {
+		return nil, fmt.Errorf("%s cannot say which updates are left (exit code %d)", d.name, exit)
+	}
+	if exit == 0 {
+		return nil, nil
+	}
+	var left []string
+	for line := range strings.Lines(stdout) {
+		if strings.HasPrefix(line, "Obsoleting ") {
+			break
+		}
+		name, ok := token(line)
+		if ok && line[0] != ' ' && strings.Contains(name, ".") && len(left) < leftoverMost {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil, fmt.Errorf("%s says that updates are left, but not which", d.name)
+	}
+	return left, nil
+}
