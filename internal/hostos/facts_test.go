@@ -55,7 +55,7 @@ func TestFactsOfAnotherRoot(t *testing.T) {
 	require.NoError(t, err)
 	f, err := hostos.ParseFacts(string(out))
 	require.NoError(t, err)
-	require.Equal(t, fleet.Facts{OS: "fedora", OSVersion: "41", OSTree: true, CPUs: f.CPUs, Memory: f.Memory, Space: f.Space, BootID: "b-1"}, f)
+	require.Equal(t, fleet.Facts{OS: "fedora", OSVersion: "41", OSTree: true, PackageManager: f.PackageManager, CPUs: f.CPUs, Memory: f.Memory, Space: f.Space, BootID: "b-1"}, f)
 }
 
 func TestHostileFacts(t *testing.T) {
