@@ -143,7 +143,7 @@ func (l *installation) longestHistory(ctx context.Context) (events int64, err er
 				break
 			}
 		}
-		return open == 0 && listed > len(l.hosts.Hosts()), nil // the operation's and one of each host
+		return open == 0 && listed > 1, nil // the operation's own, and those that work on its hosts
 	})
 	return events, err
 }

@@ -31,7 +31,7 @@ func (l *installation) register(ctx context.Context) error {
 	return pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
 		now := time.Now()
 		_, err := tx.CopyFrom(ctx, pgx.Identifier{"host"}, []string{
-			"tenant", "address", "port", "cluster", "join_order", "state", "os", "os_version", "cpus", "memory", "space", "boot_id",
+			"tenant", "address", "port", "cluster", "join_order", "state", "os", "os_version", "package_manager", "cpus", "memory", "space", "boot_id",
 			"last_check", "host_key", "host_key_print", "host_key_pinned", "bootstrapped",
 		}, pgx.CopyFromSlice(len(hosts), func(i int) ([]any, error) {
 			h := hosts[i]
@@ -42,7 +42,7 @@ func (l *installation) register(ctx context.Context) error {
 			f, err := h.Facts()
 			return []any{
 				fleet.DefaultTenant, h.Address(), simhost.Port, harness.Cluster, i + 1, string(fleet.HostDisassociated),
-				f.OS, f.OSVersion, f.CPUs, f.Memory, f.Space, f.BootID, now, h.HostKey(), print, now, now,
+				f.OS, f.OSVersion, f.PackageManager, f.CPUs, f.Memory, f.Space, f.BootID, now, h.HostKey(), print, now, now,
 			}, err
 		}))
 		if err != nil {
