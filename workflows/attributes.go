@@ -1,7 +1,7 @@
 package workflows
 
 import (
-	"strings"
+	"fmt"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -25,9 +25,22 @@ const MemoOperation = "operation"
 // Temporal too admits only one at a time.
 func ClusterWorkflowID(tenant, cluster string) string { return "cluster/" + tenant + "/" + cluster }
 
-// HostWorkflowID names the workflow on a host, whether it is an operation of
-// its own or a part of a cluster's.
+// HostWorkflowID names the workflow of an operation on a single host.
 func HostWorkflowID(tenant, address string) string { return "host/" + tenant + "/" + address }
+
+// slotWorkflowID names the workflow of a slot: by its host while it has one host
+// only, else by its number.
+func slotWorkflowID(in SlotInput) string {
+	cluster := ClusterWorkflowID(in.Tenant, in.Cluster)
+	switch {
+	case !in.Keep:
+		return cluster + "/" + in.Address
+	case in.Stage:
+		return fmt.Sprintf("%s/stage-%d", cluster, in.Slot)
+	default:
+		return fmt.Sprintf("%s/slot-%d", cluster, in.Slot)
+	}
+}
 
 // WorkflowID names the workflow of an operation.
 func WorkflowID(op fleet.Operation) string {
@@ -35,9 +48,4 @@ func WorkflowID(op fleet.Operation) string {
 		return ClusterWorkflowID(op.Tenant, op.Cluster)
 	}
 	return HostWorkflowID(op.Tenant, op.Host)
-}
-
-// cell makes text safe inside a markdown table.
-func cell(s string) string {
-	return strings.NewReplacer("|", "\\|", "\n", " ", "\r", " ", "`", "'").Replace(s)
 }

@@ -1,15 +1,10 @@
 package workflows
 
 import (
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"commissaire/internal/fleet"
-)
-
-// Names of the steps of a bootstrap, as the record shows them.
-const (
-	StepInvestigate = "investigate"
-	StepPrepare     = "prepare"
 )
 
 // Bootstrap makes a host usable: reach it, pin its host key, learn its facts,
@@ -17,17 +12,26 @@ const (
 // every failure ends in the host state failed with a reason, and it may be
 // started again.
 func Bootstrap(ctx workflow.Context, in HostInput) error {
-	in.Timing = in.Timing.WithDefaults()
-	begun, err := BeginOperation.Run(onRecord(ctx, in.Timing, "begin"), in.OperationRef)
+	r := newHostRun(in, []string{StepInvestigate, StepPrepare})
+	begun, err := BeginOperation.Run(onRecord(ctx, r.in.Timing, "begin"), in.OperationRef)
 	switch {
 	case err != nil:
-		return endOperation(ctx, in.OperationRef, in.Timing, HostResult{}, "", err)
+		return endBootstrap(ctx, r, HostResult{}, err)
 	case begun.Ended:
 		return nil
 	}
 	markState(ctx, fleet.OperationRunning)
-	result, err := runHost(ctx, in, []string{StepInvestigate, StepPrepare}, fleet.HostPrepared, bootstrapSteps)
-	return endOperation(ctx, in.OperationRef, in.Timing, result, in.Address, err)
+	taken, err := r.begin(ctx)
+	if err == nil && taken.Ended != "" {
+		return endBootstrap(ctx, r, HostResult{State: taken.Ended, Reason: taken.Reason}, nil)
+	}
+	result, _, err := r.run(ctx, HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostPrepared}, func(ctx workflow.Context) error {
+		if err != nil {
+			return err // the host was not to be had
+		}
+		return bootstrapSteps(ctx, r)
+	})
+	return endBootstrap(ctx, r, result, err)
 }
 
 func bootstrapSteps(ctx workflow.Context, r *hostRun) error {
@@ -37,4 +41,34 @@ func bootstrapSteps(ctx workflow.Context, r *hostRun) error {
 	}
 	_, err := Prepare.Run(onHost(ctx, t, t.Step, "prepare "+r.in.Address), r.step(ctx, StepPrepare))
 	return err
+}
+
+// endBootstrap ends the operation by what became of its host, or of the record.
+func endBootstrap(ctx workflow.Context, r *hostRun, result HostResult, err error) error {
+	end := OperationEnd{OperationRef: r.in.OperationRef, State: fleet.OperationSucceeded}
+	switch {
+	case err != nil:
+		end.State, end.Reason = fleet.OperationFailed, explain(err)
+	case result.State == fleet.HostRunFailed:
+		end.State, end.Reason = fleet.OperationFailed, "host "+r.in.Address+": "+result.Reason
+	}
+	if ctx.Err() != nil || temporal.IsCanceledError(err) {
+		end.State = fleet.OperationCancelled
+	}
+	return writeEnd(ctx, r.in.Timing, end)
+}
+
+// writeEnd ends the operation in the record. The workflow then ends in the same
+// way, so that Temporal's UI shows a failed operation as failed.
+func writeEnd(ctx workflow.Context, t Timing, end OperationEnd) error {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	if _, err := EndOperation.Run(onRecord(ctx, t, string(end.State)), end); err != nil {
+		return err
+	}
+	markState(ctx, end.State)
+	if end.State == fleet.OperationSucceeded {
+		return nil
+	}
+	return temporal.NewNonRetryableApplicationError(end.Reason, string(end.State), nil)
 }

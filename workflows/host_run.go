@@ -3,7 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -24,29 +24,26 @@ type HostResult struct {
 	Reason string             `json:"reason,omitempty"`
 }
 
-// hostRun is the state of one host's part in an operation.
+// hostRun is one host's part in an operation while it is under way.
 type hostRun struct {
 	in    HostInput
-	names []string // its steps in order
+	names []string // the steps it may go through, in order
+	keep  bool     // hand the slot on at the end
 	at    string   // the step under way
 	done  []string
+
+	reboots bool // it goes away
 }
 
-// runHost is the frame of every workflow on a host: take the host, run the
-// steps, and write down how it ended, whatever happened in between. success is
-// what a good end means for the host's state.
-func runHost(ctx workflow.Context, in HostInput, names []string, success fleet.HostEvent, steps func(workflow.Context, *hostRun) error) (HostResult, error) {
+func newHostRun(in HostInput, names []string) *hostRun {
 	in.Timing = in.Timing.WithDefaults()
-	r := &hostRun{in: in, names: names}
+	return &hostRun{in: in, names: names}
+}
 
-	begun, err := r.begin(ctx)
-	if err != nil {
-		return r.end(ctx, err, success)
-	}
-	if begun.Ended != "" {
-		return HostResult{State: begun.Ended, Reason: begun.Reason}, nil
-	}
-	return r.end(ctx, steps(ctx, r), success)
+// run carries out the steps and writes down how the host's part ended, whatever
+// happened in between. success is the good end.
+func (r *hostRun) run(ctx workflow.Context, success HostEnd, steps func(workflow.Context) error) (HostResult, HostEnded, error) {
+	return r.end(ctx, steps(ctx), success)
 }
 
 // begin takes the host for this operation, waiting while another holds it.
@@ -70,25 +67,42 @@ func (r *hostRun) begin(ctx workflow.Context) (HostBegun, error) {
 
 // end writes down how the host's part ended. It runs also when the workflow
 // was cancelled, so that no host is left in limbo.
-func (r *hostRun) end(ctx workflow.Context, failure error, success fleet.HostEvent) (HostResult, error) {
-	result, event := HostResult{State: fleet.HostRunSucceeded}, success
+func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (HostResult, HostEnded, error) {
+	end := success
 	switch {
 	case failure == nil:
 	case temporal.IsCanceledError(failure):
-		result, event = HostResult{State: fleet.HostRunFailed, Reason: r.sentence("cancelled")}, fleet.HostBroke
+		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence("cancelled"), Event: fleet.HostBroke, Down: r.away()}
 	default:
-		result, event = HostResult{State: fleet.HostRunFailed, Reason: r.sentence(explain(failure))}, fleet.HostBroke
+		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence(explain(failure)), Event: fleet.HostBroke, Down: r.away() || isType(failure, TypeGaveUp)}
 	}
-	if isHeld(failure) {
-		event = "" // the host was never ours
+	if isType(failure, heldType) {
+		end.Event = "" // the host was never ours
 	}
+	end.HostRef = r.in.HostRef
+	end.Next = r.keep && ctx.Err() == nil
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
-	_, err := EndHost.Run(onRecord(ctx, r.in.Timing, string(result.State)), HostEnd{HostRef: r.in.HostRef, State: result.State, Reason: result.Reason, Event: event})
+	result := HostResult{State: end.State, Reason: end.Reason}
+	ended, err := EndHost.Run(onRecord(ctx, r.in.Timing, fmt.Sprintf("%s %s", r.in.Address, end.State)), end)
+	if failure == nil {
+		r.done = append(r.done, r.at)
+	}
 	r.at = ""
-	markState(ctx, fleet.OperationState(result.State)) // hosts share the names of good and bad ends with operations
+	if !r.keep {
+		state := fleet.OperationSucceeded
+		if failure != nil {
+			state = fleet.OperationFailed
+		}
+		markState(ctx, state)
+	}
 	workflow.SetCurrentDetails(ctx, r.table(result))
-	return result, err
+	return result, ended, err
+}
+
+// away says whether the step under way has taken the host away.
+func (r *hostRun) away() bool {
+	return r.reboots && slices.Contains([]string{StepReboot, StepWait, StepVerify, StepSettle}, r.at)
 }
 
 // sentence puts the step in front of what happened.
@@ -109,58 +123,60 @@ func (r *hostRun) step(ctx workflow.Context, name string) HostStep {
 	return HostStep{HostRef: r.in.HostRef, Step: name, Attempt: 1, Unreachable: r.in.Timing.Unreachable}
 }
 
-// table is what the Temporal UI shows of this host.
-func (r *hostRun) table(result HostResult) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "### %s: %s\n\n", cell(r.in.Address), result.State)
-	if result.Reason != "" {
-		fmt.Fprintf(&b, "%s\n\n", cell(result.Reason))
+// within runs f and cancels it when it takes longer than limit; 0 is no limit.
+func within(ctx workflow.Context, limit time.Duration, f func(workflow.Context) error) error {
+	if limit <= 0 {
+		return f(ctx)
 	}
-	b.WriteString("| step | |\n|---|---|\n")
-	done := map[string]bool{}
-	for _, name := range r.done {
-		done[name] = true
-	}
-	for _, name := range r.names {
-		mark := ""
-		switch {
-		case done[name] || result.State == fleet.HostRunSucceeded:
-			mark = "done"
-		case name == r.at:
-			mark = "running"
+	work, stop := workflow.WithCancel(ctx)
+	defer stop()
+	late := false
+	workflow.Go(work, func(ctx workflow.Context) {
+		if workflow.NewTimer(ctx, limit).Get(ctx, nil) == nil {
+			late = true
+			stop()
 		}
-		fmt.Fprintf(&b, "| %s | %s |\n", name, mark)
-	}
-	return b.String()
-}
-
-const hostFailedType = "host-failed"
-
-// showFailure makes the workflow of a host that failed end as failed, so that
-// Temporal's UI shows it so.
-func showFailure(result HostResult, err error) error {
-	if err == nil && result.State == fleet.HostRunFailed {
-		return temporal.NewNonRetryableApplicationError(result.Reason, hostFailedType, nil)
+	})
+	err := f(work)
+	if late && temporal.IsCanceledError(err) {
+		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("the host was not done within its deadline of %s (host_timeout)", limit), TypeGaveUp, nil)
 	}
 	return err
 }
 
-const heldType = "Held"
+// Types of the errors by which steps and workflows say why there is no use in
+// going on.
+const (
+	// TypeGaveUp is a judgement, not a fact: patience is over.
+	TypeGaveUp     = "gave-up"
+	hostFailedType = "host-failed"
+	heldType       = "held"
+)
+
+// showFailure makes the workflow of a host that failed end as failed, so that
+// Temporal's UI shows it so.
+func showFailure(result HostResult) error {
+	if result.State == fleet.HostRunFailed {
+		return temporal.NewNonRetryableApplicationError(result.Reason, hostFailedType, nil)
+	}
+	return nil
+}
 
 // held says that a host was not given up by another operation in time.
 func held(by string, limit time.Duration) error {
 	return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%s held the host for more than %s; repeat this operation when it has ended", by, limit), heldType, nil)
 }
 
-func isHeld(err error) bool {
+func isType(err error, name string) bool {
 	var app *temporal.ApplicationError
-	return errors.As(err, &app) && app.Type() == heldType
+	return errors.As(err, &app) && app.Type() == name
 }
 
 // explain turns what a step returned into one sentence for the operator.
 func explain(err error) string {
 	var app *temporal.ApplicationError
 	var timeout *temporal.TimeoutError
+	var terminated *temporal.TerminatedError
 	switch {
 	case errors.As(err, &timeout):
 		last := ""
@@ -170,6 +186,8 @@ func explain(err error) string {
 		return "no result within its deadline" + last
 	case errors.As(err, &app):
 		return app.Message()
+	case errors.As(err, &terminated):
+		return "somebody terminated it"
 	default:
 		return err.Error()
 	}

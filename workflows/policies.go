@@ -39,11 +39,10 @@ const recordDeadline = 14 * 24 * time.Hour
 
 // Retry intervals.
 const (
-	retryFirst  = time.Second
-	retryMost   = 15 * time.Second
-	holdFirst   = 2 * time.Second
-	holdMost    = time.Minute
-	hostsPerRun = 500 // hosts of one run of a cluster's workflow, well under Temporal's history limits
+	retryFirst = time.Second
+	retryMost  = 15 * time.Second
+	holdFirst  = 2 * time.Second
+	holdMost   = time.Minute
 )
 
 // onRecord is for steps that only move the record on in Postgres. They are

@@ -30,20 +30,41 @@ func (s Step[In, Out]) Bind(r worker.ActivityRegistry, fn func(context.Context, 
 // Steps that move the record on. They touch Postgres only.
 var (
 	BeginOperation = Step[OperationRef, OperationBegun]{"operation.begin"}
-	NextHost       = Step[OperationRef, NextHostResult]{"operation.next-host"}
+	Plan           = Step[PlanInput, Planned]{"operation.plan"}
 	EndOperation   = Step[OperationEnd, Nothing]{"operation.end"}
 	BeginHost      = Step[HostRef, HostBegun]{"host.begin"}
-	EndHost        = Step[HostEnd, Nothing]{"host.end"}
+	EndHost        = Step[HostEnd, HostEnded]{"host.end"}
+	EndSlot        = Step[SlotEnd, Nothing]{"slot.end"}
 )
 
 // Steps on a host, over SSH.
 var (
-	Investigate = Step[HostStep, Nothing]{"host.investigate"}
-	Prepare     = Step[HostStep, Nothing]{"host.prepare"}
-	Check       = Step[HostStep, Boot]{"host.check"}
-	Reboot      = Step[RebootStep, Nothing]{"host.reboot"}
-	AwaitBoot   = Step[RebootStep, Nothing]{"host.wait"}
-	Verify      = Step[RebootStep, Nothing]{"host.verify"}
+	Investigate    = Step[HostStep, Nothing]{"host.investigate"}
+	Prepare        = Step[HostStep, Nothing]{"host.prepare"}
+	Check          = Step[ChangeStep, Checked]{"host.check"}
+	Stage          = Step[ChangeStep, Nothing]{"host.stage"}
+	Upgrade        = Step[ChangeStep, Nothing]{"host.upgrade"}
+	VerifyPackages = Step[ChangeStep, Nothing]{"host.verify-packages"}
+	RebootNeeded   = Step[ChangeStep, RebootVerdict]{"host.reboot-needed"}
+	Reboot         = Step[RebootStep, Nothing]{"host.reboot"}
+	AwaitBoot      = Step[RebootStep, Nothing]{"host.wait"}
+	Verify         = Step[RebootStep, Nothing]{"host.verify"}
+	Settle         = Step[RebootStep, Nothing]{"host.settle"}
+)
+
+// Names of the steps on a host, as the record shows them.
+const (
+	StepInvestigate    = "investigate"
+	StepPrepare        = "prepare"
+	StepCheck          = "check"
+	StepStage          = "stage"
+	StepUpgrade        = "upgrade"
+	StepVerifyPackages = "verify-packages"
+	StepRebootNeeded   = "reboot-needed"
+	StepReboot         = "reboot"
+	StepWait           = "wait"
+	StepVerify         = "verify"
+	StepSettle         = "settle"
 )
 
 // Nothing is the result of a step that only has an effect.
@@ -61,10 +82,43 @@ type OperationBegun struct {
 	Hosts int  `json:"hosts"`
 }
 
-// NextHostResult is the host that comes next. Both empty: none is left.
-type NextHostResult struct {
-	Address string `json:"address,omitempty"`
-	Stop    string `json:"stop,omitempty"` // why the operation must not go on
+// PlanInput asks which hosts come next. Turn counts the questions of an
+// operation from 1: asked again, a turn gives the same hosts again.
+type PlanInput struct {
+	OperationRef
+	Turn int           `json:"turn"`
+	Hold time.Duration `json:"hold"` // how long a host may be held by another operation
+}
+
+// Planned is what comes next.
+type Planned struct {
+	Hosts    []Assignment         `json:"hosts,omitempty"` // to begin now
+	Policy   HostPolicy           `json:"policy"`
+	More     bool                 `json:"more,omitempty"` // ask again at once
+	Waiting  string               `json:"waiting,omitempty"`
+	Again    time.Time            `json:"again,omitzero"`  // ask again then; zero: when something happens
+	End      fleet.OperationState `json:"end,omitempty"`   // nothing is left to do, and this is how it ends
+	Ended    bool                 `json:"ended,omitempty"` // it has ended in the record
+	Reason   string               `json:"reason,omitempty"`
+	Progress fleet.Progress       `json:"progress"`
+}
+
+// Assignment is a host that an operation may work on now. The record has it as
+// being at work already.
+type Assignment struct {
+	Address string `json:"address"`
+	Stage   bool   `json:"stage,omitempty"` // only stage what it will boot; takes no slot
+	Slot    int    `json:"slot"`
+	Turn    int    `json:"turn"` // in which its slot was handed out
+}
+
+// HostPolicy is the part of an operation's policy that concerns one host. The
+// zero value of a time means the default.
+type HostPolicy struct {
+	HostTimeout time.Duration      `json:"hostTimeout,omitempty"`
+	StepTimeout time.Duration      `json:"stepTimeout,omitempty"`
+	MinReady    time.Duration      `json:"minReady,omitempty"`
+	Reboot      fleet.RebootPolicy `json:"reboot,omitempty"`
 }
 
 // OperationEnd is how an operation ended.
@@ -87,12 +141,27 @@ type HostBegun struct {
 	Reason string             `json:"reason,omitempty"`
 }
 
-// HostEnd is how one host's part ended.
+// HostEnd is how one host's part ended, or that it is staged.
 type HostEnd struct {
 	HostRef
 	State  fleet.HostRunState `json:"state"`
 	Reason string             `json:"reason,omitempty"`
 	Event  fleet.HostEvent    `json:"event,omitempty"` // what it means for the host's state
+	Down   bool               `json:"down,omitempty"`  // it failed while it was away, and may still be
+	Next   bool               `json:"next,omitempty"`  // hand the slot on to the next host
+}
+
+// HostEnded is the host to which the slot went, if any.
+type HostEnded struct {
+	Next   *Assignment `json:"next,omitempty"`
+	Policy HostPolicy  `json:"policy"`
+}
+
+// SlotEnd says that whoever held a slot is lost.
+type SlotEnd struct {
+	OperationRef
+	Assignment
+	Reason string `json:"reason"`
 }
 
 // HostStep is a step on a host.
@@ -103,13 +172,28 @@ type HostStep struct {
 	Unreachable time.Duration `json:"unreachable"` // how long the host may be out of reach
 }
 
+// ChangeStep is a step that changes what runs on a host, or looks at it.
+type ChangeStep struct {
+	HostStep
+	Kind    fleet.OperationKind `json:"kind"`
+	Version string              `json:"version,omitempty"` // what a deploy asks for
+	Reboot  fleet.RebootPolicy  `json:"reboot,omitempty"`
+}
+
+// Checked is what a look at a host before the change found.
+type Checked struct {
+	BootID string `json:"bootId"`
+	Stages bool   `json:"stages,omitempty"` // changes are staged, and booted later
+}
+
+// RebootVerdict says whether a host must be rebooted for the change to hold.
+type RebootVerdict struct {
+	Needed bool `json:"needed"`
+}
+
 // RebootStep is a step of a reboot away from the boot with this id.
 type RebootStep struct {
 	HostStep
-	BootID string `json:"bootId"`
-}
-
-// Boot is one boot of a host, by /proc/sys/kernel/random/boot_id.
-type Boot struct {
-	BootID string `json:"bootId"`
+	BootID   string `json:"bootId"`
+	Rebooted bool   `json:"rebooted,omitempty"` // the host has left that boot, and must not be on it
 }
