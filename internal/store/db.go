@@ -35,8 +35,9 @@ const (
 
 // DB is the database of all tenants. It is safe for concurrent use.
 type DB struct {
-	pool   *pgxpool.Pool
-	sealer *secret.Sealer
+	pool    *pgxpool.Pool
+	sealer  *secret.Sealer
+	changes changes
 }
 
 // Store is the part of one tenant.
@@ -105,7 +106,10 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 }
 
 // Close ends all connections, after the calls that still run.
-func (db *DB) Close() { db.pool.Close() }
+func (db *DB) Close() {
+	db.changes.close()
+	db.pool.Close()
+}
 
 // For gives the store of one tenant.
 func (db *DB) For(tenant string) *Store { return &Store{db: db, tenant: tenant} }

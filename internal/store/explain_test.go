@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -37,7 +38,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 	f := setup(t)
 	f.exec(t, manyRows)
 	id := uuid.MustParse("01900000-0000-7000-8000-0000000003e8").String()
-	none := (*string)(nil)
+	none, never := (*string)(nil), (*time.Time)(nil)
 	tenant := fleet.DefaultTenant
 
 	for name, c := range map[string]struct {
@@ -54,12 +55,12 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"keep the cluster":          {keepClusterOfSQL, []any{tenant, "h7"}},
 		"lock hosts":                {lockHostsSQL, []any{tenant, []string{"h1", "h2"}}},
 		"Operation":                 {operationSQL, []any{tenant, id}},
-		"Operations":                {operationsSQL, []any{tenant, "", "", "", none, 51}},
-		"Operations from a cursor":  {operationsSQL, []any{tenant, "", "", "", id, 51}},
-		"Operations of a cluster":   {operationsSQL, []any{tenant, "c1", "", "", none, 51}},
-		"Operations of a host":      {operationsOfHostSQL, []any{tenant, "", "", "", none, 51, "h3"}},
-		"Operations of a kind":      {operationsSQL, []any{tenant, "", "bootstrap", "", none, 51}},
-		"Operations in a state":     {operationsSQL, []any{tenant, "", "", "pending", none, 51}},
+		"Operations":                {operationsSQL, []any{tenant, "", "", "", none, 51, "", never, never}},
+		"Operations from a cursor":  {operationsSQL, []any{tenant, "", "", "", id, 51, "", never, never}},
+		"Operations of a cluster":   {operationsSQL, []any{tenant, "c1", "", "", none, 51, "", never, never}},
+		"Operations of a host":      {operationsOfHostSQL, []any{tenant, "", "", "", none, 51, "", never, never, "h3"}},
+		"Operations of a kind":      {operationsSQL, []any{tenant, "", "bootstrap", "", none, 51, "", never, never}},
+		"Operations in a state":     {operationsSQL, []any{tenant, "", "", "pending", none, 51, "", never, never}},
 		"LatestOperation, cluster":  {latestOfClusterSQL, []any{tenant, "restart", "c1"}},
 		"LatestOperation, host":     {latestOfHostSQL, []any{tenant, "bootstrap", "h3"}},
 		"PendingOperations":         {pendingOperationsSQL, []any{0.0, 100}},
@@ -74,7 +75,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"HostRun":                   {hostRunSQL, []any{tenant, id, "h3"}},
 		"next hosts":                {nextHostsSQL, []any{id, 10}},
 		"skip hosts that are gone":  {skipGoneHostsSQL, []any{tenant, id}},
-		"insert host runs":          {insertHostRunsSQL, []any{id, tenant, "c1", ""}},
+		"insert host runs":          {insertHostRunsSQL, []any{id, tenant, []string{"h3"}, []bool{true}, true}},
 		"other run on a host":       {otherRunOnHostSQL, []any{tenant, "h3", id}},
 		"close host runs":           {closeHostRunsSQL, []any{id, "x"}},
 		"close steps":               {closeStepsSQL, []any{id, "x"}},

@@ -22,16 +22,15 @@ type HostPut struct {
 	RequestID   string
 }
 
-const (
-	hostsSQL = `SELECT address, port, coalesce(cluster, ''), state, reason, state_since, coalesce(state_operation::text, ''),
-			os, os_version, ostree, cpus, memory, space, boot_id, last_check, source,
-			coalesce(host_key, ''), coalesce(host_key_print, ''), host_key_pinned, bootstrapped, created
-		FROM host WHERE tenant = $1 ORDER BY address`
+// hostColumns are what scanHost reads.
+const hostColumns = `h.address, h.port, coalesce(h.cluster, ''), h.state, h.reason, h.state_since, coalesce(h.state_operation::text, ''),
+		h.os, h.os_version, h.ostree, h.bootc, h.package_manager, h.cpus, h.memory, h.space, h.boot_id, h.last_check, h.labels, h.source,
+		coalesce(h.host_key, ''), coalesce(h.host_key_print, ''), h.host_key_pinned, h.bootstrapped, h.created`
 
-	hostSQL = `SELECT address, port, coalesce(cluster, ''), state, reason, state_since, coalesce(state_operation::text, ''),
-			os, os_version, ostree, cpus, memory, space, boot_id, last_check, source,
-			coalesce(host_key, ''), coalesce(host_key_print, ''), host_key_pinned, bootstrapped, created
-		FROM host WHERE tenant = $1 AND address = $2`
+const (
+	hostsSQL = `SELECT ` + hostColumns + ` FROM host h WHERE h.tenant = $1 ORDER BY h.address`
+
+	hostSQL = `SELECT ` + hostColumns + ` FROM host h WHERE h.tenant = $1 AND h.address = $2`
 
 	clusterExistsSQL = `SELECT EXISTS (SELECT FROM cluster WHERE tenant = $1 AND name = $2)`
 
@@ -75,13 +74,16 @@ func (s *Store) host(ctx context.Context, q querier, address string) (fleet.Host
 	return h, orNotFound(err, "host", address)
 }
 
-func scanHost(row pgx.CollectableRow) (fleet.Host, error) {
+func scanHost(row pgx.CollectableRow) (fleet.Host, error) { return scanHostAnd(row) }
+
+// scanHostAnd reads columns behind hostColumns, too.
+func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 	var h fleet.Host
 	var key fleet.HostKey
 	var since, check, pinned, bootstrapped, created pgtype.Timestamptz
-	err := row.Scan(&h.Address, &h.Port, &h.Cluster, &h.State, &h.Reason, &since, &h.OperationID,
-		&h.OS, &h.OSVersion, &h.OSTree, &h.CPUs, &h.Memory, &h.Space, &h.BootID, &check, &h.Source,
-		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created)
+	err := row.Scan(append([]any{&h.Address, &h.Port, &h.Cluster, &h.State, &h.Reason, &since, &h.OperationID,
+		&h.OS, &h.OSVersion, &h.OSTree, &h.Bootc, &h.PackageManager, &h.CPUs, &h.Memory, &h.Space, &h.BootID, &check, &h.Labels, &h.Source,
+		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created}, more...)...)
 	h.StateSince, h.LastCheck, h.Bootstrapped, h.Created = utc(since), utc(check), utc(bootstrapped), utc(created)
 	if pinned.Valid {
 		key.Pinned = utc(pinned)
@@ -202,7 +204,11 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 	if err := s.writeCreds(ctx, q, insertCredsSQL, put.Address, put.Creds); err != nil {
 		return nil, err
 	}
-	return &op, s.insertHostRuns(ctx, q, op)
+	if _, err := q.Exec(ctx, insertHostRunSQL, op.ID, s.tenant, put.Address); err != nil {
+		return nil, err
+	}
+	op, err = s.operation(ctx, q, operationSQL, op.ID)
+	return &op, err
 }
 
 // DeleteHost removes a host with its credentials and membership. Its unfinished

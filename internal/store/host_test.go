@@ -233,7 +233,7 @@ func TestDeleteHost(t *testing.T) {
 	stands, err := f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepSucceeded})
 	require.NoError(t, err)
 	require.Equal(t, fleet.StepIndeterminate, stands.State, "the caller learns how the record has it")
-	require.NoError(t, f.EndHostRun(ctx, op.ID, "h", fleet.HostRunFailed, "x", fleet.HostBroke))
+	require.NoError(t, f.endRun(ctx, op.ID, "h", fleet.HostRunFailed, "x", fleet.HostBroke))
 	_, err = f.Host(ctx, "h")
 	requireKind(t, fleet.NotFound, err)
 	steps, err := f.Steps(ctx, op.ID, "")

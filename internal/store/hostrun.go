@@ -11,37 +11,29 @@ import (
 	"commissaire/internal/fleet"
 )
 
+// hostRunColumns are what scanHostRun reads.
+const hostRunColumns = `r.operation_id, r.address, r.position, r.state, r.reason, r.canary, r.slot, r.boot_id, r.target, r.waiting, r.started, r.finished`
+
 const (
-	hostRunsSQL = `SELECT operation_id, address, position, state, reason, boot_id, started, finished
-		FROM host_run WHERE tenant = $1 AND operation_id = $2 ORDER BY position`
+	hostRunsSQL = `SELECT ` + hostRunColumns + ` FROM host_run r WHERE r.tenant = $1 AND r.operation_id = $2 ORDER BY r.position`
 
-	hostRunSQL = `SELECT operation_id, address, position, state, reason, boot_id, started, finished
-		FROM host_run WHERE tenant = $1 AND operation_id = $2 AND address = $3`
+	hostRunSQL = `SELECT ` + hostRunColumns + ` FROM host_run r WHERE r.tenant = $1 AND r.operation_id = $2 AND r.address = $3`
 
-	otherRunOnHostSQL = `SELECT o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
-		FROM host_run r JOIN operation o ON o.id = r.operation_id
-		WHERE r.tenant = $1 AND r.address = $2 AND r.state = 'running' AND r.operation_id <> $3`
+	hostRunsPageSQL = `SELECT ` + hostRunColumns + ` FROM host_run r
+		WHERE r.tenant = $1 AND r.operation_id = $2 AND ($3 = '' OR r.state = $3) AND r.position > $4 ORDER BY r.position LIMIT $5`
 
-	beginHostRunSQL = `UPDATE host_run SET state = 'running', started = now()
+	otherRunOnHostSQL = `SELECT ` + operationColumns + `
+		FROM host_run r JOIN operation o ON o.id = r.operation_id LEFT JOIN rollout p ON p.operation_id = o.id
+		WHERE r.tenant = $1 AND r.address = $2 AND r.state IN ('staging', 'running') AND r.operation_id <> $3`
+
+	beginHostRunSQL = `UPDATE host_run SET state = 'running', started = now(), rolling = now(), slot = 1
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND state = 'pending'`
 
 	setBootIDSQL = `UPDATE host_run SET boot_id = CASE WHEN boot_id = '' THEN $4 ELSE boot_id END
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 RETURNING boot_id`
 
-	// When the workflow blames a step, that step's own reason says more: it has the
-	// host's words, which do not travel through workflow history.
-	endHostRunSQL = `UPDATE host_run SET state = $4, finished = now(), reason = CASE WHEN $4 = 'failed' THEN coalesce(
-			(SELECT 'step ' || name || ': ' || reason FROM step WHERE operation_id = $2 AND address = $3 AND state <> 'succeeded' AND starts_with($5, 'step ' || name || ': ') ORDER BY id DESC LIMIT 1),
-			$5) ELSE $5 END
-		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'running' OR state = 'pending' AND $4 IN ('skipped', 'failed'))
-		RETURNING reason`
-
-	closeStepsOfHostSQL = `UPDATE step SET finished = now(),
-			state = CASE WHEN starts_with($3, 'step ' || name || ': ') THEN 'failed' ELSE 'indeterminate' END,
-			reason = CASE
-				WHEN starts_with($3, 'step ' || name || ': ') THEN substr($3, length('step ' || name || ': ') + 1)
-				WHEN $3 <> '' THEN $3 ELSE 'the host run ended before the end of this step was known' END
-		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
+	setTargetSQL = `UPDATE host_run SET target = CASE WHEN target = '' THEN $4 ELSE target END
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 RETURNING target`
 )
 
 // HostRuns lists the hosts of an operation in rollout order.
@@ -59,9 +51,38 @@ func (s *Store) HostRuns(ctx context.Context, operationID string) (runs []fleet.
 func scanHostRun(row pgx.CollectableRow) (fleet.HostRun, error) {
 	var r fleet.HostRun
 	var started, finished pgtype.Timestamptz
-	err := row.Scan(&r.OperationID, &r.Address, &r.Position, &r.State, &r.Reason, &r.BootID, &started, &finished)
+	err := row.Scan(&r.OperationID, &r.Address, &r.Position, &r.State, &r.Reason, &r.Canary, &r.Slot, &r.BootID, &r.Target, &r.Waiting, &started, &finished)
 	r.Started, r.Finished = utc(started), utc(finished)
 	return r, err
+}
+
+// HostRunFilter chooses host runs of an operation.
+type HostRunFilter struct {
+	State  fleet.HostRunState // "" means any
+	Cursor string             // next of the page before, "" for the first
+	Limit  int                // 0 means DefaultPage; at most MaxPage
+}
+
+// HostRunsPage lists hosts of an operation in rollout order. next is the cursor of
+// the next page, "" on the last one.
+func (s *Store) HostRunsPage(ctx context.Context, id string, f HostRunFilter) (runs []fleet.HostRun, next string, err error) {
+	after, err := number(f.Cursor, -1)
+	if err != nil {
+		return nil, "", err
+	}
+	limit := pageSize(f.Limit)
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.operation(ctx, q, operationSQL, id); err != nil {
+			return err
+		}
+		runs, err = collect(ctx, q, scanHostRun, hostRunsPageSQL, s.tenant, id, string(f.State), after, limit+1)
+		return err
+	})
+	if len(runs) > limit {
+		runs = runs[:limit]
+		next = fmt.Sprint(runs[limit-1].Position)
+	}
+	return runs, next, err
 }
 
 func (s *Store) hostRun(ctx context.Context, q querier, id, address string) (fleet.HostRun, error) {
@@ -80,7 +101,7 @@ func (s *Store) hostRun(ctx context.Context, q querier, id, address string) (fle
 func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.HostRun, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		// Keeps EndOperation from closing the host runs beside us.
-		op, err := s.operation(ctx, q, lockOperationSQL, id)
+		op, _, err := s.lockRollout(ctx, q, id)
 		if err != nil {
 			return err
 		}
@@ -114,48 +135,22 @@ func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.H
 // one on record. Repeating it is safe: the first writer wins, so that a retry
 // after the reboot cannot take the new boot for the old one.
 func (s *Store) SetHostRunBootID(ctx context.Context, id, address, bootID string) (stands string, err error) {
+	return s.setOnce(ctx, setBootIDSQL, id, address, bootID)
+}
+
+// SetHostRunTarget notes the deployment that the host must boot and gives the one
+// on record. Repeating it is safe: the first writer wins.
+func (s *Store) SetHostRunTarget(ctx context.Context, id, address, target string) (stands string, err error) {
+	return s.setOnce(ctx, setTargetSQL, id, address, target)
+}
+
+func (s *Store) setOnce(ctx context.Context, sql, id, address, value string) (stands string, err error) {
+	if uuid.Validate(id) != nil {
+		return "", notFound("operation", id)
+	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
-		if uuid.Validate(id) != nil {
-			return notFound("operation", id)
-		}
-		err := q.QueryRow(ctx, setBootIDSQL, s.tenant, id, address, bootID).Scan(&stands)
+		err := q.QueryRow(ctx, sql, s.tenant, id, address, value).Scan(&stands)
 		return orNotFound(err, fmt.Sprintf("host run of operation %s on host", id), address)
 	})
 	return stands, err
-}
-
-// EndHostRun ends a running host run (a pending one can only be skipped or fail), and
-// in the same transaction tells the host what happened to it; event "" for
-// nothing. An event that does not fit the host's state, and a host that is gone
-// or was added again, leave the host alone: that the run ended is true all the
-// same. Repeating it is safe: what has ended stays, and no event comes twice.
-func (s *Store) EndHostRun(ctx context.Context, id, address string, state fleet.HostRunState, reason string, event fleet.HostEvent) error {
-	if !state.Ended() {
-		return fmt.Errorf("end of the host run of operation %s on %s: %q is no end", id, address, state)
-	}
-	reason = storable(reason)
-	if state != fleet.HostRunSucceeded {
-		reason = because(reason)
-	}
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		r, err := s.hostRun(ctx, q, id, address)
-		if err != nil || r.State.Ended() {
-			return err
-		}
-		if _, err := q.Exec(ctx, closeStepsOfHostSQL, id, address, reason); err != nil {
-			return err
-		}
-		err = q.QueryRow(ctx, endHostRunSQL, s.tenant, id, address, string(state), reason).Scan(&reason)
-		if isNoRows(err) {
-			if r, err = s.hostRun(ctx, q, id, address); err != nil || r.State.Ended() {
-				return err // somebody else was faster
-			}
-			return fleet.Errorf(fleet.Conflict, "host %q has not begun in operation %s, so it cannot have %s", address, id, state)
-		}
-		if err != nil || event == "" {
-			return err
-		}
-		_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{address}, event: event, reason: reason, operation: id})
-		return err
-	})
 }

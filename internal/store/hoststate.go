@@ -71,7 +71,8 @@ func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]str
 const keepClusterOfSQL = `SELECT FROM cluster c JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name
 	WHERE h.tenant = $1 AND h.address = $2 FOR KEY SHARE OF c`
 
-const recordFactsSQL = `UPDATE host SET os = $3, os_version = $4, ostree = $5, cpus = $6, memory = $7, space = $8, boot_id = $9, last_check = now()
+const recordFactsSQL = `UPDATE host SET os = $3, os_version = $4, ostree = $5, cpus = $6, memory = $7, space = $8, boot_id = $9,
+		bootc = $11, package_manager = $12, last_check = now()
 	WHERE tenant = $1 AND address = $2 AND created <= (SELECT created FROM operation WHERE id = $10 AND tenant = $1)`
 
 // RecordFacts stores what investigation found, and that the host was reached
@@ -86,7 +87,8 @@ func (s *Store) RecordFacts(ctx context.Context, id, address string, f fleet.Fac
 		if _, err := q.Exec(ctx, keepClusterOfSQL, s.tenant, address); err != nil {
 			return err
 		}
-		tag, err := q.Exec(ctx, recordFactsSQL, s.tenant, address, f.OS, f.OSVersion, f.OSTree, f.CPUs, f.Memory, f.Space, f.BootID, id)
+		tag, err := q.Exec(ctx, recordFactsSQL, s.tenant, address, f.OS, f.OSVersion, f.OSTree, f.CPUs, f.Memory, f.Space, f.BootID, id,
+			f.Bootc, f.PackageManager)
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,7 @@ func TestReaddedHostIsAnotherMachine(t *testing.T) {
 	_, err = f.DeleteHost(ctx, "h1", "ann")
 	require.NoError(t, err)
 	f.newHost(t, "h1", "c")
-	require.NoError(t, f.EndHostRun(ctx, op.ID, "h1", fleet.HostRunFailed, "gone", fleet.HostBroke))
+	require.NoError(t, f.endRun(ctx, op.ID, "h1", fleet.HostRunFailed, "gone", fleet.HostBroke))
 	require.Equal(t, fleet.HostInvestigating, f.state(t, "h1"))
 	requireKind(t, fleet.NotFound, f.RecordFacts(ctx, op.ID, "h1", fleet.Facts{OS: "x"}))
 	require.False(t, f.happen(t, op.ID, "h1", fleet.HostBroke, "x"))
@@ -111,7 +111,7 @@ func TestABootstrapTakesItsHostAsItIs(t *testing.T) {
 	require.NoError(t, err)
 	boot := f.start(t, fleet.KindBootstrap, "", "h1")
 	require.Equal(t, fleet.HostInvestigating, f.state(t, "h1"))
-	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunFailed, "no way back", fleet.HostBroke))
+	require.NoError(t, f.endRun(ctx, restart.ID, "h1", fleet.HostRunFailed, "no way back", fleet.HostBroke))
 	require.Equal(t, fleet.HostFailed, f.state(t, "h1"))
 
 	f.bootstrap(t, boot, fleet.HostRunSucceeded, fleet.HostPrepared)
@@ -135,7 +135,7 @@ func TestAnOperationThatIsCutOffFailsItsHosts(t *testing.T) {
 		_, err := f.BeginHostRun(ctx, restart.ID, address)
 		require.NoError(t, err)
 	}
-	require.NoError(t, f.EndHostRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
+	require.NoError(t, f.endRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
 	for range 2 {
 		require.NoError(t, f.EndOperation(ctx, restart.ID, fleet.OperationFailed, "its workflow is gone"))
 	}
@@ -162,7 +162,7 @@ func TestReasonsQuoteWhatHostsSay(t *testing.T) {
 	step, err = f.EndStep(ctx, StepEnd{StepID: step.ID, State: fleet.StepFailed, Reason: said})
 	require.NoError(t, err)
 	require.Equal(t, kept, step.Reason)
-	require.NoError(t, f.EndHostRun(ctx, op.ID, "h", fleet.HostRunFailed, said, fleet.HostBroke))
+	require.NoError(t, f.endRun(ctx, op.ID, "h", fleet.HostRunFailed, said, fleet.HostBroke))
 	h, err := f.Host(ctx, "h")
 	require.NoError(t, err)
 	require.Equal(t, kept, h.Reason)

@@ -11,69 +11,98 @@ import (
 )
 
 // NewOperation asks for an act on a cluster or on a host; one of the two is "".
+// A retry takes both, kind and version from the operation that it repeats.
 type NewOperation struct {
-	Kind        fleet.OperationKind
-	Cluster     string
-	Host        string
-	RequestedBy string
-	RequestID   string
+	Kind    fleet.OperationKind
+	Cluster string
+	Host    string
+	Version string // of a deploy
+	// Policy is the request's. What it leaves out comes from the cluster's, or from
+	// the operation that is retried. It must have passed Check.
+	Policy fleet.Policy
+	// RetryOf is the operation whose hosts that have not succeeded are taken, ""
+	// for none.
+	RetryOf        string
+	IdempotencyKey string // "" for none
+	RequestedBy    string
+	RequestID      string
 }
 
 const (
 	// ON CONFLICT covers the two indexes that allow one unfinished operation per
 	// cluster and per host.
-	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, requested_by, request_id)
-		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, $7)
-		ON CONFLICT DO NOTHING
-		RETURNING id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished`
+	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id)
+		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9)
+		ON CONFLICT DO NOTHING`
 
-	unfinishedSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE tenant = $1 AND finished IS NULL AND (cluster = nullif($2, '') OR host = nullif($3, ''))`
+	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND (o.cluster = nullif($2, '') OR o.host = nullif($3, ''))`
 
 	keepClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR KEY SHARE`
 	keepHostSQL    = `SELECT FROM host WHERE tenant = $1 AND address = $2 FOR NO KEY UPDATE`
 
-	insertHostRunsSQL = `INSERT INTO host_run (operation_id, tenant, address, position)
-		SELECT $1, tenant, address, row_number() OVER (ORDER BY join_order, address) - 1
-		FROM host WHERE tenant = $2 AND (cluster = nullif($3, '') OR address = nullif($4, ''))`
+	insertHostRunSQL = `INSERT INTO host_run (operation_id, tenant, address, position) SELECT $1, tenant, address, 0 FROM host WHERE tenant = $2 AND address = $3`
 )
 
-// StartOperation puts a pending operation on record, with a pending host run
-// for every member of the cluster in join order, or for the one host. While one
-// is unfinished on the same cluster (or host), the same kind gives that one and
-// created is false; another kind is a Conflict with its Holder. A bootstrap
-// sets its host back to investigating.
+// StartOperation puts a pending operation on record, with a pending host run for
+// every host that its policy chooses, in the policy's order, or for the one host.
+//
+// While one is unfinished on the same cluster (or host), the same kind, and for a
+// deploy the same version, gives that one and created is false; any other is a
+// Conflict with its Holder. A deploy is a Conflict when it chooses hosts that take
+// none. A bootstrap sets its host back to investigating. A request that comes again
+// with the same IdempotencyKey gets what the first one got, for ever, and a
+// Conflict when it asks for something else.
 func (s *Store) StartOperation(ctx context.Context, n NewOperation) (op fleet.Operation, created bool, err error) {
-	if (n.Cluster == "") == (n.Host == "") {
+	if n.RetryOf == "" && (n.Cluster == "") == (n.Host == "") {
 		return op, false, fleet.Errorf(fleet.Invalid, "an operation is on a cluster or on a host")
 	}
+	r := request{key: n.IdempotencyKey, digest: n.digest()}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		// First the operation, whose unique index is the lock, then a look at what
-		// it is on; the transaction takes it back when that is missing.
-		op, created, err = s.insertOperation(ctx, q, n)
-		if err != nil {
+		var known bool
+		if op, created, known, err = s.answered(ctx, q, r); err != nil || known {
 			return err
 		}
-		if err := s.keepTarget(ctx, q, n); err != nil {
+		if op, created, err = s.start(ctx, q, n); err != nil {
 			return err
 		}
-		if !created {
-			if op.Kind != n.Kind {
-				return held(op)
-			}
-			return nil
-		}
-		if n.Kind == fleet.KindBootstrap && n.Host != "" {
-			if _, err := s.applyEvent(ctx, q, stateChange{addresses: []string{n.Host}, event: fleet.HostInvestigate, operation: op.ID}); err != nil {
-				return err
-			}
-		}
-		return s.insertHostRuns(ctx, q, op)
+		return s.answer(ctx, q, r, op.ID)
 	})
 	if err != nil {
 		return fleet.Operation{}, false, err
 	}
 	return op, created, nil
+}
+
+func (s *Store) start(ctx context.Context, q querier, n NewOperation) (op fleet.Operation, created bool, err error) {
+	n, old, err := s.retried(ctx, q, n)
+	if err != nil {
+		return op, false, err
+	}
+	// First the operation, whose unique index is the lock, then a look at what
+	// it is on; the transaction takes it back when that is missing.
+	op, created, err = s.insertOperation(ctx, q, n)
+	if err != nil {
+		return op, false, err
+	}
+	if err := s.keepTarget(ctx, q, n); err != nil {
+		return op, false, err
+	}
+	if !created {
+		if op.Kind != n.Kind || op.Version != n.Version {
+			return op, false, held(op)
+		}
+		return op, false, nil
+	}
+	if n.Kind == fleet.KindBootstrap {
+		if _, err := s.applyEvent(ctx, q, stateChange{addresses: []string{n.Host}, event: fleet.HostInvestigate, operation: op.ID}); err != nil {
+			return op, false, err
+		}
+	}
+	if err := s.insertHostRuns(ctx, q, op.ID, n, old); err != nil {
+		return op, false, err
+	}
+	op, err = s.operation(ctx, q, operationSQL, op.ID)
+	return op, true, err
 }
 
 // insertOperation gives the operation that is on record now: the new one, or
@@ -83,9 +112,13 @@ func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) 
 	if err != nil {
 		return op, false, err
 	}
-	op, err = one(ctx, q, scanOperation, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.RequestedBy, n.RequestID)
-	if !isNoRows(err) {
-		return op, err == nil, err
+	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID)
+	if err != nil {
+		return op, false, err
+	}
+	if tag.RowsAffected() > 0 {
+		op, err = s.operation(ctx, q, operationSQL, id.String())
+		return op, true, err
 	}
 	op, err = one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, n.Host)
 	if isNoRows(err) {
@@ -105,9 +138,16 @@ func (s *Store) keepTarget(ctx context.Context, q querier, n NewOperation) error
 	return orNotFound(err, "host", n.Host)
 }
 
-func (s *Store) insertHostRuns(ctx context.Context, q querier, op fleet.Operation) error {
-	_, err := q.Exec(ctx, insertHostRunsSQL, op.ID, s.tenant, op.Cluster, op.Host)
-	return err
+func (s *Store) insertHostRuns(ctx context.Context, q querier, id string, n NewOperation, old fleet.Operation) error {
+	if n.Host != "" {
+		_, err := q.Exec(ctx, insertHostRunSQL, id, s.tenant, n.Host)
+		return err
+	}
+	p, err := s.plan(ctx, q, n, old)
+	if err != nil {
+		return err
+	}
+	return s.writePlan(ctx, q, id, p)
 }
 
 // held is the refusal that names who stands in the way.
@@ -123,9 +163,12 @@ func held(holder fleet.Operation) *fleet.Error {
 
 func scanOperation(row pgx.CollectableRow) (fleet.Operation, error) {
 	var o fleet.Operation
-	var created, started, finished pgtype.Timestamptz
-	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.State, &o.Reason, &o.RequestedBy, &o.RequestID, &created, &started, &finished)
+	var created, started, finished, paused, approved, cancelled pgtype.Timestamptz
+	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.State, &o.Reason,
+		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &created, &started, &finished,
+		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting)
 	o.Created, o.Started, o.Finished = utc(created), utc(started), utc(finished)
+	o.Paused, o.Approved, o.Cancelled = utc(paused), utc(approved), utc(cancelled)
 	return o, err
 }
 

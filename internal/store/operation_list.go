@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,35 +22,49 @@ type OperationFilter struct {
 	Host    string // all that touched this host, also as a member of a cluster
 	Kind    fleet.OperationKind
 	State   fleet.OperationState
-	Cursor  string // next of the page before, "" for the first
-	Limit   int    // 0 means DefaultPage; at most MaxPage
+
+	RequestedBy string
+	Since       time.Time // created at this time or later; zero means any
+	Until       time.Time // created before this time; zero means any
+
+	Cursor string // next of the page before, "" for the first
+	Limit  int    // 0 means DefaultPage; at most MaxPage
 }
 
+// operationColumns are what scanOperation reads.
+const operationColumns = `o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason,
+		o.version, coalesce(o.retry_of::text, ''), o.hosts, o.requested_by, o.request_id, o.created, o.started, o.finished,
+		coalesce(p.policy, '{}'), p.paused, coalesce(p.paused_by, ''), p.approved, coalesce(p.approved_by, ''),
+		p.cancelled, coalesce(p.cancelled_by, ''), coalesce(p.waiting, '')`
+
+// selectOperations lacks its WHERE.
+const selectOperations = `SELECT ` + operationColumns + ` FROM operation o LEFT JOIN rollout p ON p.operation_id = o.id `
+
 const (
-	operationSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE tenant = $1 AND id = $2`
+	operationSQL = selectOperations + `WHERE o.tenant = $1 AND o.id = $2`
 
-	operationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation
-		WHERE tenant = $1 AND ($2 = '' OR cluster = $2) AND ($3 = '' OR kind = $3) AND ($4 = '' OR state = $4) AND ($5::uuid IS NULL OR id < $5)
-		ORDER BY id DESC LIMIT $6`
+	operationsSQL = selectOperations + `
+		WHERE o.tenant = $1 AND ($2 = '' OR o.cluster = $2) AND ($3 = '' OR o.kind = $3) AND ($4 = '' OR o.state = $4) AND ($5::uuid IS NULL OR o.id < $5)
+			AND ($7 = '' OR o.requested_by = $7) AND ($8::timestamptz IS NULL OR o.created >= $8) AND ($9::timestamptz IS NULL OR o.created < $9)
+		ORDER BY o.id DESC LIMIT $6`
 
-	operationsOfHostSQL = `SELECT o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.state, o.reason, o.requested_by, o.request_id, o.created, o.started, o.finished
-		FROM host_run r JOIN operation o ON o.id = r.operation_id
-		WHERE r.tenant = $1 AND r.address = $7 AND ($2 = '' OR o.cluster = $2) AND ($3 = '' OR o.kind = $3) AND ($4 = '' OR o.state = $4) AND ($5::uuid IS NULL OR r.operation_id < $5)
+	operationsOfHostSQL = `SELECT ` + operationColumns + `
+		FROM host_run r JOIN operation o ON o.id = r.operation_id LEFT JOIN rollout p ON p.operation_id = o.id
+		WHERE r.tenant = $1 AND r.address = $10 AND ($2 = '' OR o.cluster = $2) AND ($3 = '' OR o.kind = $3) AND ($4 = '' OR o.state = $4) AND ($5::uuid IS NULL OR r.operation_id < $5)
+			AND ($7 = '' OR o.requested_by = $7) AND ($8::timestamptz IS NULL OR o.created >= $8) AND ($9::timestamptz IS NULL OR o.created < $9)
 		ORDER BY r.operation_id DESC LIMIT $6`
 
-	latestOfClusterSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE tenant = $1 AND kind = $2 AND cluster = $3 ORDER BY id DESC LIMIT 1`
+	latestOfClusterSQL = selectOperations + `WHERE o.tenant = $1 AND o.kind = $2 AND o.cluster = $3 ORDER BY o.id DESC LIMIT 1`
 
-	latestOfHostSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE tenant = $1 AND kind = $2 AND host = $3 ORDER BY id DESC LIMIT 1`
+	latestOfHostSQL = selectOperations + `WHERE o.tenant = $1 AND o.kind = $2 AND o.host = $3 ORDER BY o.id DESC LIMIT 1`
 
-	pendingOperationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE state = 'pending' AND created <= now() - make_interval(secs => $1) ORDER BY id LIMIT $2`
+	pendingOperationsSQL = selectOperations + `WHERE o.state = 'pending' AND o.created <= now() - make_interval(secs => $1) ORDER BY o.id LIMIT $2`
 
-	runningOperationsSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE state = 'running' AND started < now() - make_interval(secs => $1) ORDER BY id LIMIT $2`
+	runningOperationsSQL = selectOperations + `WHERE o.state = 'running' AND o.started < now() - make_interval(secs => $1) ORDER BY o.id LIMIT $2`
+
+	// The end of an operation counts as seen, so only unfinished ones are found.
+	unseenOperationsSQL = `SELECT ` + operationColumns + ` FROM rollout p JOIN operation o ON o.id = p.operation_id
+		WHERE p.generation > p.seen_generation AND p.steered <= now() - make_interval(secs => $1) ORDER BY p.steered LIMIT $2`
 )
 
 // Operation gives one operation.
@@ -91,10 +106,7 @@ func (s *Store) LatestOperation(ctx context.Context, kind fleet.OperationKind, c
 // Operations lists operations, newest first. next is the cursor of the next
 // page, "" on the last one.
 func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.Operation, next string, err error) {
-	if f.Limit <= 0 {
-		f.Limit = DefaultPage
-	}
-	f.Limit = min(f.Limit, MaxPage)
+	f.Limit = pageSize(f.Limit)
 	var before *string
 	if f.Cursor != "" {
 		if uuid.Validate(f.Cursor) != nil {
@@ -103,7 +115,8 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 		before = &f.Cursor
 	}
 	// One more than asked for says whether there is a next page.
-	sql, args := operationsSQL, []any{s.tenant, f.Cluster, string(f.Kind), string(f.State), before, f.Limit + 1}
+	sql, args := operationsSQL, []any{
+		s.tenant, f.Cluster, string(f.Kind), string(f.State), before, f.Limit + 1, f.RequestedBy, orNull(f.Since), orNull(f.Until)}
 	if f.Host != "" {
 		sql, args = operationsOfHostSQL, append(args, f.Host)
 	}
@@ -137,4 +150,43 @@ func (db *DB) RunningOperations(ctx context.Context, olderThan time.Duration, li
 		return err
 	})
 	return ops, err
+}
+
+// UnseenOperations lists unfinished rollouts of all tenants that were steered
+// longer than olderThan ago and have not claimed hosts since, oldest first. The
+// dispatcher wakes their workflows.
+func (db *DB) UnseenOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
+	err = db.read(ctx, func(ctx context.Context, q querier) error {
+		ops, err = collect(ctx, q, scanOperation, unseenOperationsSQL, olderThan.Seconds(), limit)
+		return err
+	})
+	return ops, err
+}
+
+// orNull gives NULL for the zero time.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// pageSize bounds how many rows a page has.
+func pageSize(limit int) int {
+	if limit <= 0 {
+		return DefaultPage
+	}
+	return min(limit, MaxPage)
+}
+
+// number reads the cursor of a list whose rows have numbers; first is for "".
+func number(cursor string, first int64) (int64, error) {
+	if cursor == "" {
+		return first, nil
+	}
+	n, err := strconv.ParseInt(cursor, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fleet.InvalidField("cursor", "is not one that this list gave")
+	}
+	return n, nil
 }

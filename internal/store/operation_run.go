@@ -13,8 +13,7 @@ import (
 // or beside a twin that everybody thought dead. Each says why that is safe.
 
 const (
-	lockOperationSQL = `SELECT id, tenant, kind, coalesce(cluster, ''), coalesce(host, ''), state, reason, requested_by, request_id, created, started, finished
-		FROM operation WHERE tenant = $1 AND id = $2 FOR SHARE`
+	lockOperationSQL = selectOperations + `WHERE o.tenant = $1 AND o.id = $2 FOR SHARE OF o`
 
 	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
 
@@ -26,11 +25,14 @@ const (
 			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
 
+	// A staged host was not taken away, so it is left as it is.
 	closeHostRunsSQL = `WITH closed AS (
-			UPDATE host_run SET state = CASE state WHEN 'pending' THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now()
+			UPDATE host_run SET state = CASE WHEN state IN ('pending', 'staged') THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now(), waiting = ''
 			WHERE operation_id = $1 AND finished IS NULL RETURNING address, state
 		)
 		SELECT address FROM closed WHERE state = 'failed'`
+
+	endRolloutSQL = `UPDATE rollout SET seen_generation = generation, waiting = '' WHERE operation_id = $1`
 
 	// $3 are the hosts that the operation was at work on. Those of a bootstrap
 	// ($4) wait for it from its order on ($5), also while it has not begun.
@@ -72,7 +74,7 @@ func (s *Store) BeginOperation(ctx context.Context, id string) (op fleet.Operati
 }
 
 // EndOperation ends an operation, and with it all that is still open in it:
-// pending host runs are skipped, running ones failed and their steps
+// pending and staged host runs are skipped, those at work failed and their steps
 // indeterminate, and hosts that it was at work on are failed, as the host of a
 // bootstrap that did not get to its end is, all with the reason. Repeating it is
 // safe: what has ended stays.
@@ -102,6 +104,9 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	why := reason
 	if why == "" {
 		why = fmt.Sprintf("the operation %s before this host's part came to its end", op.State)
+	}
+	if _, err := q.Exec(ctx, endRolloutSQL, id); err != nil {
+		return op, err
 	}
 	cut, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why)
 	if err != nil {

@@ -179,7 +179,7 @@ func TestOperationLife(t *testing.T) {
 		requireKind(t, fleet.NotFound, err)
 		_, err = f.SetHostRunBootID(ctx, id, "h1", "b")
 		requireKind(t, fleet.NotFound, err)
-		requireKind(t, fleet.NotFound, f.EndHostRun(ctx, id, "h1", fleet.HostRunSkipped, "x", ""))
+		requireKind(t, fleet.NotFound, f.endRun(ctx, id, "h1", fleet.HostRunSkipped, "x", ""))
 		_, err = f.Steps(ctx, id, "")
 		requireKind(t, fleet.NotFound, err)
 		_, err = f.BeginStep(ctx, id, "h1", "s", 1)

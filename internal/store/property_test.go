@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -159,7 +160,7 @@ func (m *machine) endHostRun(rt *rapid.T) {
 		{fleet.HostRunSucceeded, fleet.HostPrepared}, {fleet.HostRunSucceeded, fleet.HostRegistered}, {fleet.HostRunSucceeded, fleet.HostRecovered}, {fleet.HostRunFailed, fleet.HostBroke},
 		{fleet.HostRunSkipped, ""},
 	}).Draw(rt, "end")
-	m.fine(rt, m.s.EndHostRun(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), end.state, "", end.event))
+	m.fine(rt, m.s.endRun(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"), end.state, "", end.event))
 }
 
 func (m *machine) beginStep(rt *rapid.T) {
@@ -182,7 +183,7 @@ func (m *machine) check(rt *rapid.T) {
 		op, err := m.s.Operation(ctx, id)
 		require.NoError(m.t, err)
 		before, was := m.ended[id]
-		if was && before != op {
+		if was && !reflect.DeepEqual(before, op) {
 			rt.Fatalf("ended operation changed from %+v to %+v", before, op)
 		}
 		runs, err := m.s.HostRuns(ctx, id)

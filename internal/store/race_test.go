@@ -107,13 +107,13 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 	case 10, 11:
 		_, err = f.BeginHostRun(ctx, id, address)
 	case 12:
-		err = f.EndHostRun(ctx, id, address, fleet.HostRunFailed, "why", fleet.HostBroke)
+		err = f.endRun(ctx, id, address, fleet.HostRunFailed, "why", fleet.HostBroke)
 	case 13:
 		if _, err = f.BeginStep(ctx, id, address, "reboot", 1); err == nil {
 			err = f.RecordFacts(ctx, id, address, fleet.Facts{OS: "fedora"})
 		}
 	case 14:
-		err = f.EndHostRun(ctx, id, address, fleet.HostRunSucceeded, "", fleet.HostPrepared)
+		err = f.endRun(ctx, id, address, fleet.HostRunSucceeded, "", fleet.HostPrepared)
 	case 15:
 		if r.IntN(4) == 0 {
 			err = f.DeleteCluster(ctx, cluster)

@@ -19,14 +19,20 @@ type StepEnd struct {
 	OutputSize int64 // bytes it printed in all, stored or not
 }
 
+// stepColumns are what scanStep reads.
+const stepColumns = `id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished`
+
 const (
-	stepsSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
+	stepsSQL = `SELECT ` + stepColumns + `
 		FROM step WHERE tenant = $1 AND operation_id = $2 AND ($3 = '' OR address = $3) ORDER BY id`
 
-	stepOnceSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
+	stepsPageSQL = `SELECT ` + stepColumns + `
+		FROM step WHERE tenant = $1 AND operation_id = $2 AND ($3 = '' OR address = $3) AND id > $4 ORDER BY id LIMIT $5`
+
+	stepOnceSQL = `SELECT ` + stepColumns + `
 		FROM step WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND name = $4 AND attempt = $5`
 
-	stepSQL = `SELECT id, operation_id, address, name, attempt, state, reason, exit_code, output_size, stored_to, stored_bytes, started, finished
+	stepSQL = `SELECT ` + stepColumns + `
 		FROM step WHERE tenant = $1 AND id = $2`
 
 	insertStepSQL = `INSERT INTO step (tenant, operation_id, address, name, attempt) VALUES ($1, $2, $3, $4, $5)
@@ -54,6 +60,35 @@ func (s *Store) Steps(ctx context.Context, operationID, address string) (steps [
 	return steps, err
 }
 
+// StepFilter chooses steps of an operation.
+type StepFilter struct {
+	Host   string // "" means any
+	Cursor string // next of the page before, "" for the first
+	Limit  int    // 0 means DefaultPage; at most MaxPage
+}
+
+// StepsPage lists steps of an operation in the order they began. next is the
+// cursor of the next page, "" on the last one.
+func (s *Store) StepsPage(ctx context.Context, id string, f StepFilter) (steps []fleet.Step, next string, err error) {
+	after, err := number(f.Cursor, 0)
+	if err != nil {
+		return nil, "", err
+	}
+	limit := pageSize(f.Limit)
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		if _, err := s.operation(ctx, q, operationSQL, id); err != nil {
+			return err
+		}
+		steps, err = collect(ctx, q, scanStep, stepsPageSQL, s.tenant, id, f.Host, after, limit+1)
+		return err
+	})
+	if len(steps) > limit {
+		steps = steps[:limit]
+		next = fmt.Sprint(steps[limit-1].ID)
+	}
+	return steps, next, err
+}
+
 func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 	var t fleet.Step
 	var started, finished pgtype.Timestamptz
@@ -76,7 +111,7 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 		if err != nil {
 			return err
 		}
-		if r.State != fleet.HostRunRunning {
+		if r.State != fleet.HostRunRunning && r.State != fleet.HostRunStaging {
 			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
 		}
 		if err := s.sameHost(ctx, q, id, address); err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -105,8 +106,14 @@ func (f *fixture) bootstrap(t testing.TB, op fleet.Operation, end fleet.HostRunS
 	if end == fleet.HostRunFailed {
 		reason, state = "prepare failed", fleet.OperationFailed
 	}
-	require.NoError(t, f.EndHostRun(t.Context(), op.ID, op.Host, end, reason, event))
+	require.NoError(t, f.endRun(t.Context(), op.ID, op.Host, end, reason, event))
 	require.NoError(t, f.EndOperation(t.Context(), op.ID, state, reason))
+}
+
+// endRun ends a host run that hands nothing on.
+func (s *Store) endRun(ctx context.Context, id, address string, state fleet.HostRunState, reason string, event fleet.HostEvent) error {
+	_, err := s.EndHostRun(ctx, HostRunEnd{OperationID: id, Address: address, State: state, Reason: reason, Event: event})
+	return err
 }
 
 // hosts registers n bootstrapped hosts h1…hn in a cluster.

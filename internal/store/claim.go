@@ -1,0 +1,249 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"commissaire/internal/fleet"
+)
+
+// Assignment is a host that is to be worked on.
+type Assignment struct {
+	Address string
+	Stage   bool // stage it; otherwise it may be taken away
+	Slot    int  // from 1; staging hosts have numbers of their own
+}
+
+// Claimed is what a rollout does next.
+type Claimed struct {
+	Operation   fleet.Operation
+	Assignments []Assignment
+	More        bool      // hosts could be handed out that this call did not; claim the next turn
+	Waiting     string    // what it waits for besides the hosts at work, one sentence
+	Again       time.Time // when to claim again at the latest; zero: when something happens
+	// End is how the operation has ended or is to be ended now, "" while it goes on.
+	End      fleet.OperationState
+	Reason   string
+	Progress fleet.Progress
+}
+
+const (
+	maxAssignments = 200  // of one claim
+	maxLooked      = 2000 // hosts that one claim looks at
+	// countTo is where counts of waiting hosts stop: above it they change nothing.
+	countTo = fleet.MaxSlots + 1
+
+	heldFirst = 2 * time.Second // the first look again at a host that is held
+	heldMost  = time.Minute
+)
+
+const (
+	lockRolloutSQL = `SELECT turn FROM rollout WHERE operation_id = $1 FOR NO KEY UPDATE`
+
+	// One row for the canaries and one for all others. Hosts that are not staged yet
+	// are away, too, when they are failed.
+	tallySQL = `SELECT g.canary,
+			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'pending' AND stages LIMIT $4) x),
+			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
+			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND (state = 'staged' OR state = 'pending' AND NOT stages) LIMIT $4) x),
+			(SELECT count(*) FROM (SELECT FROM host h JOIN host_run r ON r.operation_id = $1 AND r.address = h.address
+				WHERE h.tenant = $2 AND h.cluster = $3 AND h.state = 'failed' AND r.canary = g.canary AND r.state IN ('pending', 'staged') LIMIT $4) x),
+			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
+			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
+			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
+			(SELECT max(finished) FROM host_run WHERE operation_id = $1 AND canary AND finished IS NOT NULL),
+			clock_timestamp()
+		FROM (VALUES (true), (false)) g (canary)`
+
+	claimedSQL = `SELECT address, state = 'staging', slot FROM host_run
+		WHERE operation_id = $1 AND turn = $2 AND state IN ('staging', 'running') ORDER BY position`
+
+	writeClaimSQL = `UPDATE rollout SET turn = $2, seen_generation = generation, waiting = $3 WHERE operation_id = $1`
+
+	pauseByPolicySQL = `UPDATE rollout SET paused = now(), paused_by = $2, approved = now(), approved_by = $2 WHERE operation_id = $1`
+)
+
+// byPolicy is who pauses when the policy says so.
+const byPolicy = "the policy"
+
+// Claim hands out the hosts that are to be worked on next, 200 at most, and says
+// what else there is to do. It begins a pending operation. hold is how long a host
+// may be held by another operation before it fails here.
+//
+// Turns count from 1. Claiming the last turn again gives what it handed out and is
+// still at work, and hands out nothing new; an earlier turn is a Conflict, since a
+// worker that was thought dead asks. What is decided here holds: pauses, budgets
+// and slots are read and written under one lock.
+func (s *Store) Claim(ctx context.Context, id string, turn int, hold time.Duration) (c Claimed, err error) {
+	if turn < 1 {
+		return c, fmt.Errorf("claim of operation %s: %d is no turn", id, turn)
+	}
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		c, err = s.claim(ctx, q, id, turn, hold)
+		return err
+	})
+	return c, err
+}
+
+func (s *Store) claim(ctx context.Context, q querier, id string, turn int, hold time.Duration) (c Claimed, err error) {
+	op, err := s.begin(ctx, q, id)
+	if err != nil {
+		return c, err
+	}
+	op, last, err := s.lockRollout(ctx, q, op.ID)
+	switch {
+	case err != nil:
+		return c, err
+	case !op.Kind.Rollout():
+		return c, noRollout(op)
+	case op.State.Ended():
+		c = Claimed{Operation: op, End: op.State, Reason: op.Reason}
+		c.Progress, err = s.progress(ctx, q, op, time.Now())
+		return c, err
+	case turn < last:
+		return c, fleet.Errorf(fleet.Conflict, "turn %d of operation %s is over; it is at turn %d", turn, id, last)
+	}
+	h := handout{s: s, q: q, op: op, turn: turn, hold: hold}
+	if turn == last {
+		if c.Assignments, err = collect(ctx, q, pgx.RowToStructByPos[Assignment], claimedSQL, id, turn); err != nil {
+			return c, err
+		}
+		c.More, err = h.more(ctx)
+	} else {
+		c.More, err = h.all(ctx)
+		c.Assignments = h.given
+	}
+	if err != nil {
+		return c, err
+	}
+	d := h.decision
+	c.Waiting, c.Again, c.End, c.Reason = d.Waiting, d.Again, d.End, d.Reason
+	if len(h.held) > 0 && c.Waiting == "" && !c.More {
+		c.Waiting, c.Again = h.heldUntil()
+	}
+	if d.Pause {
+		if err := s.pauseByPolicy(ctx, q, id); err != nil {
+			return c, err
+		}
+	}
+	if _, err := q.Exec(ctx, writeClaimSQL, id, turn, c.Waiting); err != nil {
+		return c, err
+	}
+	if c.Operation, err = s.operation(ctx, q, operationSQL, id); err != nil {
+		return c, err
+	}
+	c.Progress, err = s.progress(ctx, q, c.Operation, h.now)
+	return c, err
+}
+
+// begin makes a pending operation run.
+func (s *Store) begin(ctx context.Context, q querier, id string) (fleet.Operation, error) {
+	op, err := s.operation(ctx, q, operationSQL, id)
+	if err == nil && op.State == fleet.OperationPending {
+		_, err = q.Exec(ctx, beginOperationSQL, s.tenant, id)
+	}
+	return op, err
+}
+
+// lockRollout keeps an operation from ending, and its rollout as it is, until the
+// transaction ends, and gives it with its last turn. An operation that does not
+// roll has nothing to lock but itself.
+func (s *Store) lockRollout(ctx context.Context, q querier, id string) (op fleet.Operation, turn int, err error) {
+	if op, err = s.operation(ctx, q, lockOperationSQL, id); err != nil || !op.Kind.Rollout() {
+		return op, 0, err
+	}
+	if err := q.QueryRow(ctx, lockRolloutSQL, id).Scan(&turn); err != nil {
+		return op, 0, err
+	}
+	op, err = s.operation(ctx, q, operationSQL, id) // as it is now that nobody else writes
+	return op, turn, err
+}
+
+func noRollout(op fleet.Operation) *fleet.Error {
+	return fleet.Errorf(fleet.Conflict, "operation %s is a %s, which does not roll over hosts", op.ID, op.Kind)
+}
+
+// tally counts what has happened so far, and gives the time by Postgres' clock.
+func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fleet.Tally, canariesDone, now time.Time, err error) {
+	rows, err := q.Query(ctx, tallySQL, op.ID, s.tenant, op.Cluster, countTo)
+	if err != nil {
+		return t, canariesDone, now, err
+	}
+	t.Hosts = op.Hosts
+	var canary bool
+	var g fleet.Group
+	var down int
+	var done, clock pgtype.Timestamptz
+	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
+		if canary {
+			t.Canary = g
+		} else {
+			t.Rest = g
+		}
+		t.Failed += g.Failed
+		t.Down += down
+		return nil
+	})
+	return t, utc(done), utc(clock), err
+}
+
+// decide asks the planner.
+func (s *Store) decide(ctx context.Context, q querier, op fleet.Operation) (d fleet.Decision, now time.Time, err error) {
+	t, canariesDone, now, err := s.tally(ctx, q, op)
+	if err != nil {
+		return d, now, err
+	}
+	gone, err := s.clusterGone(ctx, q, op)
+	if err != nil {
+		return d, now, err
+	}
+	if gone != "" {
+		if t.Canary.Staging+t.Canary.Running+t.Rest.Staging+t.Rest.Running > 0 {
+			return fleet.Decision{Waiting: "ends when the hosts at work have ended: " + gone}, now, nil
+		}
+		return fleet.Decision{End: fleet.OperationCancelled, Reason: gone}, now, nil
+	}
+	d = op.Policy.Next(t, fleet.Steering{
+		Paused: !op.Paused.IsZero(), PausedBy: op.PausedBy, Approved: !op.Approved.IsZero(),
+		Cancelled: !op.Cancelled.IsZero(), CanariesDone: canariesDone,
+	}, now)
+	if d.End == fleet.OperationCancelled {
+		d.Reason = cancelledBy(op.CancelledBy)
+	}
+	return d, now, nil
+}
+
+func cancelledBy(who string) string {
+	if who == "" {
+		return "cancelled"
+	}
+	return "cancelled by " + who
+}
+
+// clusterGone says that the cluster of an operation was deleted, even if there is
+// one of that name again; "" when it is there.
+func (s *Store) clusterGone(ctx context.Context, q querier, op fleet.Operation) (string, error) {
+	if op.Cluster == "" {
+		return "", nil
+	}
+	var same bool
+	err := q.QueryRow(ctx, sameClusterSQL, s.tenant, op.Cluster, op.Created).Scan(&same)
+	switch {
+	case isNoRows(err):
+		return fmt.Sprintf("cluster %q was deleted", op.Cluster), nil
+	case err == nil && !same:
+		return fmt.Sprintf("cluster %q was deleted, and another one made under its name", op.Cluster), nil
+	}
+	return "", err
+}
+
+func (s *Store) pauseByPolicy(ctx context.Context, q querier, id string) error {
+	if _, err := q.Exec(ctx, pauseByPolicySQL, id, byPolicy); err != nil {
+		return err
+	}
+	return s.noteSteering(ctx, q, id, "pause", byPolicy, "")
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// HostRunEnd is how one host's part in an operation ended, or that it is staged.
+type HostRunEnd struct {
+	OperationID string
+	Address     string
+	State       fleet.HostRunState // succeeded, failed, skipped or staged
+	Reason      string
+	Event       fleet.HostEvent // what happened to the host, "" for nothing
+	Down        bool            // it failed while it was away
+	Next        bool            // hand its slot on to the next host
+}
+
+const (
+	// When the workflow blames a step, that step's own reason says more: it has the
+	// host's words, which do not travel through workflow history.
+	endHostRunSQL = `UPDATE host_run SET state = $4, waiting = '', down = $6 AND $4 = 'failed',
+			finished = CASE WHEN $4 = 'staged' THEN NULL ELSE now() END,
+			reason = CASE WHEN $4 = 'failed' THEN coalesce(
+				(SELECT 'step ' || name || ': ' || reason FROM step WHERE operation_id = $2 AND address = $3 AND state <> 'succeeded' AND starts_with($5, 'step ' || name || ': ') ORDER BY id DESC LIMIT 1),
+				$5) ELSE $5 END
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'staging' AND $4 <> 'succeeded'
+			OR state = 'running' AND $4 <> 'staged' OR state = 'pending' AND $4 IN ('skipped', 'failed'))
+		RETURNING reason`
+
+	closeStepsOfHostSQL = `UPDATE step SET finished = now(),
+			state = CASE WHEN starts_with($3, 'step ' || name || ': ') THEN 'failed' ELSE 'indeterminate' END,
+			reason = CASE
+				WHEN starts_with($3, 'step ' || name || ': ') THEN substr($3, length('step ' || name || ': ') + 1)
+				WHEN $3 <> '' THEN $3 ELSE 'the host run ended before the end of this step was known' END
+		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
+
+	// A host that never rolled had its slot for staging.
+	slotOfSQL = `SELECT slot, rolling IS NULL, next_address FROM host_run WHERE operation_id = $1 AND address = $2`
+
+	stillAtWorkSQL = `SELECT address, state = 'staging', slot FROM host_run
+		WHERE operation_id = $1 AND address = $2 AND state = $3 AND slot = $4 AND state IN ('staging', 'running')`
+
+	setNextSQL = `UPDATE host_run SET next_address = $3 WHERE operation_id = $1 AND address = $2`
+
+	hostOfSlotSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = $2 AND slot = $3 AND state IN ('staging', 'running')`
+)
+
+// EndHostRun ends a host run that is at work (a pending one can only be skipped or
+// fail), or notes that it is staged, and in the same transaction tells the host
+// what happened to it. An event that does not fit the host's state, and a host that
+// is gone or was added again, leave the host alone: that the run ended is true all
+// the same. With Next the slot goes to the next host, if a claim would give one to
+// that group now; next is nil when it would not.
+//
+// Repeating it is safe: what has ended stays, no event comes twice, and next is the
+// host that the first call handed on, while that is at work, and never another one.
+func (s *Store) EndHostRun(ctx context.Context, e HostRunEnd) (next *Assignment, err error) {
+	if !e.State.Ended() && e.State != fleet.HostRunStaged {
+		return nil, fmt.Errorf("end of the host run of operation %s on %s: %q is no end", e.OperationID, e.Address, e.State)
+	}
+	e.Reason = storable(e.Reason)
+	if e.State == fleet.HostRunFailed || e.State == fleet.HostRunSkipped {
+		e.Reason = because(e.Reason)
+	}
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		op, _, err := s.lockRollout(ctx, q, e.OperationID)
+		if err != nil {
+			return err
+		}
+		next, err = s.endHostRun(ctx, q, op, e)
+		return err
+	})
+	return next, err
+}
+
+func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e HostRunEnd) (*Assignment, error) {
+	r, err := s.hostRun(ctx, q, op.ID, e.Address)
+	if err != nil {
+		return nil, err
+	}
+	if r.State.Ended() || e.State == fleet.HostRunStaged && r.State != fleet.HostRunStaging {
+		return s.handedOn(ctx, q, e)
+	}
+	if _, err := q.Exec(ctx, closeStepsOfHostSQL, op.ID, e.Address, e.Reason); err != nil {
+		return nil, err
+	}
+	err = q.QueryRow(ctx, endHostRunSQL, s.tenant, op.ID, e.Address, string(e.State), e.Reason, e.Down).Scan(&e.Reason)
+	if isNoRows(err) {
+		return nil, fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s, so it cannot have %s", e.Address, r.State, op.ID, e.State)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var next *Assignment
+	if e.Next && op.Kind.Rollout() {
+		if next, err = s.handOn(ctx, q, op, e.Address, r.Slot, r.State == fleet.HostRunStaging); err != nil {
+			return nil, err
+		}
+	}
+	if e.Event == "" {
+		return next, nil
+	}
+	_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{e.Address}, event: e.Event, reason: e.Reason, operation: op.ID})
+	return next, err
+}
+
+// handOn gives the slot of a host that has ended to the next one.
+func (s *Store) handOn(ctx context.Context, q querier, op fleet.Operation, from string, slot int, stage bool) (*Assignment, error) {
+	h := handout{s: s, q: q, op: op, slot: slot}
+	if _, err := h.more(ctx); err != nil {
+		return nil, err
+	}
+	if stage && h.decision.Stage == 0 || !stage && h.decision.Start == 0 {
+		return nil, nil
+	}
+	if _, err := h.some(ctx, 1); err != nil || len(h.given) == 0 {
+		return nil, err
+	}
+	next := h.given[0]
+	_, err := q.Exec(ctx, setNextSQL, op.ID, from, next.Address)
+	return &next, err
+}
+
+// handedOn gives the host that the slot of one that has ended was handed to, if it
+// is still at work on that.
+func (s *Store) handedOn(ctx context.Context, q querier, e HostRunEnd) (*Assignment, error) {
+	var slot int
+	var stage bool
+	var address string
+	if err := q.QueryRow(ctx, slotOfSQL, e.OperationID, e.Address).Scan(&slot, &stage, &address); err != nil || address == "" {
+		return nil, err
+	}
+	state := fleet.HostRunRunning
+	if stage {
+		state = fleet.HostRunStaging
+	}
+	next, err := one(ctx, q, pgx.RowToStructByPos[Assignment], stillAtWorkSQL, e.OperationID, address, string(state), slot)
+	if isNoRows(err) || e.State == fleet.HostRunStaged && !stage {
+		return nil, nil
+	}
+	return &next, err
+}
+
+// EndSlot ends the host run of a slot whose holder was lost: it has failed, perhaps
+// while the host was away, and the host is failed, too. Repeating it changes
+// nothing, as long as the slot was not handed out again.
+func (s *Store) EndSlot(ctx context.Context, id string, slot int, stage bool, reason string) error {
+	state := fleet.HostRunRunning
+	if stage {
+		state = fleet.HostRunStaging
+	}
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		op, _, err := s.lockRollout(ctx, q, id)
+		if err != nil {
+			return err
+		}
+		addresses, err := collect(ctx, q, pgx.RowTo[string], hostOfSlotSQL, id, string(state), slot)
+		if err != nil {
+			return err
+		}
+		for _, address := range addresses { // one at most
+			end := HostRunEnd{
+				OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: because(storable(reason)), Event: fleet.HostBroke, Down: true,
+			}
+			if _, err := s.endHostRun(ctx, q, op, end); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

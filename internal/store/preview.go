@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// Preview is what an operation would be.
+type Preview struct {
+	Operation fleet.Operation // without ID and state
+	Hosts     []PreviewHost   // in order
+	Blocks    []string        // what would make it wait, or not begin
+}
+
+// PreviewHost is a host of a preview.
+type PreviewHost struct {
+	fleet.Host
+	Canary bool
+	Blocks string // what would make it wait or fail, "" for nothing
+}
+
+const previewHostsSQL = `SELECT ` + hostColumns + `,
+		coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
+			FROM host_run w JOIN operation x ON x.id = w.operation_id
+			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), '')
+	FROM host h WHERE h.tenant = $1 AND h.address = ANY ($2)`
+
+// PreviewOperation says what StartOperation would put on record, with its checks
+// and in its order, and writes nothing. It is for rollouts.
+func (s *Store) PreviewOperation(ctx context.Context, n NewOperation) (v Preview, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		v, err = s.preview(ctx, q, n)
+		return err
+	})
+	return v, err
+}
+
+func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Preview, err error) {
+	n, old, err := s.retried(ctx, q, n)
+	if err != nil {
+		return v, err
+	}
+	if n.Cluster == "" {
+		return v, fleet.Errorf(fleet.Invalid, "only operations on a cluster have a preview")
+	}
+	p, err := s.plan(ctx, q, n, old)
+	if err != nil {
+		return v, err
+	}
+	v.Operation = fleet.Operation{
+		Tenant: s.tenant, Kind: n.Kind, Cluster: n.Cluster, Version: n.Version, Policy: p.policy, RetryOf: n.RetryOf, Hosts: len(p.hosts),
+		RequestedBy: n.RequestedBy, RequestID: n.RequestID, Approved: old.Approved, ApprovedBy: old.ApprovedBy,
+	}
+	holder, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, "")
+	switch {
+	case err == nil:
+		v.Blocks = append(v.Blocks, inTheWay(holder))
+	case !isNoRows(err):
+		return v, err
+	}
+	if p.policy.Window != nil {
+		if open, change := p.policy.Window.Next(time.Now()); !open {
+			v.Blocks = append(v.Blocks, "the maintenance window is closed; it opens at "+change.Format(time.RFC3339))
+		}
+	}
+	v.Hosts, err = s.previewHosts(ctx, q, p)
+	if err != nil {
+		return v, err
+	}
+	v.Blocks = append(v.Blocks, blocks(v.Hosts)...)
+	return v, nil
+}
+
+func inTheWay(holder fleet.Operation) string {
+	text := fmt.Sprintf("operation %s (%s of cluster %s) is %s", holder.ID, holder.Kind, holder.Cluster, holder.State)
+	if !holder.Paused.IsZero() {
+		text += ", paused by " + holder.PausedBy
+	}
+	return text
+}
+
+func (s *Store) previewHosts(ctx context.Context, q querier, p plan) ([]PreviewHost, error) {
+	rows, err := collect(ctx, q, scanPreviewHost, previewHostsSQL, s.tenant, p.addresses())
+	if err != nil {
+		return nil, err
+	}
+	byAddress := map[string]PreviewHost{}
+	for _, h := range rows {
+		byAddress[h.Address] = h
+	}
+	out := make([]PreviewHost, 0, len(p.hosts))
+	for _, placed := range p.hosts {
+		h, there := byAddress[placed.Address]
+		if !there {
+			continue // deleted in between
+		}
+		h.Canary = placed.Canary
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+func scanPreviewHost(row pgx.CollectableRow) (v PreviewHost, err error) {
+	v.Host, err = scanHostAnd(row, &v.Blocks)
+	switch {
+	case v.Blocks != "":
+	case v.Bootstrapped.IsZero():
+		v.Blocks = "it was never bootstrapped"
+	case v.State == fleet.HostFailed:
+		v.Blocks = "it is failed: " + v.Reason
+	}
+	return v, err
+}
+
+// blocks says in one sentence each which hosts are held, failed or not prepared.
+func blocks(hosts []PreviewHost) (out []string) {
+	var held, failed, fresh []string
+	for _, h := range hosts {
+		switch {
+		case h.Blocks == "":
+		case h.Bootstrapped.IsZero():
+			fresh = append(fresh, h.Address)
+		case h.State == fleet.HostFailed:
+			failed = append(failed, h.Address)
+		default:
+			held = append(held, h.Address)
+		}
+	}
+	for _, group := range []struct {
+		what  string
+		hosts []string
+	}{{"held by another operation", held}, {"failed", failed}, {"never bootstrapped", fresh}} {
+		if len(group.hosts) > 0 {
+			out = append(out, group.what+": "+someOf(group.hosts, len(group.hosts)))
+		}
+	}
+	return out
+}
+
+// someOf names the first hosts of a list and counts the others.
+func someOf(hosts []string, count int) string {
+	text := strings.Join(hosts[:min(len(hosts), namedHosts)], ", ")
+	if more := count - min(len(hosts), namedHosts); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
