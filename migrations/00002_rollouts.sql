@@ -66,7 +66,7 @@ CREATE INDEX rollout_unseen ON rollout (steered) WHERE generation > seen_generat
 
 -- stages: the host must be staged before it is taken away. rolling is when it got
 -- its slot; started, when it was first at work. next_address is the host that was
--- handed on when this one ended. turn is the claim that handed it out, 0 for one
+-- handed on when this one ended. turn is the claim that handed its slot out, also for one
 -- that was handed on.
 ALTER TABLE host_run
     ADD COLUMN canary boolean NOT NULL DEFAULT false,

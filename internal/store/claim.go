@@ -16,6 +16,7 @@ type Assignment struct {
 	Address string
 	Stage   bool // stage it; otherwise it may be taken away
 	Slot    int  // from 1; staging hosts have numbers of their own
+	Turn    int  // in which the slot was handed out; with the slot it names the slot's holder
 }
 
 // Claimed is what a rollout does next.
@@ -59,7 +60,7 @@ const (
 			clock_timestamp()
 		FROM (VALUES (true), (false)) g (canary)`
 
-	claimedSQL = `SELECT address, state = 'staging', slot FROM host_run
+	claimedSQL = `SELECT address, state = 'staging', slot, turn FROM host_run
 		WHERE operation_id = $1 AND turn = $2 AND state IN ('staging', 'running') ORDER BY position`
 
 	writeClaimSQL = `UPDATE rollout SET turn = $2, seen_generation = generation, waiting = $3 WHERE operation_id = $1`

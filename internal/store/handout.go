@@ -211,7 +211,7 @@ func (h *handout) assign(ctx context.Context, addresses []string, stage bool) er
 		return errAgain // somebody without our lock (a worker of the version before) took one
 	}
 	for i, address := range addresses {
-		h.given = append(h.given, Assignment{Address: address, Stage: stage, Slot: slots[i]})
+		h.given = append(h.given, Assignment{Address: address, Stage: stage, Slot: slots[i], Turn: h.turn})
 	}
 	return nil
 }

@@ -40,14 +40,16 @@ const (
 		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
 
 	// A host that never rolled had its slot for staging.
+	turnOfSQL = `SELECT turn FROM host_run WHERE operation_id = $1 AND address = $2`
+
 	slotOfSQL = `SELECT slot, rolling IS NULL, next_address FROM host_run WHERE operation_id = $1 AND address = $2`
 
-	stillAtWorkSQL = `SELECT address, state = 'staging', slot FROM host_run
+	stillAtWorkSQL = `SELECT address, state = 'staging', slot, turn FROM host_run
 		WHERE operation_id = $1 AND address = $2 AND state = $3 AND slot = $4 AND state IN ('staging', 'running')`
 
 	setNextSQL = `UPDATE host_run SET next_address = $3 WHERE operation_id = $1 AND address = $2`
 
-	hostOfSlotSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = $2 AND slot = $3 AND state IN ('staging', 'running')`
+	hostOfSlotSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = $2 AND slot = $3 AND turn = $4 AND state IN ('staging', 'running')`
 )
 
 // EndHostRun ends a host run that is at work (a pending one can only be skipped or
@@ -111,7 +113,11 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 
 // handOn gives the slot of a host that has ended to the next one.
 func (s *Store) handOn(ctx context.Context, q querier, op fleet.Operation, from string, slot int, stage bool) (*Assignment, error) {
+	// The holder of the slot stays the one of the turn in which it was handed out.
 	h := handout{s: s, q: q, op: op, slot: slot}
+	if err := q.QueryRow(ctx, turnOfSQL, op.ID, from).Scan(&h.turn); err != nil {
+		return nil, err
+	}
 	if _, err := h.more(ctx); err != nil {
 		return nil, err
 	}
@@ -148,10 +154,10 @@ func (s *Store) handedOn(ctx context.Context, q querier, e HostRunEnd) (*Assignm
 
 // EndSlot ends the host run of a slot whose holder was lost: it has failed, perhaps
 // while the host was away, and the host is failed, too. Repeating it changes
-// nothing, as long as the slot was not handed out again.
-func (s *Store) EndSlot(ctx context.Context, id string, slot int, stage bool, reason string) error {
+// nothing, also when the slot has another holder since.
+func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason string) error {
 	state := fleet.HostRunRunning
-	if stage {
+	if lost.Stage {
 		state = fleet.HostRunStaging
 	}
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
@@ -159,7 +165,7 @@ func (s *Store) EndSlot(ctx context.Context, id string, slot int, stage bool, re
 		if err != nil {
 			return err
 		}
-		addresses, err := collect(ctx, q, pgx.RowTo[string], hostOfSlotSQL, id, string(state), slot)
+		addresses, err := collect(ctx, q, pgx.RowTo[string], hostOfSlotSQL, id, string(state), lost.Slot, lost.Turn)
 		if err != nil {
 			return err
 		}
