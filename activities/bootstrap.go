@@ -12,7 +12,7 @@ import (
 // stores its facts. Repeating it reads the same things again; the pinned key is
 // the first one seen, and a different one stops the host.
 func (a *Hosts) Investigate(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
-	return workflows.Nothing{}, a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
+	return nothing(a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
 		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
 			if s.to.HostKey == "" {
 				pinned, err := s.store.PinFirstHostKey(ctx, in.OperationID, in.Address, c.HostKey())
@@ -37,14 +37,14 @@ func (a *Hosts) Investigate(ctx context.Context, in workflows.HostStep) (workflo
 			}
 			return s.store.RecordFacts(ctx, in.OperationID, in.Address, facts)
 		})
-	})
+	}))
 }
 
 // Prepare proves that once-only commands work on the host: its state folder is
 // writable, a detached command runs, and its output and exit code come back.
 // The command is claimed on the host, so repeating this attaches to it.
 func (a *Hosts) Prepare(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
-	return workflows.Nothing{}, a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
+	return nothing(a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
 		out, err := s.once(ctx, in.Unreachable, remote.Command{Key: s.key(in.Step), Argv: hostos.Identify()})
 		if err != nil {
 			return err
@@ -54,5 +54,5 @@ func (a *Hosts) Prepare(ctx context.Context, in workflows.HostStep) (workflows.N
 		}
 		s.forget(ctx, in.Step)
 		return nil
-	})
+	}))
 }

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/hostos"
 	"commissaire/internal/remote"
 )
 
@@ -143,7 +144,11 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
 		return unknown("%s was ended by signal %d while somebody rebooted the host", what, out.ExitCode-128)
 	case out.State == remote.Exited:
-		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s ended with exit code %d", what, out.ExitCode), detail: lastLine(last)}
+		reason := fmt.Sprintf("%s ended with exit code %d", what, out.ExitCode)
+		if known := hostos.Diagnose(last); known != "" {
+			reason += ": " + known
+		}
+		return &failure{state: fleet.StepFailed, reason: reason, detail: lastLines(last)}
 	default:
 		return unknown("nobody knows how %s ended: %s", what, out.Reason)
 	}
@@ -153,20 +158,27 @@ func unknown(format string, args ...any) error {
 	return &failure{state: fleet.StepIndeterminate, reason: printable(fmt.Sprintf(format, args...)) + "; look at the host before repeating it"}
 }
 
-// lastLine gives the end of an output for a reason: the last line with anything
-// to read in it, short.
-func lastLine(tail []byte) string {
-	const most = 200
+// lastLines gives the end of an output for a reason: the last lines with anything
+// to read in them, short, the latest last.
+func lastLines(tail []byte) string {
+	const most, longest = 3, 200
+	var kept []string
 	lines := strings.Split(strings.ToValidUTF8(string(tail), ""), "\n")
 	for _, line := range slices.Backward(lines) {
 		line = strings.TrimSpace(printable(line))
 		if line == "" {
 			continue
 		}
-		if len(line) > most {
-			line = strings.ToValidUTF8(line[len(line)-most:], "")
+		if len(line) > longest {
+			line = strings.ToValidUTF8(line[len(line)-longest:], "")
 		}
-		return hostSaid + line
+		if kept = append(kept, line); len(kept) == most {
+			break
+		}
 	}
-	return ""
+	if len(kept) == 0 {
+		return ""
+	}
+	slices.Reverse(kept)
+	return hostSaid + strings.Join(kept, " / ")
 }

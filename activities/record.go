@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/store"
 	"commissaire/workflows"
 )
 
@@ -16,10 +18,11 @@ import (
 type RecordStore interface {
 	BeginOperation(ctx context.Context, id string) (fleet.Operation, error)
 	EndOperation(ctx context.Context, id string, state fleet.OperationState, reason string) error
-	NextHosts(ctx context.Context, id string, limit int) (addresses []string, stop string, err error)
-	HostRuns(ctx context.Context, id string) ([]fleet.HostRun, error)
+	Operation(ctx context.Context, id string) (fleet.Operation, error)
+	Claim(ctx context.Context, id string, turn int, hold time.Duration) (store.Claimed, error)
 	BeginHostRun(ctx context.Context, id, address string) (fleet.HostRun, error)
-	EndHostRun(ctx context.Context, id, address string, state fleet.HostRunState, reason string, event fleet.HostEvent) error
+	EndHostRun(ctx context.Context, end store.HostRunEnd) (next *store.Assignment, err error)
+	EndSlot(ctx context.Context, id string, lost store.Assignment, reason string) error
 }
 
 // Record moves the record on.
@@ -27,36 +30,39 @@ type Record struct {
 	Store func(tenant string) RecordStore
 }
 
-// BeginOperation marks an operation running and counts its hosts. Repeating it
-// finds it running and changes nothing.
+// BeginOperation marks an operation running. Repeating it finds it running and
+// changes nothing.
 func (a *Record) BeginOperation(ctx context.Context, in workflows.OperationRef) (workflows.OperationBegun, error) {
-	store := a.Store(in.Tenant)
-	op, err := store.BeginOperation(ctx, in.OperationID)
-	if err != nil {
-		return workflows.OperationBegun{}, verdict(ctx, err)
-	}
-	if op.State.Ended() {
-		return workflows.OperationBegun{Ended: true}, nil
-	}
-	runs, err := store.HostRuns(ctx, in.OperationID)
-	if err != nil {
-		return workflows.OperationBegun{}, verdict(ctx, err)
-	}
-	return workflows.OperationBegun{Hosts: len(runs)}, nil
+	op, err := a.Store(in.Tenant).BeginOperation(ctx, in.OperationID)
+	return workflows.OperationBegun{Ended: op.State.Ended()}, verdict(ctx, err)
 }
 
-// NextHost asks which host comes next. It only reads, but for leaving out hosts
-// that are no longer there, which is the same each time.
-func (a *Record) NextHost(ctx context.Context, in workflows.OperationRef) (workflows.NextHostResult, error) {
-	addresses, stop, err := a.Store(in.Tenant).NextHosts(ctx, in.OperationID, 1)
+// Plan hands out the hosts that come next. Repeating a turn gives the hosts again
+// that it handed out, and no others; a turn that was overtaken is refused.
+func (a *Record) Plan(ctx context.Context, in workflows.PlanInput) (workflows.Planned, error) {
+	c, err := a.Store(in.Tenant).Claim(ctx, in.OperationID, in.Turn, in.Hold)
 	if err != nil {
-		return workflows.NextHostResult{}, verdict(ctx, err)
+		return workflows.Planned{}, verdict(ctx, err)
 	}
-	out := workflows.NextHostResult{Stop: stop}
-	if len(addresses) > 0 && stop == "" {
-		out.Address = addresses[0]
+	planned := workflows.Planned{
+		Policy: hostPolicy(c.Operation.Policy), More: c.More, Waiting: c.Waiting, Again: c.Again,
+		End: c.End, Ended: c.Operation.State.Ended(), Reason: c.Reason, Progress: c.Progress,
 	}
-	return out, nil
+	for _, given := range c.Assignments {
+		planned.Hosts = append(planned.Hosts, workflows.Assignment(given))
+	}
+	return planned, nil
+}
+
+// hostPolicy is the part of a policy that concerns one host.
+func hostPolicy(p fleet.Policy) workflows.HostPolicy {
+	or := func(d *fleet.Duration) time.Duration {
+		if d == nil {
+			return 0
+		}
+		return time.Duration(*d)
+	}
+	return workflows.HostPolicy{HostTimeout: or(p.HostTimeout), StepTimeout: or(p.StepTimeout), MinReady: or(p.MinReady), Reboot: p.RebootWhen()}
 }
 
 // EndOperation writes down how an operation ended. The first ending stands;
@@ -82,10 +88,26 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 	return workflows.HostBegun{}, nil
 }
 
-// EndHost writes down how a host's part ended and what that means for the
-// host's state. The first ending stands; repeating it changes nothing.
-func (a *Record) EndHost(ctx context.Context, in workflows.HostEnd) (workflows.Nothing, error) {
-	return workflows.Nothing{}, verdict(ctx, a.Store(in.Tenant).EndHostRun(ctx, in.OperationID, in.Address, in.State, in.Reason, in.Event))
+// EndHost writes down how a host's part ended and what that means for the host's
+// state, and hands its slot on. The first ending stands; repeating it changes
+// nothing and names the same next host.
+func (a *Record) EndHost(ctx context.Context, in workflows.HostEnd) (workflows.HostEnded, error) {
+	s := a.Store(in.Tenant)
+	next, err := s.EndHostRun(ctx, store.HostRunEnd{
+		OperationID: in.OperationID, Address: in.Address, State: in.State, Reason: in.Reason, Event: in.Event, Down: in.Down, Next: in.Next,
+	})
+	if err != nil || next == nil {
+		return workflows.HostEnded{}, verdict(ctx, err)
+	}
+	op, err := s.Operation(ctx, in.OperationID) // the policy may have changed meanwhile
+	given := workflows.Assignment(*next)
+	return workflows.HostEnded{Next: &given, Policy: hostPolicy(op.Policy)}, verdict(ctx, err)
+}
+
+// EndSlot takes back the slot of a workflow that was lost. Repeating it, or
+// doing it for one that gave its slot back itself, changes nothing.
+func (a *Record) EndSlot(ctx context.Context, in workflows.SlotEnd) (workflows.Nothing, error) {
+	return workflows.Nothing{}, verdict(ctx, a.Store(in.Tenant).EndSlot(ctx, in.OperationID, store.Assignment(in.Assignment), in.Reason))
 }
 
 // mostSurprises is how often a step is repeated over an error that nobody

@@ -12,44 +12,12 @@ import (
 	"commissaire/workflows"
 )
 
-// Check looks at the host before it is rebooted and writes down which boot it
-// is on. Repeating it keeps the boot id that was written first, so that a host
-// that has rebooted meanwhile is not taken for one that still has to.
-func (a *Hosts) Check(ctx context.Context, in workflows.HostStep) (workflows.Boot, error) {
-	err := a.run(ctx, in, func(ctx context.Context, s *stepRun) error {
-		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
-			id, err := c.BootID(ctx)
-			if err != nil {
-				return err
-			}
-			result, err := c.Read(ctx, hostos.CanReboot())
-			if err != nil {
-				return err
-			}
-			if result.ExitCode != 0 {
-				return failed("the host cannot reboot itself: %s is missing", hostos.Reboot()[0])
-			}
-			if _, err := s.store.SetHostRunBootID(ctx, in.OperationID, in.Address, id); err != nil {
-				return err
-			}
-			return s.print(ctx, "boot id "+id+"\n")
-		})
-	})
-	if err != nil {
-		return workflows.Boot{}, err
-	}
-	// What stands, since an earlier attempt may have written it: setting nothing
-	// changes nothing.
-	id, err := a.Store(in.Tenant).SetHostRunBootID(ctx, in.OperationID, in.Address, "")
-	return workflows.Boot{BootID: id}, verdict(ctx, err)
-}
-
 // Reboot starts the reboot of the boot it was told, once: the host claims the
 // command and runs it only while it is still on that boot. Repeating it finds
 // the claim, or another boot id, and starts nothing. A connection that breaks
 // is expected here: the host is going down.
 func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
-	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
 		if in.BootID == "" {
 			return failed("the boot to leave is not known, so no reboot could be proven")
 		}
@@ -64,14 +32,14 @@ func (a *Hosts) Reboot(ctx context.Context, in workflows.RebootStep) (workflows.
 			// by a signal): only the next step can tell, by the boot id.
 			return nil
 		}
-	})
+	}))
 }
 
 // AwaitBoot waits until the host answers with another boot id. It only reads,
 // so it may be repeated. The old boot id is no failure: a slow shutdown still
 // answers. A changed host key is one, before anything is sent to the host.
 func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
-	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
 		now, last := "", "it was not reached yet"
 		for {
 			conn, release, err := s.ssh.Get(ctx, s.to)
@@ -99,35 +67,39 @@ func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflo
 			case <-time.After(bootPoll):
 			}
 		}
-	})
+	}))
 }
 
 // bootPoll is how often a host that is down is asked whether it is back. No
 // event could tell: the host only listens.
 const bootPoll = 500 * time.Millisecond
 
-// Verify waits until the booted system says that it is up, and refreshes the
-// host's facts. It only reads, so it may be repeated. A degraded system (some
-// unit failed) is up; its record says so.
+// Verify waits until the system says that it is up, refreshes the host's facts,
+// and wants what was staged to run. It only reads, so it may be repeated. A
+// degraded system (some unit failed) is up; its record says so.
 func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
-	return workflows.Nothing{}, a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
 		err := s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
 			state, err := settled(ctx, c)
 			if err != nil {
 				return err
 			}
-			result, err := c.Script(ctx, hostos.FactsScript)
+			facts, err := s.facts(ctx, c)
 			if err != nil {
 				return err
 			}
-			facts, err := hostos.ParseFacts(string(result.Stdout))
-			if err != nil {
-				return failed("%s", err)
-			}
-			if facts.BootID == in.BootID {
+			if in.Rebooted && facts.BootID == in.BootID {
 				return failed("the host answers with the boot id it had before the reboot")
 			}
-			if err := s.print(ctx, "system "+state+"\nboot id "+facts.BootID+"\n"); err != nil {
+			said := "system " + state + "\nboot id " + facts.BootID + "\n"
+			if in.Rebooted {
+				runs, err := s.booted(ctx, c)
+				if err != nil {
+					return err
+				}
+				said += runs
+			}
+			if err := s.print(ctx, said); err != nil {
 				return err
 			}
 			if !hostos.SystemUp(state) {
@@ -135,11 +107,38 @@ func (a *Hosts) Verify(ctx context.Context, in workflows.RebootStep) (workflows.
 			}
 			return s.store.RecordFacts(ctx, in.OperationID, in.Address, facts)
 		})
-		if err == nil {
+		if err == nil && in.Rebooted {
 			s.forget(ctx, workflows.StepReboot)
 		}
 		return err
-	})
+	}))
+}
+
+// Settle looks once more at a host that has been up for a while: it must still
+// be up, and in the boot that was verified. It only reads, so it may be repeated.
+func (a *Hosts) Settle(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
+		return s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
+			state, err := settled(ctx, c)
+			if err != nil {
+				return err
+			}
+			now, err := c.BootID(ctx)
+			if err != nil {
+				return err
+			}
+			if err := s.print(ctx, "system "+state+"\nboot id "+now+"\n"); err != nil {
+				return err
+			}
+			switch {
+			case now != s.host.BootID:
+				return failed("the host rebooted again while it was watched")
+			case !hostos.SystemUp(state):
+				return failed("the host did not stay up: its system is %s", state)
+			}
+			return nil
+		})
+	}))
 }
 
 // settled gives the state of the service manager once the boot has finished.

@@ -26,6 +26,7 @@ type HostStore interface {
 	PinFirstHostKey(ctx context.Context, id, address, key string) (pinned string, err error)
 	RecordFacts(ctx context.Context, id, address string, facts fleet.Facts) error
 	SetHostRunBootID(ctx context.Context, id, address, bootID string) (string, error)
+	SetHostRunTarget(ctx context.Context, id, address, target string) (string, error)
 	StepStore
 }
 
@@ -79,22 +80,26 @@ type stepRun struct {
 	row   fleet.Step
 	exit  *int   // of the command, when one ended
 	last  []byte // end of what it printed
+	note  string // what the record says of a step that succeeded
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and
 // end it there. A step that has ended is not done again, whoever ended it: it
 // answers as the record does. Anything else than an ending leaves the step
 // running, and Temporal repeats it.
-func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) error {
+func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) (*stepRun, error) {
 	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in}
 	if done, err := s.begin(ctx); done || err != nil {
-		return err
+		return s, err
 	}
 	work, stop := s.alive(ctx)
 	err := do(work, s)
 	stop()
-	return s.end(ctx, work, err)
+	return s, s.end(ctx, work, err)
 }
+
+// nothing is the answer of a step that only has an effect.
+func nothing(_ *stepRun, err error) (workflows.Nothing, error) { return workflows.Nothing{}, err }
 
 // begin puts the step on record and finds out how to reach the host. done says
 // that the step has ended before; err is then how.
@@ -124,12 +129,12 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 
 // end writes down how the step ended, if it did.
 func (s *stepRun) end(ctx, work context.Context, err error) error {
-	end := store.StepEnd{StepID: s.row.ID, State: fleet.StepSucceeded, ExitCode: s.exit, OutputSize: s.row.OutputSize}
+	end := store.StepEnd{StepID: s.row.ID, State: fleet.StepSucceeded, Reason: s.note, ExitCode: s.exit, OutputSize: s.row.OutputSize}
 	var f *failure
 	switch {
 	case err == nil:
 	case errors.As(err, &f) && f.judgement:
-		return temporal.NewNonRetryableApplicationError(f.reason, "gave-up", nil)
+		return temporal.NewNonRetryableApplicationError(f.reason, workflows.TypeGaveUp, nil)
 	case errors.As(err, &f):
 		end.State, end.Reason = f.state, f.reason+f.detail
 	case ctx.Err() != nil:
@@ -139,7 +144,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 		if !errors.Is(err, errDeadline) && !errors.Is(err, context.Canceled) {
 			last = "; last: " + err.Error()
 		}
-		return temporal.NewNonRetryableApplicationError(errDeadline.Error()+printable(last), "gave-up", nil)
+		return temporal.NewNonRetryableApplicationError(errDeadline.Error()+printable(last), workflows.TypeGaveUp, nil)
 	case errors.Is(context.Cause(work), errStopping), errors.Is(context.Cause(work), errLate):
 		return context.Cause(work)
 	case fleet.KindOf(err) == fleet.Conflict:
@@ -157,6 +162,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	if err != nil {
 		return verdict(ctx, err)
 	}
+	s.row = row
 	return ended(row)
 }
 

@@ -4,11 +4,13 @@
 package worker
 
 import (
+	"strconv"
 	"time"
 
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"commissaire/activities"
 	"commissaire/workflows"
@@ -17,6 +19,7 @@ import (
 // Options size a worker.
 type Options struct {
 	TaskQueue    string
+	Revision     int           // of the workflows; 0 for a Temporal that does not tell revisions apart
 	Slots        int           // steps at a time
 	StopTimeout  time.Duration // how long steps may take to hand over after a stop
 	Fatal        func(error)   // Temporal will not give it work any more, and why
@@ -26,6 +29,7 @@ type Options struct {
 // New builds a worker; nothing runs before it is started.
 func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts) worker.Worker {
 	w := worker.New(c, o.TaskQueue, worker.Options{
+		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
 		WorkerStopTimeout:                  o.StopTimeout,
 		OnFatalError:                       o.Fatal,
@@ -35,22 +39,41 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 	return w
 }
 
+// deployment lets running operations move on to a newer revision as soon as it
+// is current.
+func deployment(revision int) worker.DeploymentOptions {
+	if revision == 0 {
+		return worker.DeploymentOptions{}
+	}
+	return worker.DeploymentOptions{
+		UseVersioning:             true,
+		Version:                   worker.WorkerDeploymentVersion{DeploymentName: workflows.Deployment, BuildID: strconv.Itoa(revision)},
+		DefaultVersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+	}
+}
+
 // Register binds every workflow and every step.
 func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts) {
 	r.RegisterWorkflow(workflows.Bootstrap)
-	r.RegisterWorkflow(workflows.Restart)
-	r.RegisterWorkflow(workflows.RestartHost)
+	r.RegisterWorkflow(workflows.Rollout)
+	r.RegisterWorkflow(workflows.Slot)
 
 	workflows.BeginOperation.Bind(r, record.BeginOperation)
-	workflows.NextHost.Bind(r, record.NextHost)
+	workflows.Plan.Bind(r, record.Plan)
 	workflows.EndOperation.Bind(r, record.EndOperation)
 	workflows.BeginHost.Bind(r, record.BeginHost)
 	workflows.EndHost.Bind(r, record.EndHost)
+	workflows.EndSlot.Bind(r, record.EndSlot)
 
 	workflows.Investigate.Bind(r, hosts.Investigate)
 	workflows.Prepare.Bind(r, hosts.Prepare)
 	workflows.Check.Bind(r, hosts.Check)
+	workflows.Stage.Bind(r, hosts.Stage)
+	workflows.Upgrade.Bind(r, hosts.Upgrade)
+	workflows.VerifyPackages.Bind(r, hosts.VerifyPackages)
+	workflows.RebootNeeded.Bind(r, hosts.RebootNeeded)
 	workflows.Reboot.Bind(r, hosts.Reboot)
 	workflows.AwaitBoot.Bind(r, hosts.AwaitBoot)
 	workflows.Verify.Bind(r, hosts.Verify)
+	workflows.Settle.Bind(r, hosts.Settle)
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 type Store interface {
 	PendingOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
 	RunningOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
+	UnseenOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
 	EndOperation(ctx context.Context, tenant, id string, state fleet.OperationState, reason string) error
 }
 
@@ -66,6 +68,7 @@ const (
 	sweepSoon   = 300 * time.Millisecond
 	orphanEvery = time.Minute // running operations without a workflow
 	orphanAge   = time.Minute
+	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
 	sweepLimit  = 200
 )
 
@@ -119,15 +122,17 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 	}
 	ref := workflows.OperationRef{Tenant: op.Tenant, OperationID: op.ID}
 	var workflow, input any
-	switch op.Kind {
-	case fleet.KindBootstrap:
+	switch {
+	case op.Kind == fleet.KindBootstrap:
 		attributes = append(attributes, workflows.AttributeHost.ValueSet(op.Host))
 		options.StaticSummary = "bootstrap " + op.Host
 		workflow, input = workflows.Bootstrap, workflows.HostInput{HostRef: workflows.HostRef{OperationRef: ref, Address: op.Host}, Timing: d.options.Timing}
-	case fleet.KindRestart:
+	case op.Kind.Rollout():
 		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
-		options.StaticSummary = "restart of cluster " + op.Cluster
-		workflow, input = workflows.Restart, workflows.ClusterInput{OperationRef: ref, Cluster: op.Cluster, Kind: op.Kind, Timing: d.options.Timing}
+		options.StaticSummary = strings.TrimSpace(fmt.Sprintf("%s of cluster %s %s", op.Kind, op.Cluster, op.Version))
+		workflow, input = workflows.Rollout, workflows.RolloutInput{RolloutRef: workflows.RolloutRef{
+			OperationRef: ref, Cluster: op.Cluster, Kind: op.Kind, Version: op.Version, Timing: d.options.Timing,
+		}}
 	default:
 		return fmt.Errorf("operation %s is of unknown kind %q", op.ID, op.Kind)
 	}
@@ -137,9 +142,43 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 	return err
 }
 
-// Cancel asks an operation's workflow to end cleanly. The operation is
-// cancelled in the record already, so a workflow that is not reached now stops
-// at its next step.
+// Wake tells a rollout that somebody has steered it. It cannot fail the caller:
+// what was decided is on disk, and a rollout that is not reached now is told by
+// Run.
+func (d *Dispatcher) Wake(ctx context.Context, op fleet.Operation) {
+	if err := d.wake(ctx, op); err != nil {
+		d.log.WarnContext(ctx, "could not wake the workflow; it will be", "operation", op.ID, "error", err)
+	}
+}
+
+// wake signals the workflow. Repeating it makes it look at the record once more.
+func (d *Dispatcher) wake(ctx context.Context, op fleet.Operation) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := d.client.SignalWorkflow(ctx, workflows.WorkflowID(op), "", workflows.SignalWake, nil)
+	var gone *serviceerror.NotFound
+	if errors.As(err, &gone) {
+		return nil // not begun yet, and then it looks at the record first; or it has ended
+	}
+	return err
+}
+
+// wakeUnseen wakes rollouts that were steered and have not looked since.
+func (d *Dispatcher) wakeUnseen(ctx context.Context) error {
+	ops, err := d.store.UnseenOperations(ctx, unseenAge, sweepLimit)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, op := range ops {
+		errs = append(errs, d.wake(ctx, op))
+	}
+	return errors.Join(errs...)
+}
+
+// Cancel asks an operation's workflow to end at once: commands that run on hosts
+// are ended there. A workflow that is not reached now stops at its next step,
+// since the record says so.
 func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -198,7 +237,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 			continue
 		case <-sweep.C:
 			soon = false
-			err = d.startPending(ctx)
+			err = errors.Join(d.startPending(ctx), d.wakeUnseen(ctx))
 			sweep.Reset(sweepEvery)
 		case <-orphans.C:
 			err = d.endOrphans(ctx)
