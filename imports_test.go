@@ -45,9 +45,9 @@ var rules = map[string]rule{
 	"workflows":         {ours: []string{"internal/fleet"}, forbidden: []string{"net", "net/...", "os", "os/...", ssh, postgres, echo, "math/rand/...", "crypto/rand"}},
 	"activities":        {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/store", "workflows"}, forbidden: []string{postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
 	"worker":            {ours: []string{"activities", "workflows"}, forbidden: []string{postgres, ssh, http, echo}},
-	"api":               {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/version", "internal/store"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
+	"api":               {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/version", "internal/store", "internal/hostos"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
 	"api/docs":          {forbidden: []string{temporalSDK, ssh, postgres}},
-	"api/gen":           {forbidden: []string{temporalSDK, ssh, postgres}},
+	"api/gen":           {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
 	"cmd/commissaire":   {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 }
 

@@ -23,6 +23,8 @@ type ClusterStore interface {
 	Cluster(ctx context.Context, name string) (store.ClusterView, error)
 	PutCluster(ctx context.Context, put store.ClusterPut) (fleet.Cluster, error)
 	DeleteCluster(ctx context.Context, name string) error
+	ClusterPolicy(ctx context.Context, name string) (fleet.Policy, error)
+	PutClusterPolicy(ctx context.Context, name string, p fleet.Policy) error
 }
 
 // MemberStore keeps who is in which cluster.
@@ -42,6 +44,8 @@ type HostStore interface {
 	DeleteHost(ctx context.Context, address, requestedBy string) ([]fleet.Operation, error)
 	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
 	PutHostCreds(ctx context.Context, address string, creds secret.HostCreds) error
+	HostLabels(ctx context.Context, address string) (map[string]string, error)
+	PutHostLabels(ctx context.Context, address string, labels map[string]string) error
 	AcceptHostKey(ctx context.Context, address, authorizedKey string) (fleet.HostKey, error)
 }
 
@@ -56,10 +60,16 @@ type NetworkStore interface {
 // OperationStore keeps what was done, and takes orders for more.
 type OperationStore interface {
 	StartOperation(ctx context.Context, o store.NewOperation) (op fleet.Operation, created bool, err error)
+	PreviewOperation(ctx context.Context, o store.NewOperation) (store.Preview, error)
+	Steer(ctx context.Context, id string, a store.SteerAction) (fleet.Operation, error)
+	SetOperationPolicy(ctx context.Context, id string, p fleet.Policy, by, idempotencyKey string) (fleet.Operation, error)
 	Operation(ctx context.Context, id string) (fleet.Operation, error)
 	LatestOperation(ctx context.Context, kind fleet.OperationKind, cluster, host string) (fleet.Operation, error)
 	Operations(ctx context.Context, f store.OperationFilter) (page []fleet.Operation, next string, err error)
+	Progress(ctx context.Context, operationID string) (fleet.Progress, error)
 	HostRuns(ctx context.Context, operationID string) ([]fleet.HostRun, error)
+	HostRunsPage(ctx context.Context, operationID string, f store.HostRunFilter) (page []fleet.HostRun, next string, err error)
+	StepsPage(ctx context.Context, operationID string, f store.StepFilter) (page []fleet.Step, next string, err error)
 	Steps(ctx context.Context, operationID, address string) ([]fleet.Step, error)
 	Output(ctx context.Context, stepID, offset int64, limit int) ([]fleet.OutputChunk, error)
 }
@@ -74,6 +84,9 @@ type Dispatcher interface {
 	Start(ctx context.Context, op fleet.Operation)
 	// Cancel stops the workflow of an operation that is cancelled in the store.
 	Cancel(ctx context.Context, op fleet.Operation)
+	// Wake tells the workflow of an operation that somebody has steered it. It never
+	// fails the request: the dispatcher tells it again.
+	Wake(ctx context.Context, op fleet.Operation)
 }
 
 // dispatch hands over an operation that is stored. The client may be gone by

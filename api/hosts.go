@@ -10,14 +10,20 @@ import (
 	"commissaire/internal/store"
 )
 
-func (h *handlers) ListHosts(ctx context.Context, _ gen.ListHostsRequestObject) (gen.ListHostsResponseObject, error) {
+func (h *handlers) ListHosts(ctx context.Context, r gen.ListHostsRequestObject) (gen.ListHostsResponseObject, error) {
+	selector, err := fleet.ParseSelector(or(r.Params.Selector, ""))
+	if err != nil {
+		return nil, fleet.InvalidField("selector", "%s", err)
+	}
 	hosts, err := h.Store.Hosts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := make(gen.ListHosts200JSONResponse, len(hosts))
+	all := make(gen.ListHosts200JSONResponse, 0, len(hosts))
 	for i := range hosts {
-		all[i] = host(hosts[i])
+		if selector.Matches(hosts[i].Labels) {
+			all = append(all, host(hosts[i]))
+		}
 	}
 	return all, nil
 }

@@ -43,6 +43,9 @@ func TestMalformedRequests(t *testing.T) {
 			continue // not even a URL
 		}
 		r.Header.Set("Authorization", b.creds)
+		for name, value := range g.headers(one) {
+			r.Header.Set(name, value)
+		}
 		if g.IntN(4) == 0 {
 			r.Header.Set("Content-Type", pick(g, "text/plain", "application/json", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"))
 		}
@@ -88,6 +91,7 @@ func (g *generator) request(o target) (path, body string) {
 			value = pick(g, odd...)
 		}
 		switch {
+		case p.In == openapi3.ParameterInHeader:
 		case p.In == openapi3.ParameterInPath:
 			path = strings.ReplaceAll(path, "{"+p.Name+"}", url.PathEscape(value))
 		case g.IntN(2) == 0:
@@ -106,6 +110,20 @@ func (g *generator) request(o target) (path, body string) {
 	return path, body
 }
 
+// headers gives values for the headers of the document that can be sent at all.
+func (g *generator) headers(o target) map[string]string {
+	headers := map[string]string{}
+	for _, ref := range o.op.Parameters {
+		if ref.Value.In != openapi3.ParameterInHeader || g.IntN(4) > 0 {
+			continue
+		}
+		if value := pick(g, append(odd, "key-1", "key-2", "1-1")...); !strings.ContainsAny(value, "\x00\n") {
+			headers[ref.Value.Name] = value
+		}
+	}
+	return headers
+}
+
 // plain gives a value that often fits.
 func (g *generator) plain(name string) string {
 	switch name {
@@ -119,6 +137,12 @@ func (g *generator) plain(name string) string {
 		return "prepare"
 	case "kind":
 		return "restart"
+	case "dry_run":
+		return pick(g, "true", "false")
+	case "selector":
+		return "env=prod"
+	case "since", "until":
+		return "2026-11-20T14:03:00Z"
 	case "state":
 		return "failed"
 	}
@@ -155,13 +179,25 @@ func (g *generator) value(name string, s *openapi3.Schema, depth int) any {
 		if name == "address" || name == "host" {
 			return "192.0.2.10"
 		}
-		return pick(g, "192.0.2.10", "web", "root", "default", "")
+		return pick(g, "192.0.2.10", "web", "root", "default", "", "env=prod", "22:00")
 	case s.Type.Is("integer"):
 		return pick(g, 22, 2222, 0)
 	case s.Type.Is("boolean"):
 		return true
 	case s.Type.Is("array"):
 		return []any{g.value("", s.Items.Value, depth+1)}
+	case len(s.AllOf) > 0:
+		return g.value(name, s.AllOf[0].Value, depth)
+	case len(s.OneOf) > 0: // an amount or a time
+		return pick[any](g, 1, 2, "10%", "90s", "100%", "1h", "-1", "5000h5000h", 1<<40)
+	case s.Type.Is("object") && len(s.Properties) > 0 && depth < 5:
+		object := map[string]any{}
+		for _, member := range slices.Sorted(maps.Keys(s.Properties)) {
+			if g.IntN(4) == 0 || slices.Contains(s.Required, member) {
+				object[member] = g.value(member, s.Properties[member].Value, depth+1)
+			}
+		}
+		return object
 	}
 	return g.junk(depth)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -128,11 +129,14 @@ func isOpen(path string) bool {
 	return strings.HasPrefix(path, "/docs/")
 }
 
+// methods are those that any route has.
+var methods = []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}
+
 // checkPath refuses methods nobody serves and paths that could mean one thing
 // here and another behind us, and takes off the slash at the end.
 func checkPath(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !plainPath(r) || (r.Method != http.MethodGet && r.Method != http.MethodPut && r.Method != http.MethodDelete) {
+		if !plainPath(r) || !slices.Contains(methods, r.Method) {
 			writeProblem(w, r, errNoRoute())
 			return
 		}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"commissaire/api/gen"
 	"commissaire/internal/fleet"
@@ -14,13 +15,24 @@ func (h *handlers) ListOperations(ctx context.Context, r gen.ListOperationsReque
 	if err != nil {
 		return nil, err
 	}
+	since, err := moment("since", p.Since)
+	if err != nil {
+		return nil, err
+	}
+	until, err := moment("until", p.Until)
+	if err != nil {
+		return nil, err
+	}
 	filter := store.OperationFilter{
-		Cluster: or(p.Cluster, ""),
-		Host:    host,
-		Kind:    fleet.OperationKind(or(p.Kind, "")),
-		State:   fleet.OperationState(or(p.State, "")),
-		Cursor:  or(p.Cursor, ""),
-		Limit:   or(p.Limit, store.DefaultPage),
+		Cluster:     or(p.Cluster, ""),
+		Host:        host,
+		Kind:        fleet.OperationKind(or(p.Kind, "")),
+		State:       fleet.OperationState(or(p.State, "")),
+		RequestedBy: or(p.RequestedBy, ""),
+		Since:       since,
+		Until:       until,
+		Cursor:      or(p.Cursor, ""),
+		Limit:       or(p.Limit, store.DefaultPage),
 	}
 	ops, next, err := h.Store.Operations(ctx, filter)
 	if err != nil {
@@ -53,57 +65,85 @@ func hostFilter(given *string) (string, error) {
 	return address, nil
 }
 
+// moment reads a time in a query, as the API writes times or as RFC 3339 does;
+// zero when it is not given.
+func moment(field string, given *string) (time.Time, error) {
+	if given == nil {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{fleet.TimeFormat, time.RFC3339} {
+		if t, err := time.Parse(layout, *given); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fleet.InvalidField(field, "must be a time such as 2026-11-20T14:03:00Z (a + is written %%2B) or 2026-11-20T14:03:00.000000")
+}
+
 func (h *handlers) GetOperation(ctx context.Context, r gen.GetOperationRequestObject) (gen.GetOperationResponseObject, error) {
 	op, err := h.Store.Operation(ctx, r.Id)
 	if err != nil {
 		return nil, err
 	}
-	return gen.GetOperation200JSONResponse(operation(op)), nil
+	v, err := h.detailed(ctx, op)
+	return gen.GetOperation200JSONResponse(v), err
+}
+
+// detailed shows an operation with how far it is.
+func (h *handlers) detailed(ctx context.Context, op fleet.Operation) (gen.Operation, error) {
+	v := operation(op)
+	if !op.Kind.Rollout() {
+		return v, nil
+	}
+	p, err := h.Store.Progress(ctx, op.ID)
+	if err != nil {
+		return v, err
+	}
+	v.Progress = &gen.Progress{
+		Total: p.Total, Pending: p.Pending, Staging: p.Staging, Staged: p.Staged,
+		Running: p.Running, Succeeded: p.Succeeded, Failed: p.Failed, Skipped: p.Skipped,
+	}
+	v.ExpectedEnd = fleet.FormatTime(p.ExpectedEnd)
+	return v, nil
 }
 
 func (h *handlers) ListOperationHosts(ctx context.Context, r gen.ListOperationHostsRequestObject) (gen.ListOperationHostsResponseObject, error) {
-	if _, err := h.Store.Operation(ctx, r.Id); err != nil {
-		return nil, err
-	}
-	runs, err := h.Store.HostRuns(ctx, r.Id)
+	runs, next, err := h.Store.HostRunsPage(ctx, r.Id, store.HostRunFilter{
+		State:  fleet.HostRunState(or(r.Params.State, "")),
+		Cursor: or(r.Params.Cursor, ""),
+		Limit:  or(r.Params.Limit, entriesPage),
+	})
 	if err != nil {
 		return nil, err
 	}
-	all := make(gen.ListOperationHosts200JSONResponse, len(runs))
+	page := gen.ListOperationHosts200JSONResponse{Hosts: make([]gen.HostRun, len(runs)), Next: next}
 	for i, run := range runs {
-		all[i] = gen.HostRun{
-			Address:    run.Address,
-			State:      string(run.State),
-			Reason:     run.Reason,
-			BootId:     run.BootID,
-			StartedAt:  fleet.FormatTime(run.Started),
-			FinishedAt: fleet.FormatTime(run.Finished),
-		}
+		page.Hosts[i] = hostRun(run)
 	}
-	return all, nil
+	return page, nil
 }
+
+// entriesPage is how many hosts or steps of an operation an answer has when the
+// request does not say.
+const entriesPage = 200
 
 func (h *handlers) ListOperationSteps(ctx context.Context, r gen.ListOperationStepsRequestObject) (gen.ListOperationStepsResponseObject, error) {
 	host, err := hostFilter(r.Params.Host)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.Store.Operation(ctx, r.Id); err != nil {
-		return nil, err
-	}
-	steps, err := h.Store.Steps(ctx, r.Id, host)
+	steps, next, err := h.Store.StepsPage(ctx, r.Id, store.StepFilter{Host: host, Cursor: or(r.Params.Cursor, ""), Limit: or(r.Params.Limit, entriesPage)})
 	if err != nil {
 		return nil, err
 	}
-	all := make(gen.ListOperationSteps200JSONResponse, len(steps))
+	page := gen.ListOperationSteps200JSONResponse{Steps: make([]gen.Step, len(steps)), Next: next}
 	for i, s := range steps {
-		all[i] = step(s)
+		page.Steps[i] = step(s)
 	}
-	return all, nil
+	return page, nil
 }
 
 func operation(op fleet.Operation) gen.Operation {
-	return gen.Operation{
+	v := gen.Operation{
 		Id:          op.ID,
 		Kind:        gen.OperationKind(op.Kind),
 		Cluster:     op.Cluster,
@@ -115,6 +155,36 @@ func operation(op fleet.Operation) gen.Operation {
 		CreatedAt:   fleet.FormatTime(op.Created),
 		StartedAt:   fleet.FormatTime(op.Started),
 		FinishedAt:  fleet.FormatTime(op.Finished),
+		Version:     op.Version,
+		RetryOf:     op.RetryOf,
+		Waiting:     op.Waiting,
+		Paused:      !op.Paused.IsZero(),
+		PausedAt:    fleet.FormatTime(op.Paused),
+		PausedBy:    op.PausedBy,
+		ApprovedAt:  fleet.FormatTime(op.Approved),
+		ApprovedBy:  op.ApprovedBy,
+
+		CancelRequestedAt: fleet.FormatTime(op.Cancelled),
+		CancelRequestedBy: op.CancelledBy,
+	}
+	if op.Kind.Rollout() {
+		v.Policy = &op.Policy
+	}
+	return v
+}
+
+func hostRun(run fleet.HostRun) gen.HostRun {
+	return gen.HostRun{
+		Address:    run.Address,
+		State:      string(run.State),
+		Reason:     run.Reason,
+		BootId:     run.BootID,
+		StartedAt:  fleet.FormatTime(run.Started),
+		FinishedAt: fleet.FormatTime(run.Finished),
+		Canary:     run.Canary,
+		Slot:       run.Slot,
+		Target:     run.Target,
+		Waiting:    run.Waiting,
 	}
 }
 

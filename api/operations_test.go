@@ -38,6 +38,8 @@ func TestListOperations(t *testing.T) {
 	require.Equal(t, "alice", all[2].RequestedBy)
 	for query, want := range map[string]int{
 		"?kind=restart": 1, "?kind=bootstrap": 2, "?host=h1": 2, "?cluster=c&kind=restart": 1, "?host=h1&kind=bootstrap": 1, "?state=succeeded": 1, "?state=pending": 2,
+		"?requested_by=alice": 3, "?requested_by=bob": 0, "?since=2020-01-01T00:00:00Z": 3, "?until=2020-01-01T00:00:00.000000": 0,
+		"?since=2020-01-01T00:00:00%2B02:00&until=2999-01-01T00:00:00.5Z": 3, "?host=h2&since=2999-01-01T00:00:00Z": 0,
 		"?host=h9": 0, "?cluster=none": 0, "?kind=restart&state=failed": 0, "?limit=200": 3,
 	} {
 		require.Len(t, b.operations(t, query).Operations, want, query)
@@ -57,6 +59,7 @@ func TestListOperations(t *testing.T) {
 	for query, blame := range map[string]string{
 		"?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?limit=1.5": "limit", "?limit=99999999999999999999": "limit", "?limit=": "limit",
 		"?kind=dance": "kind", "?state=odd": "state", "?cluster=a%20b": "cluster", "?host=a;b": "query", "?host=a%3Bb": "host", "?host=a:b": "host",
+		"?since=yesterday": "since", "?until=": "until", "?since=2020-01-01": "since", "?requested_by=": "requested_by",
 		"?cursor=x": "cursor", "?cursor=%00": "cursor", "?kind=restart&kind=bootstrap": "kind", "?unknown=x": "unknown",
 	} {
 		a := b.v0(t, "GET /operations"+query, "", 400, "")
@@ -72,9 +75,9 @@ func TestOperation(t *testing.T) {
 	a := b.v0(t, "GET /operations/"+id, "", 200, "")
 	require.Equal(t, "bootstrap", field(t, a, "kind"))
 	require.Equal(t, "pending", field(t, a, "state"))
-	b.v0(t, "GET /operations/"+id+"/hosts", "", 200, `[{"address":"h","state":"pending","started_at":"","finished_at":""}]`)
-	b.v0(t, "GET /operations/"+id+"/steps", "", 200, `[]`)
-	b.v0(t, "GET /operations/"+id+"/steps?host=h", "", 200, `[]`)
+	b.v0(t, "GET /operations/"+id+"/hosts", "", 200, `{"hosts":[{"address":"h","state":"pending","started_at":"","finished_at":""}]}`)
+	b.v0(t, "GET /operations/"+id+"/steps", "", 200, `{"steps":[]}`)
+	b.v0(t, "GET /operations/"+id+"/steps?host=h", "", 200, `{"steps":[]}`)
 	none := "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"
 	for _, path := range []string{"", "/hosts", "/steps", "/hosts/h/steps/prepare/output"} {
 		b.v0(t, "GET /operations/"+none+path, "", 404, "")
@@ -129,11 +132,11 @@ func TestStepsAndOutput(t *testing.T) {
 	read("?attempt=1", binary+"second", 0, 12, 12, true)
 
 	a := b.v0(t, "GET /operations/"+op.ID+"/steps", "", 200, "")
-	var steps []gen.Step
-	require.NoError(t, json.Unmarshal([]byte(a.body), &steps))
-	require.Len(t, steps, 1)
-	require.Equal(t, 3, *steps[0].ExitCode)
-	require.Equal(t, int64(12), steps[0].OutputStored)
+	var page gen.StepPage
+	require.NoError(t, json.Unmarshal([]byte(a.body), &page))
+	require.Len(t, page.Steps, 1)
+	require.Equal(t, 3, *page.Steps[0].ExitCode)
+	require.Equal(t, int64(12), page.Steps[0].OutputStored)
 
 	second, err := b.store.BeginStep(ctx, op.ID, "h", "prepare", 2)
 	require.NoError(t, err)

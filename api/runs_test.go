@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/store"
 )
 
 // normalRun is a v0 operation record without its times.
@@ -40,7 +41,7 @@ func TestRestart(t *testing.T) {
 	b.readyHost(t, "h3", "c")
 	starts := b.dispatcher.starts()
 
-	first := b.v0(t, "PUT /cluster/c/restart/", `{"anything":"is ignored"}`, 201, "")
+	first := b.v0(t, "PUT /cluster/c/restart/", `{"name":"c"}`, 201, "")
 	require.JSONEq(t, `{"name":"c","status":"in_process","restarted":[],"in_process":[],"started_at":"T","finished_at":""}`, normalRun(t, first))
 	require.Equal(t, starts+1, b.dispatcher.starts())
 	op := b.dispatcher.started[starts]
@@ -56,10 +57,10 @@ func TestRestart(t *testing.T) {
 		_, err = b.store.BeginHostRun(ctx, op.ID, h)
 		require.NoError(t, err)
 	}
-	require.NoError(t, b.store.EndHostRun(ctx, op.ID, "h1", fleet.HostRunSucceeded, "", ""))
+	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded})
 	a := b.v0(t, "GET /cluster/c/restart", "", 200, "")
 	require.JSONEq(t, `{"name":"c","status":"in_process","restarted":["h1"],"in_process":["h2"],"started_at":"T","finished_at":""}`, normalRun(t, a))
-	require.NoError(t, b.store.EndHostRun(ctx, op.ID, "h2", fleet.HostRunFailed, "did not come back", fleet.HostBroke))
+	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunFailed, Reason: "did not come back", Event: fleet.HostBroke})
 	require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationFailed, "h2 did not come back"))
 	a = b.v0(t, "GET /cluster/c/restart", "", 200, "")
 	require.JSONEq(t, `{"name":"c","status":"failed","restarted":["h1"],"in_process":["h2"],"started_at":"T","finished_at":"T"}`, normalRun(t, a))
@@ -70,7 +71,7 @@ func TestRestart(t *testing.T) {
 	b.v0(t, "DELETE /cluster/c", "", 200, "")
 	a = b.v0(t, "GET /cluster/c/restart", "", 200, "")
 	require.Equal(t, "finished", field(t, a, "status"), "the record stays after the cluster is gone")
-	for _, body := range []string{`[]`, `x`, `{`, `null`} {
+	for _, body := range []string{`[]`, `x`, `{`, `null`, `{"anything":1}`, `{"name":"other"}`} {
 		b.v0(t, "PUT /cluster/c/restart", body, 400, "")
 	}
 }

@@ -51,6 +51,7 @@ type recordingDispatcher struct {
 	mu                 sync.Mutex
 	down               error
 	started, cancelled []fleet.Operation
+	woken              []fleet.Operation
 }
 
 func (d *recordingDispatcher) Ready(context.Context) error {
@@ -69,6 +70,12 @@ func (d *recordingDispatcher) Cancel(_ context.Context, op fleet.Operation) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cancelled = append(d.cancelled, op)
+}
+
+func (d *recordingDispatcher) Wake(_ context.Context, op fleet.Operation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.woken = append(d.woken, op)
 }
 
 func (d *recordingDispatcher) setDown(err error) {
@@ -321,15 +328,21 @@ func (b *bundle) endBootstrapBy(t testing.TB, address string, state fleet.HostRu
 	_, err = b.store.BeginHostRun(ctx, op.ID, address)
 	require.NoError(t, err)
 	if state == fleet.HostRunFailed {
-		require.NoError(t, b.store.EndHostRun(ctx, op.ID, address, state, "sshd did not answer", fleet.HostBroke))
+		b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: address, State: state, Reason: "sshd did not answer", Event: fleet.HostBroke})
 		require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationFailed, "sshd did not answer"))
 		return
 	}
 	require.NoError(t, b.store.RecordFacts(ctx, op.ID, address, fleet.Facts{
 		OS: "fedora", OSVersion: "43", CPUs: 4, Memory: 7820, Space: 53687091200, BootID: "5f4dcc3b-5aa7-45d6-9d83-27deb882cf99",
 	}))
-	require.NoError(t, b.store.EndHostRun(ctx, op.ID, address, state, "", event))
+	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: address, State: state, Event: event})
 	require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationSucceeded, ""))
+}
+
+func (b *bundle) endHostRun(t testing.TB, end store.HostRunEnd) {
+	t.Helper()
+	_, err := b.store.EndHostRun(t.Context(), end)
+	require.NoError(t, err)
 }
 
 // readyHost adds a host and lets its bootstrap succeed.

@@ -5,8 +5,11 @@ import (
 	_ "embed"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"commissaire/internal/fleet"
 )
 
 // document is the API document as it is served.
@@ -28,6 +31,7 @@ type endpoints map[string]endpoint
 // mustLoad reads the document. It is part of the binary and tested, so a fault
 // in it is a fault of the build.
 func mustLoad(text []byte) endpoints {
+	defineFormats()
 	doc, err := openapi3.NewLoader().LoadFromData(text)
 	if err == nil {
 		err = doc.Validate(context.Background(), openapi3.DisableExamplesValidation())
@@ -50,6 +54,15 @@ func mustLoad(text []byte) endpoints {
 	}
 	return all
 }
+
+// defineFormats teaches the checking of schemas what the document calls a
+// timespan. Formats are the library's globals.
+var defineFormats = sync.OnceFunc(func() {
+	openapi3.DefineStringFormatValidator("timespan", openapi3.NewCallbackValidator(func(s string) error {
+		_, err := fleet.ParseDuration(s)
+		return err
+	}))
+})
 
 // echoPath writes a path of the document as Echo does.
 func echoPath(path string) string {

@@ -50,6 +50,10 @@ func host(h fleet.Host) gen.Host {
 		OsVersion: h.OSVersion,
 		Ostree:    h.OSTree,
 		BootId:    h.BootID,
+		Bootc:     h.Bootc,
+		Labels:    h.Labels,
+
+		PackageManager: h.PackageManager,
 	}
 	if h.Port != fleet.DefaultPort {
 		v.Port = h.Port
@@ -72,10 +76,10 @@ func network(n fleet.Network) gen.Network {
 	return v
 }
 
-// run is what v0 shows of an operation: hosts that are done, the host at work.
-// A host that failed stays in inProcess, so that one sees where it stopped.
+// run is what v0 shows of an operation: hosts that are done, hosts at work. A host
+// that failed stays in inProcess, so that one sees where it stopped.
 type run struct {
-	name              string
+	name, version     string
 	status            gen.RunStatus
 	done, inProcess   []string
 	started, finished string
@@ -84,6 +88,7 @@ type run struct {
 func newRun(op fleet.Operation, hosts []fleet.HostRun) run {
 	r := run{
 		name:      op.Cluster,
+		version:   op.Version,
 		status:    gen.RunStatusInProcess,
 		done:      []string{},
 		inProcess: []string{},
@@ -104,7 +109,7 @@ func newRun(op fleet.Operation, hosts []fleet.HostRun) run {
 		switch h.State {
 		case fleet.HostRunSucceeded:
 			r.done = append(r.done, h.Address)
-		case fleet.HostRunRunning, fleet.HostRunFailed:
+		case fleet.HostRunStaging, fleet.HostRunStaged, fleet.HostRunRunning, fleet.HostRunFailed:
 			r.inProcess = append(r.inProcess, h.Address)
 		}
 	}
@@ -113,6 +118,14 @@ func newRun(op fleet.Operation, hosts []fleet.HostRun) run {
 
 func (r run) restart() gen.ClusterRestart {
 	return gen.ClusterRestart{Name: r.name, Status: r.status, Restarted: r.done, InProcess: r.inProcess, StartedAt: r.started, FinishedAt: r.finished}
+}
+
+func (r run) upgrade() gen.ClusterUpgrade {
+	return gen.ClusterUpgrade{Name: r.name, Status: r.status, Upgraded: r.done, InProcess: r.inProcess, StartedAt: r.started, FinishedAt: r.finished}
+}
+
+func (r run) deploy() gen.ClusterDeploy {
+	return gen.ClusterDeploy{Name: r.name, Status: r.status, Version: r.version, Deployed: r.done, InProcess: r.inProcess, StartedAt: r.started, FinishedAt: r.finished}
 }
 
 func (r run) bootstrap() gen.HostBootstrap {

@@ -36,6 +36,9 @@ func validate(known endpoints) echo.MiddlewareFunc {
 			if err := e.checkQuery(c.Request().URL.RawQuery); err != nil {
 				return err
 			}
+			if err := e.checkHeaders(c.Request().Header); err != nil {
+				return err
+			}
 			if err := e.checkBody(c.Request()); err != nil {
 				return err
 			}
@@ -93,25 +96,54 @@ func (e endpoint) checkQuery(raw string) error {
 		}
 	}
 	for _, p := range e.params {
-		values := query[p.Name]
-		if p.In != openapi3.ParameterInQuery || len(values) == 0 {
+		if p.In != openapi3.ParameterInQuery {
 			continue
 		}
-		if len(values) > 1 {
-			return fleet.InvalidField(p.Name, "must be given once")
+		if err := checkParam(p, query[p.Name]); err != nil {
+			return err
 		}
-		var value any = values[0]
-		schema := p.Schema.Value
-		if schema.Type.Is(openapi3.TypeInteger) {
-			n, err := strconv.ParseInt(values[0], 10, 64)
-			if err != nil {
-				return fleet.InvalidField(p.Name, "must be an integer")
-			}
-			value = float64(n)
+	}
+	return nil
+}
+
+// checkHeaders checks the headers that the document knows; there are always others.
+func (e endpoint) checkHeaders(header http.Header) error {
+	for _, p := range e.params {
+		if p.In != openapi3.ParameterInHeader {
+			continue
 		}
-		if err := schema.VisitJSON(value, openapi3.MultiErrors()); err != nil {
-			return invalid(err, p.Name)
+		if err := checkParam(p, header.Values(p.Name)); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkParam checks what was given for one parameter of the query or the header.
+func checkParam(p *openapi3.Parameter, values []string) error {
+	if len(values) == 0 {
+		return nil
+	}
+	if len(values) > 1 {
+		return fleet.InvalidField(p.Name, "must be given once")
+	}
+	var value any = values[0]
+	schema := p.Schema.Value
+	switch {
+	case schema.Type.Is(openapi3.TypeInteger):
+		n, err := strconv.ParseInt(values[0], 10, 64)
+		if err != nil {
+			return fleet.InvalidField(p.Name, "must be an integer")
+		}
+		value = float64(n)
+	case schema.Type.Is(openapi3.TypeBoolean):
+		if values[0] != "true" && values[0] != "false" {
+			return fleet.InvalidField(p.Name, "must be true or false")
+		}
+		value = values[0] == "true"
+	}
+	if err := schema.VisitJSON(value, openapi3.MultiErrors()); err != nil {
+		return invalid(err, p.Name)
 	}
 	return nil
 }
@@ -207,7 +239,7 @@ func collect(err error, found func(*openapi3.SchemaError)) {
 	if !errors.As(err, &one) {
 		return
 	}
-	if one.Origin != nil { // allOf: what matters is inside
+	if one.Origin != nil && one.SchemaField != "oneOf" { // allOf: what matters is inside
 		inner := false
 		collect(one.Origin, func(e *openapi3.SchemaError) { inner = true; found(e) })
 		if inner {
@@ -259,6 +291,8 @@ func mismatch(e *openapi3.SchemaError) string {
 		return fmt.Sprintf("must be one of %v", s.Enum)
 	case "pattern":
 		return "must match " + s.Pattern
+	case "oneOf":
+		return "must be " + s.Title
 	case "maxLength":
 		return fmt.Sprintf("must not be longer than %d characters", *s.MaxLength)
 	case "minLength":

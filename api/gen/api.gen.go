@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 
+	"commissaire/internal/fleet"
+
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/runtime"
 )
@@ -36,7 +38,9 @@ const (
 // Defines values for OperationKind.
 const (
 	Bootstrap OperationKind = "bootstrap"
+	Deploy    OperationKind = "deploy"
 	Restart   OperationKind = "restart"
+	Upgrade   OperationKind = "upgrade"
 )
 
 // Defines values for OperationState.
@@ -68,12 +72,38 @@ type Alive struct {
 	Status string `json:"status"`
 }
 
+// Amount A number of hosts, or a percentage of the hosts of the operation.
+//
+// Example: 10%
+type Amount = fleet.Amount
+
+// CancelPost Example: {"force":false}
+type CancelPost struct {
+	// Force End running commands on the hosts at once.
+	Force bool `json:"force,omitempty"`
+}
+
 // Cluster Example: {"container_manager":"","name":"web","network":"default","status":""}
 type Cluster struct {
 	Name             string `json:"name"`
 	Status           string `json:"status"`
 	Network          string `json:"network"`
 	ContainerManager string `json:"container_manager"`
+}
+
+// ClusterDeploy Example: {"deployed":["192.0.2.10"],"finished_at":"2026-11-20T14:09:00.123456","in_process":[],"name":"web","started_at":"2026-11-20T14:03:00.123456","status":"finished","version":"43.20261120.0"}
+type ClusterDeploy struct {
+	Name    string    `json:"name"`
+	Status  RunStatus `json:"status"`
+	Version string    `json:"version"`
+
+	// Deployed Hosts that are done.
+	Deployed []string `json:"deployed"`
+
+	// InProcess Hosts at work and hosts that failed.
+	InProcess  []string `json:"in_process"`
+	StartedAt  string   `json:"started_at"`
+	FinishedAt string   `json:"finished_at"`
 }
 
 // ClusterDetail Example: {"container_manager":"","hosts":{"available":1,"total":1,"unavailable":0},"hostset":["192.0.2.10"],"name":"web","network":"default","status":"ok"}
@@ -123,11 +153,45 @@ type ClusterRestart struct {
 	// Restarted Hosts that are done.
 	Restarted []string `json:"restarted"`
 
-	// InProcess The host at work; after a failure the one that failed.
+	// InProcess Hosts at work and hosts that failed.
 	InProcess  []string `json:"in_process"`
 	StartedAt  string   `json:"started_at"`
 	FinishedAt string   `json:"finished_at"`
 }
+
+// ClusterUpgrade Example: {"finished_at":"","in_process":["192.0.2.11"],"name":"web","started_at":"2026-11-20T14:03:00.123456","status":"in_process","upgraded":["192.0.2.10"]}
+type ClusterUpgrade struct {
+	Name   string    `json:"name"`
+	Status RunStatus `json:"status"`
+
+	// Upgraded Hosts that are done.
+	Upgraded []string `json:"upgraded"`
+
+	// InProcess Hosts at work and hosts that failed.
+	InProcess  []string `json:"in_process"`
+	StartedAt  string   `json:"started_at"`
+	FinishedAt string   `json:"finished_at"`
+}
+
+// Cursor A `next` that the same request gave.
+type Cursor = string
+
+// DeployPut Example: {"policy":{"canary":{"hosts":1,"then":"approve"}},"version":"43.20261120.0"}
+type DeployPut struct {
+	// Version Version or checksum of an OSTree deployment, or tag, digest or reference of a bootable container image.
+	Version string `json:"version"`
+
+	// Policy What it sets counts; for the rest, what the cluster's policy sets.
+	Policy fleet.Policy `json:"policy,omitempty"`
+
+	// Name Must be the name in the URL.
+	Name string `json:"name,omitempty"`
+}
+
+// Duration A time such as "90s" or "1h30m", or a number of seconds.
+//
+// Example: 1h30m0s
+type Duration = fleet.Duration
 
 // Empty An empty list.
 //
@@ -181,6 +245,13 @@ type Host struct {
 
 	// HostKeyFingerprint Of the pinned SSH host key.
 	HostKeyFingerprint string `json:"host_key_fingerprint,omitempty"`
+
+	// Bootc Whether the host was booted from a container image.
+	Bootc bool `json:"bootc,omitempty"`
+
+	// PackageManager apt, dnf, yum or zypper.
+	PackageManager string `json:"package_manager,omitempty"`
+	Labels         Labels `json:"labels,omitempty"`
 }
 
 // HostBootstrap Example: {"bootstrapped":["192.0.2.10"],"finished_at":"2026-11-20T14:03:45.123456","in_process":[],"name":"192.0.2.10","started_at":"2026-11-20T14:03:00.123456","status":"finished"}
@@ -258,6 +329,9 @@ type HostPut struct {
 	// BootId Ignored.
 	BootId string `json:"boot_id,omitempty"`
 
+	// Bootc Ignored.
+	Bootc bool `json:"bootc,omitempty"`
+
 	// Cluster Cluster to join.
 	Cluster string `json:"cluster,omitempty"`
 
@@ -291,6 +365,9 @@ type HostPut struct {
 	// Ostree Ignored.
 	Ostree bool `json:"ostree,omitempty"`
 
+	// PackageManager Ignored.
+	PackageManager string `json:"package_manager,omitempty"`
+
 	// Port Port of sshd. When not given, 22 for a new host and no change for a known one.
 	Port int `json:"port,omitempty"`
 
@@ -313,7 +390,7 @@ type HostPut struct {
 	Status string `json:"status,omitempty"`
 }
 
-// HostRun Example: {"address":"192.0.2.10","finished_at":"2026-11-20T14:03:45.123456","started_at":"2026-11-20T14:03:00.123456","state":"succeeded"}
+// HostRun Example: {"address":"192.0.2.10","finished_at":"2026-11-20T14:03:45.123456","slot":1,"started_at":"2026-11-20T14:03:00.123456","state":"succeeded"}
 type HostRun struct {
 	Address string `json:"address"`
 	State   string `json:"state"`
@@ -325,7 +402,28 @@ type HostRun struct {
 	BootId     string `json:"boot_id,omitempty"`
 	StartedAt  string `json:"started_at"`
 	FinishedAt string `json:"finished_at"`
+	Canary     bool   `json:"canary,omitempty"`
+
+	// Slot Which slot it has or had, from 1.
+	Slot int `json:"slot,omitempty"`
+
+	// Target The deployment that it must boot.
+	Target string `json:"target,omitempty"`
+
+	// Waiting Who holds the host while its turn has come.
+	Waiting string `json:"waiting,omitempty"`
 }
+
+// HostRunPage defines model for HostRunPage.
+type HostRunPage struct {
+	Hosts []HostRun `json:"hosts"`
+
+	// Next Cursor of the next page; not there on the last one.
+	Next string `json:"next,omitempty"`
+}
+
+// HostRunState A host is staging while it fetches what it will run, and still works; it is running once it has a slot.
+type HostRunState = string
 
 // HostState defines model for HostState.
 type HostState string
@@ -343,11 +441,21 @@ type HostStatus struct {
 // IgnoredBody Any object; it is ignored.
 type IgnoredBody map[string]interface{}
 
+// Labels At most 64 names and values of letters, digits and, between them, '-', '_', '.' and '/', at most 63 characters long. A value may be empty.
+//
+// Example: {"env":"prod","rack":"a1"}
+type Labels map[string]string
+
 // MembersPut Example: {"new":["192.0.2.10"],"old":[]}
 type MembersPut struct {
 	New []Address `json:"new"`
 	Old []Address `json:"old"`
 }
+
+// Moment A time as the API writes them (UTC), or of RFC 3339.
+//
+// Example: 2026-11-20T14:03:00Z
+type Moment = string
 
 // Name Example: web
 type Name = string
@@ -376,7 +484,7 @@ type NetworkType string
 // NoMembers An empty object.
 type NoMembers = map[string]interface{}
 
-// Operation Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","finished_at":"","id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d","kind":"restart","requested_by":"alice","started_at":"2026-11-20T14:03:00.323456","state":"running"}
+// Operation Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","expected_end":"2026-11-20T14:21:00.000000","finished_at":"","id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d","kind":"upgrade","policy":{"max_failures":1,"max_unavailable":2},"progress":{"failed":0,"pending":5,"running":2,"skipped":0,"staged":0,"staging":0,"succeeded":3,"total":10},"requested_by":"alice","started_at":"2026-11-20T14:03:00.323456","state":"running"}
 type Operation struct {
 	Id   string        `json:"id"`
 	Kind OperationKind `json:"kind"`
@@ -395,6 +503,33 @@ type Operation struct {
 	CreatedAt   string `json:"created_at"`
 	StartedAt   string `json:"started_at"`
 	FinishedAt  string `json:"finished_at"`
+
+	// Version What a deploy asks for.
+	Version string `json:"version,omitempty"`
+
+	// Policy In force, of a rollout.
+	Policy *fleet.Policy `json:"policy,omitempty"`
+
+	// RetryOf The operation whose unfinished hosts this one takes.
+	RetryOf string `json:"retry_of,omitempty"`
+
+	// Waiting What it waits for besides the hosts at work, one sentence.
+	Waiting  string `json:"waiting,omitempty"`
+	Paused   bool   `json:"paused,omitempty"`
+	PausedAt string `json:"paused_at,omitempty"`
+	PausedBy string `json:"paused_by,omitempty"`
+
+	// ApprovedAt When the gate after the canaries was passed.
+	ApprovedAt        string `json:"approved_at,omitempty"`
+	ApprovedBy        string `json:"approved_by,omitempty"`
+	CancelRequestedAt string `json:"cancel_requested_at,omitempty"`
+	CancelRequestedBy string `json:"cancel_requested_by,omitempty"`
+
+	// Progress Of a rollout, where one operation is asked for.
+	Progress *Progress `json:"progress,omitempty"`
+
+	// ExpectedEnd A guess from the hosts that are done; not there while there is none.
+	ExpectedEnd string `json:"expected_end,omitempty"`
 }
 
 // OperationID UUID version 7.
@@ -415,6 +550,63 @@ type OperationPage struct {
 
 // OperationState defines model for OperationState.
 type OperationState string
+
+// Plan What an operation would do.
+//
+// Example: {"blocks":[],"cluster":"web","failures_allowed":0,"hosts":[{"address":"192.0.2.10","canary":false,"family":"dnf","os":"fedora","position":0,"steps":[{"commands":[["systemctl","reboot"]],"name":"reboot"}]}],"kind":"restart","policy":{"max_unavailable":2},"slots":2}
+type Plan struct {
+	Kind    OperationKind `json:"kind"`
+	Cluster string        `json:"cluster"`
+	Version string        `json:"version,omitempty"`
+
+	// Policy As it would be in force, with the cluster's defaults.
+	Policy fleet.Policy `json:"policy"`
+
+	// Slots How many hosts would be away at once at most.
+	Slots           int `json:"slots"`
+	FailuresAllowed int `json:"failures_allowed"`
+
+	// Hosts In the order they would be started, canaries first.
+	Hosts []PlanHost `json:"hosts"`
+
+	// Blocks What would make it wait or refuse it now, one sentence each.
+	Blocks []string `json:"blocks"`
+}
+
+// PlanHost Example: {"address":"192.0.2.10","canary":false,"family":"dnf","os":"fedora","position":0,"steps":[{"commands":[["systemctl","reboot"]],"name":"reboot"}]}
+type PlanHost struct {
+	Address string `json:"address"`
+
+	// Position Its place in the order, from 0.
+	Position int  `json:"position"`
+	Canary   bool `json:"canary"`
+
+	// Os ID of os-release(5); empty when the host was never looked at.
+	Os string `json:"os"`
+
+	// Family What changes its software; empty when that is not known.
+	Family string     `json:"family"`
+	Steps  []PlanStep `json:"steps"`
+
+	// Blocks What would hold it back now, one sentence.
+	Blocks string `json:"blocks,omitempty"`
+}
+
+// PlanStep Example: {"commands":[["systemctl","reboot"]],"name":"reboot"}
+type PlanStep struct {
+	Name string `json:"name"`
+
+	// Commands The arguments of each command.
+	Commands [][]string `json:"commands"`
+
+	// Condition When it is run; empty: always.
+	Condition string `json:"condition,omitempty"`
+}
+
+// Policy How an operation rolls over the hosts of a cluster. Without any member, hosts go one at a time in the order they joined, and the first that fails stops it.
+//
+// Example: {"canary":{"hosts":1,"soak":"10m0s","then":"pause"},"host_timeout":"1h0m0s","max_failures":2,"max_unavailable":"10%","min_ready":"30s","order":{"by":"label","label":"rack"},"reboot":"if-needed","selector":"env=prod","window":{"days":["sat","sun"],"end":"04:00","start":"22:00","time_zone":"Europe/Berlin"}}
+type Policy = fleet.Policy
 
 // Problem Problem document of RFC 9457.
 //
@@ -441,6 +633,20 @@ type Problem struct {
 	Holder *Holder `json:"holder,omitempty"`
 }
 
+// Progress Hosts of an operation by what has become of them.
+//
+// Example: {"failed":0,"pending":5,"running":2,"skipped":0,"staged":0,"staging":0,"succeeded":3,"total":10}
+type Progress struct {
+	Total     int `json:"total"`
+	Pending   int `json:"pending"`
+	Staging   int `json:"staging"`
+	Staged    int `json:"staged"`
+	Running   int `json:"running"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
+	Skipped   int `json:"skipped"`
+}
+
 // Readiness Example: {"checks":[{"name":"postgres","ok":true,"seconds":0.002}],"status":"ready"}
 type Readiness struct {
 	Status string           `json:"status"`
@@ -459,8 +665,28 @@ type ReadinessCheck struct {
 	Seconds float64 `json:"seconds"`
 }
 
+// RetryPost Example: {"policy":{"max_unavailable":1}}
+type RetryPost struct {
+	// Policy What it sets counts; for the rest, the policy of the old operation.
+	Policy fleet.Policy `json:"policy,omitempty"`
+}
+
+// RolloutPut Example: {"policy":{"max_failures":2,"max_unavailable":"10%"}}
+type RolloutPut struct {
+	// Policy What it sets counts; for the rest, what the cluster's policy sets.
+	Policy fleet.Policy `json:"policy,omitempty"`
+
+	// Name Must be the name in the URL.
+	Name string `json:"name,omitempty"`
+}
+
 // RunStatus defines model for RunStatus.
 type RunStatus string
+
+// Selector Requirements between commas, all of which must hold: `env=prod`, `tier!=db`, `gpu`, `!gpu`, `rack in (a,b)`, `rack notin (a,b)`.
+//
+// Example: env=prod,tier!=db
+type Selector = string
 
 // Step Example: {"address":"192.0.2.10","attempt":1,"exit_code":0,"finished_at":"2026-11-20T14:03:01.123456","name":"check","output_size":12,"output_stored":12,"started_at":"2026-11-20T14:03:00.123456","state":"succeeded"}
 type Step struct {
@@ -485,6 +711,14 @@ type Step struct {
 // StepName Example: reboot
 type StepName = string
 
+// StepPage defines model for StepPage.
+type StepPage struct {
+	Steps []Step `json:"steps"`
+
+	// Next Cursor of the next page; not there on the last one.
+	Next string `json:"next,omitempty"`
+}
+
 // Time UTC; empty: never.
 //
 // Example: 2026-11-20T14:03:00.123456
@@ -496,6 +730,60 @@ type Version struct {
 	Commit  string `json:"commit"`
 	Built   string `json:"built"`
 	Go      string `json:"go"`
+}
+
+// DryRun defines model for DryRun.
+type DryRun = bool
+
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
+
+// DeployClusterParams defines parameters for DeployCluster.
+type DeployClusterParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeployCluster200JSONResponseBody defines parameters for DeployCluster.
+type DeployCluster200JSONResponseBody struct {
+	union json.RawMessage
+}
+
+// RestartClusterParams defines parameters for RestartCluster.
+type RestartClusterParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RestartCluster200JSONResponseBody defines parameters for RestartCluster.
+type RestartCluster200JSONResponseBody struct {
+	union json.RawMessage
+}
+
+// UpgradeClusterParams defines parameters for UpgradeCluster.
+type UpgradeClusterParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// UpgradeCluster200JSONResponseBody defines parameters for UpgradeCluster.
+type UpgradeCluster200JSONResponseBody struct {
+	union json.RawMessage
+}
+
+// ListHostsParams defines parameters for ListHosts.
+type ListHostsParams struct {
+	// Selector Only those whose labels fit.
+	Selector *Selector `form:"selector,omitempty" json:"selector,omitempty"`
 }
 
 // ListOperationsParams defines parameters for ListOperations.
@@ -512,10 +800,43 @@ type ListOperationsParams struct {
 	// State Only those in this state.
 	State *OperationState `form:"state,omitempty" json:"state,omitempty"`
 
+	// RequestedBy Only those that this user asked for.
+	RequestedBy *string `form:"requested_by,omitempty" json:"requested_by,omitempty"`
+
+	// Since Only those asked for at this time or later.
+	Since *Moment `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only those asked for before this time.
+	Until *Moment `form:"until,omitempty" json:"until,omitempty"`
+
 	// Cursor Where to go on; `next` of the page before.
 	Cursor *OperationID `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Limit Operations on a page.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ApproveOperationParams defines parameters for ApproveOperation.
+type ApproveOperationParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CancelOperationParams defines parameters for CancelOperation.
+type CancelOperationParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListOperationHostsParams defines parameters for ListOperationHosts.
+type ListOperationHostsParams struct {
+	// State Only those in this state.
+	State *HostRunState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Cursor Where to go on; `next` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries on a page.
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
@@ -531,14 +852,55 @@ type GetStepOutputParams struct {
 	Attempt *int `form:"attempt,omitempty" json:"attempt,omitempty"`
 }
 
+// PauseOperationParams defines parameters for PauseOperation.
+type PauseOperationParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// PutOperationPolicyParams defines parameters for PutOperationPolicy.
+type PutOperationPolicyParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ResumeOperationParams defines parameters for ResumeOperation.
+type ResumeOperationParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetryOperationParams defines parameters for RetryOperation.
+type RetryOperationParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetryOperation200JSONResponseBody defines parameters for RetryOperation.
+type RetryOperation200JSONResponseBody struct {
+	union json.RawMessage
+}
+
 // ListOperationStepsParams defines parameters for ListOperationSteps.
 type ListOperationStepsParams struct {
 	// Host Only those on this host.
 	Host *Address `form:"host,omitempty" json:"host,omitempty"`
+
+	// Cursor Where to go on; `next` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries on a page.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
 type PutClusterJSONRequestBody = ClusterPut
+
+// DeployClusterJSONRequestBody defines body for DeployCluster for application/json ContentType.
+type DeployClusterJSONRequestBody = DeployPut
 
 // ReplaceMembersJSONRequestBody defines body for ReplaceMembers for application/json ContentType.
 type ReplaceMembersJSONRequestBody = MembersPut
@@ -546,8 +908,14 @@ type ReplaceMembersJSONRequestBody = MembersPut
 // AddMemberJSONRequestBody defines body for AddMember for application/json ContentType.
 type AddMemberJSONRequestBody = NoMembers
 
+// PutClusterPolicyJSONRequestBody defines body for PutClusterPolicy for application/json ContentType.
+type PutClusterPolicyJSONRequestBody = Policy
+
 // RestartClusterJSONRequestBody defines body for RestartCluster for application/json ContentType.
-type RestartClusterJSONRequestBody = IgnoredBody
+type RestartClusterJSONRequestBody = RolloutPut
+
+// UpgradeClusterJSONRequestBody defines body for UpgradeCluster for application/json ContentType.
+type UpgradeClusterJSONRequestBody = RolloutPut
 
 // RegisterHostJSONRequestBody defines body for RegisterHost for application/json ContentType.
 type RegisterHostJSONRequestBody = HostPut
@@ -564,8 +932,277 @@ type PutHostCredsJSONRequestBody = HostCredsPut
 // AcceptHostKeyJSONRequestBody defines body for AcceptHostKey for application/json ContentType.
 type AcceptHostKeyJSONRequestBody = HostKeyPut
 
+// PutHostLabelsJSONRequestBody defines body for PutHostLabels for application/json ContentType.
+type PutHostLabelsJSONRequestBody = Labels
+
 // PutNetworkJSONRequestBody defines body for PutNetwork for application/json ContentType.
 type PutNetworkJSONRequestBody = NetworkPut
+
+// ApproveOperationJSONRequestBody defines body for ApproveOperation for application/json ContentType.
+type ApproveOperationJSONRequestBody = NoMembers
+
+// CancelOperationJSONRequestBody defines body for CancelOperation for application/json ContentType.
+type CancelOperationJSONRequestBody = CancelPost
+
+// PauseOperationJSONRequestBody defines body for PauseOperation for application/json ContentType.
+type PauseOperationJSONRequestBody = NoMembers
+
+// PutOperationPolicyJSONRequestBody defines body for PutOperationPolicy for application/json ContentType.
+type PutOperationPolicyJSONRequestBody = Policy
+
+// ResumeOperationJSONRequestBody defines body for ResumeOperation for application/json ContentType.
+type ResumeOperationJSONRequestBody = NoMembers
+
+// RetryOperationJSONRequestBody defines body for RetryOperation for application/json ContentType.
+type RetryOperationJSONRequestBody = RetryPost
+
+// AsClusterDeploy returns the union data inside the DeployCluster200JSONResponseBody as a ClusterDeploy
+func (t DeployCluster200JSONResponseBody) AsClusterDeploy() (ClusterDeploy, error) {
+	var body ClusterDeploy
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterDeploy overwrites any union data inside the DeployCluster200JSONResponseBody as the provided ClusterDeploy
+func (t *DeployCluster200JSONResponseBody) FromClusterDeploy(v ClusterDeploy) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeClusterDeploy performs a merge with any union data inside the DeployCluster200JSONResponseBody, using the provided ClusterDeploy
+func (t *DeployCluster200JSONResponseBody) MergeClusterDeploy(v ClusterDeploy) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsPlan returns the union data inside the DeployCluster200JSONResponseBody as a Plan
+func (t DeployCluster200JSONResponseBody) AsPlan() (Plan, error) {
+	var body Plan
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromPlan overwrites any union data inside the DeployCluster200JSONResponseBody as the provided Plan
+func (t *DeployCluster200JSONResponseBody) FromPlan(v Plan) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergePlan performs a merge with any union data inside the DeployCluster200JSONResponseBody, using the provided Plan
+func (t *DeployCluster200JSONResponseBody) MergePlan(v Plan) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t DeployCluster200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *DeployCluster200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsClusterRestart returns the union data inside the RestartCluster200JSONResponseBody as a ClusterRestart
+func (t RestartCluster200JSONResponseBody) AsClusterRestart() (ClusterRestart, error) {
+	var body ClusterRestart
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterRestart overwrites any union data inside the RestartCluster200JSONResponseBody as the provided ClusterRestart
+func (t *RestartCluster200JSONResponseBody) FromClusterRestart(v ClusterRestart) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeClusterRestart performs a merge with any union data inside the RestartCluster200JSONResponseBody, using the provided ClusterRestart
+func (t *RestartCluster200JSONResponseBody) MergeClusterRestart(v ClusterRestart) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsPlan returns the union data inside the RestartCluster200JSONResponseBody as a Plan
+func (t RestartCluster200JSONResponseBody) AsPlan() (Plan, error) {
+	var body Plan
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromPlan overwrites any union data inside the RestartCluster200JSONResponseBody as the provided Plan
+func (t *RestartCluster200JSONResponseBody) FromPlan(v Plan) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergePlan performs a merge with any union data inside the RestartCluster200JSONResponseBody, using the provided Plan
+func (t *RestartCluster200JSONResponseBody) MergePlan(v Plan) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RestartCluster200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RestartCluster200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsClusterUpgrade returns the union data inside the UpgradeCluster200JSONResponseBody as a ClusterUpgrade
+func (t UpgradeCluster200JSONResponseBody) AsClusterUpgrade() (ClusterUpgrade, error) {
+	var body ClusterUpgrade
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterUpgrade overwrites any union data inside the UpgradeCluster200JSONResponseBody as the provided ClusterUpgrade
+func (t *UpgradeCluster200JSONResponseBody) FromClusterUpgrade(v ClusterUpgrade) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeClusterUpgrade performs a merge with any union data inside the UpgradeCluster200JSONResponseBody, using the provided ClusterUpgrade
+func (t *UpgradeCluster200JSONResponseBody) MergeClusterUpgrade(v ClusterUpgrade) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsPlan returns the union data inside the UpgradeCluster200JSONResponseBody as a Plan
+func (t UpgradeCluster200JSONResponseBody) AsPlan() (Plan, error) {
+	var body Plan
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromPlan overwrites any union data inside the UpgradeCluster200JSONResponseBody as the provided Plan
+func (t *UpgradeCluster200JSONResponseBody) FromPlan(v Plan) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergePlan performs a merge with any union data inside the UpgradeCluster200JSONResponseBody, using the provided Plan
+func (t *UpgradeCluster200JSONResponseBody) MergePlan(v Plan) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpgradeCluster200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpgradeCluster200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsOperation returns the union data inside the RetryOperation200JSONResponseBody as a Operation
+func (t RetryOperation200JSONResponseBody) AsOperation() (Operation, error) {
+	var body Operation
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOperation overwrites any union data inside the RetryOperation200JSONResponseBody as the provided Operation
+func (t *RetryOperation200JSONResponseBody) FromOperation(v Operation) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOperation performs a merge with any union data inside the RetryOperation200JSONResponseBody, using the provided Operation
+func (t *RetryOperation200JSONResponseBody) MergeOperation(v Operation) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsPlan returns the union data inside the RetryOperation200JSONResponseBody as a Plan
+func (t RetryOperation200JSONResponseBody) AsPlan() (Plan, error) {
+	var body Plan
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromPlan overwrites any union data inside the RetryOperation200JSONResponseBody as the provided Plan
+func (t *RetryOperation200JSONResponseBody) FromPlan(v Plan) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergePlan performs a merge with any union data inside the RetryOperation200JSONResponseBody, using the provided Plan
+func (t *RetryOperation200JSONResponseBody) MergePlan(v Plan) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RetryOperation200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RetryOperation200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -669,6 +1306,29 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 	PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetClusterDeploy The latest deploy of a cluster
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
+	GetClusterDeploy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeployClusterWithBody Deploy a version on the hosts of a cluster
+	//
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+	DeployClusterWithBody(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeployCluster Deploy a version on the hosts of a cluster
+	//
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+	DeployCluster(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMembers Addresses of the members, in the order they joined
 	//
 	// Corresponds with GET /api/v0/cluster/{name}/hosts (the `ListMembers` operationId).
@@ -722,28 +1382,81 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
 	AddMember(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
+	//
+	// Where none are set, this changes nothing.
+	//
+	// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
+	DeleteClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetClusterPolicy What rollouts of a cluster do when a request does not say
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
+	GetClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutClusterPolicyWithBody Replace the defaults for rollouts of a cluster
+	//
+	// Operations that are on record keep the policy they have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+	PutClusterPolicyWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutClusterPolicy Replace the defaults for rollouts of a cluster
+	//
+	// Operations that are on record keep the policy they have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+	PutClusterPolicy(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetClusterRestart The latest restart of a cluster
 	//
 	// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
 	GetClusterRestart(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RestartClusterWithBody Restart the hosts of a cluster, one after the other
+	// RestartClusterWithBody Restart the hosts of a cluster
 	//
-	// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RestartClusterWithBody(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RestartCluster Restart the hosts of a cluster, one after the other
+	// RestartCluster Restart the hosts of a cluster
 	//
-	// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartCluster(ctx context.Context, name Name, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RestartCluster(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetClusterUpgrade The latest upgrade of a cluster
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
+	GetClusterUpgrade(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpgradeClusterWithBody Upgrade the hosts of a cluster
+	//
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+	UpgradeClusterWithBody(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpgradeCluster Upgrade the hosts of a cluster
+	//
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+	UpgradeCluster(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListClusters Names of all clusters
 	//
@@ -859,15 +1572,38 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
 	AcceptHostKey(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetHostLabels The labels of a host
+	//
+	// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
+	GetHostLabels(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutHostLabelsWithBody Replace all labels of a host
+	//
+	// Operations that are on record keep the hosts and the order they have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+	PutHostLabelsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutHostLabels Replace all labels of a host
+	//
+	// Operations that are on record keep the hosts and the order they have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+	PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetHostStatus How a host is, and what its container manager says
 	//
 	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 	GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListHosts All hosts
+	// ListHosts All hosts, or those with certain labels
 	//
 	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-	ListHosts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteNetwork Delete a network, also one in use
 	//
@@ -912,10 +1648,46 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
 	GetOperation(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ApproveOperationWithBody Let the others follow the canaries
+	//
+	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+	ApproveOperationWithBody(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveOperation Let the others follow the canaries
+	//
+	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+	ApproveOperation(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelOperationWithBody End an operation early
+	//
+	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+	CancelOperationWithBody(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelOperation End an operation early
+	//
+	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+	CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	//
 	// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-	ListOperationHosts(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListOperationHosts(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStepOutput What a step printed, byte for byte
 	//
@@ -923,6 +1695,79 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
 	GetStepOutput(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseOperationWithBody Start no other host for now
+	//
+	// The hosts at work go on to their end. From the moment of the answer no other host begins.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+	PauseOperationWithBody(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseOperation Start no other host for now
+	//
+	// The hosts at work go on to their end. From the moment of the answer no other host begins.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+	PauseOperation(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOperationPolicy The policy that an operation follows
+	//
+	// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
+	GetOperationPolicy(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutOperationPolicyWithBody Change the policy of an operation while it runs
+	//
+	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+	PutOperationPolicyWithBody(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutOperationPolicy Change the policy of an operation while it runs
+	//
+	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+	PutOperationPolicy(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeOperationWithBody Go on after a pause
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+	ResumeOperationWithBody(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeOperation Go on after a pause
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+	ResumeOperation(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryOperationWithBody Do what an operation left undone
+	//
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+	RetryOperationWithBody(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryOperation Do what an operation left undone
+	//
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+	RetryOperation(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListOperationSteps The steps of an operation, in the order they began
 	//
@@ -1008,6 +1853,59 @@ func (c *Client) PutClusterWithBody(ctx context.Context, name Name, contentType 
 // Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 func (c *Client) PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutClusterRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetClusterDeploy The latest deploy of a cluster
+//
+// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
+func (c *Client) GetClusterDeploy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetClusterDeployRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeployClusterWithBody Deploy a version on the hosts of a cluster
+//
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+func (c *Client) DeployClusterWithBody(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeployClusterRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeployCluster Deploy a version on the hosts of a cluster
+//
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+func (c *Client) DeployCluster(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeployClusterRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1141,6 +2039,76 @@ func (c *Client) AddMember(ctx context.Context, name Name, address Address, body
 	return c.Client.Do(req)
 }
 
+// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
+//
+// Where none are set, this changes nothing.
+//
+// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
+func (c *Client) DeleteClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteClusterPolicyRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetClusterPolicy What rollouts of a cluster do when a request does not say
+//
+// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
+func (c *Client) GetClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetClusterPolicyRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutClusterPolicyWithBody Replace the defaults for rollouts of a cluster
+//
+// Operations that are on record keep the policy they have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+func (c *Client) PutClusterPolicyWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutClusterPolicyRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutClusterPolicy Replace the defaults for rollouts of a cluster
+//
+// Operations that are on record keep the policy they have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+func (c *Client) PutClusterPolicy(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutClusterPolicyRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetClusterRestart The latest restart of a cluster
 //
 // Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
@@ -1156,15 +2124,15 @@ func (c *Client) GetClusterRestart(ctx context.Context, name Name, reqEditors ..
 	return c.Client.Do(req)
 }
 
-// RestartClusterWithBody Restart the hosts of a cluster, one after the other
+// RestartClusterWithBody Restart the hosts of a cluster
 //
-// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *Client) RestartClusterWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestartClusterRequestWithBody(c.Server, name, contentType, body)
+func (c *Client) RestartClusterWithBody(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestartClusterRequestWithBody(c.Server, name, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1175,15 +2143,68 @@ func (c *Client) RestartClusterWithBody(ctx context.Context, name Name, contentT
 	return c.Client.Do(req)
 }
 
-// RestartCluster Restart the hosts of a cluster, one after the other
+// RestartCluster Restart the hosts of a cluster
 //
-// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *Client) RestartCluster(ctx context.Context, name Name, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestartClusterRequest(c.Server, name, body)
+func (c *Client) RestartCluster(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestartClusterRequest(c.Server, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetClusterUpgrade The latest upgrade of a cluster
+//
+// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
+func (c *Client) GetClusterUpgrade(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetClusterUpgradeRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpgradeClusterWithBody Upgrade the hosts of a cluster
+//
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+func (c *Client) UpgradeClusterWithBody(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpgradeClusterRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpgradeCluster Upgrade the hosts of a cluster
+//
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+func (c *Client) UpgradeCluster(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpgradeClusterRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1468,6 +2489,59 @@ func (c *Client) AcceptHostKey(ctx context.Context, address Address, body Accept
 	return c.Client.Do(req)
 }
 
+// GetHostLabels The labels of a host
+//
+// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
+func (c *Client) GetHostLabels(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetHostLabelsRequest(c.Server, address)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutHostLabelsWithBody Replace all labels of a host
+//
+// Operations that are on record keep the hosts and the order they have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+func (c *Client) PutHostLabelsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostLabelsRequestWithBody(c.Server, address, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutHostLabels Replace all labels of a host
+//
+// Operations that are on record keep the hosts and the order they have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostLabelsRequest(c.Server, address, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetHostStatus How a host is, and what its container manager says
 //
 // Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
@@ -1483,11 +2557,11 @@ func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors 
 	return c.Client.Do(req)
 }
 
-// ListHosts All hosts
+// ListHosts All hosts, or those with certain labels
 //
 // Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-func (c *Client) ListHosts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListHostsRequest(c.Server)
+func (c *Client) ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListHostsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1611,11 +2685,87 @@ func (c *Client) GetOperation(ctx context.Context, id OperationID, reqEditors ..
 	return c.Client.Do(req)
 }
 
+// ApproveOperationWithBody Let the others follow the canaries
+//
+// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+func (c *Client) ApproveOperationWithBody(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveOperationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveOperation Let the others follow the canaries
+//
+// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+func (c *Client) ApproveOperation(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveOperationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelOperationWithBody End an operation early
+//
+// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+func (c *Client) CancelOperationWithBody(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelOperationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelOperation End an operation early
+//
+// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+func (c *Client) CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelOperationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListOperationHosts The hosts of an operation, in the order they are worked on
 //
 // Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-func (c *Client) ListOperationHosts(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListOperationHostsRequest(c.Server, id)
+func (c *Client) ListOperationHosts(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOperationHostsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1633,6 +2783,169 @@ func (c *Client) ListOperationHosts(ctx context.Context, id OperationID, reqEdit
 // Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
 func (c *Client) GetStepOutput(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStepOutputRequest(c.Server, id, address, step, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseOperationWithBody Start no other host for now
+//
+// The hosts at work go on to their end. From the moment of the answer no other host begins.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+func (c *Client) PauseOperationWithBody(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseOperationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseOperation Start no other host for now
+//
+// The hosts at work go on to their end. From the moment of the answer no other host begins.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+func (c *Client) PauseOperation(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseOperationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOperationPolicy The policy that an operation follows
+//
+// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
+func (c *Client) GetOperationPolicy(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOperationPolicyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutOperationPolicyWithBody Change the policy of an operation while it runs
+//
+// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+func (c *Client) PutOperationPolicyWithBody(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutOperationPolicyRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutOperationPolicy Change the policy of an operation while it runs
+//
+// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+func (c *Client) PutOperationPolicy(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutOperationPolicyRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeOperationWithBody Go on after a pause
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+func (c *Client) ResumeOperationWithBody(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeOperationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeOperation Go on after a pause
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+func (c *Client) ResumeOperation(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeOperationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryOperationWithBody Do what an operation left undone
+//
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+func (c *Client) RetryOperationWithBody(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryOperationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryOperation Do what an operation left undone
+//
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+func (c *Client) RetryOperation(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryOperationRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1829,6 +3142,129 @@ func NewPutClusterRequestWithBody(server string, name Name, contentType string, 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetClusterDeployRequest constructs an http.Request for the GetClusterDeploy method
+func NewGetClusterDeployRequest(server string, name Name) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/deploy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeployClusterRequest calls the generic DeployCluster builder with application/json body
+func NewDeployClusterRequest(server string, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeployClusterRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewDeployClusterRequestWithBody constructs an http.Request for the DeployCluster method, with any body, and a specified content type
+func NewDeployClusterRequestWithBody(server string, name Name, params *DeployClusterParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/deploy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -2050,6 +3486,121 @@ func NewAddMemberRequestWithBody(server string, name Name, address Address, cont
 	return req, nil
 }
 
+// NewDeleteClusterPolicyRequest constructs an http.Request for the DeleteClusterPolicy method
+func NewDeleteClusterPolicyRequest(server string, name Name) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetClusterPolicyRequest constructs an http.Request for the GetClusterPolicy method
+func NewGetClusterPolicyRequest(server string, name Name) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutClusterPolicyRequest calls the generic PutClusterPolicy builder with application/json body
+func NewPutClusterPolicyRequest(server string, name Name, body PutClusterPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutClusterPolicyRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewPutClusterPolicyRequestWithBody constructs an http.Request for the PutClusterPolicy method, with any body, and a specified content type
+func NewPutClusterPolicyRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetClusterRestartRequest constructs an http.Request for the GetClusterRestart method
 func NewGetClusterRestartRequest(server string, name Name) (*http.Request, error) {
 	var err error
@@ -2085,18 +3636,18 @@ func NewGetClusterRestartRequest(server string, name Name) (*http.Request, error
 }
 
 // NewRestartClusterRequest calls the generic RestartCluster builder with application/json body
-func NewRestartClusterRequest(server string, name Name, body RestartClusterJSONRequestBody) (*http.Request, error) {
+func NewRestartClusterRequest(server string, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewRestartClusterRequestWithBody(server, name, "application/json", bodyReader)
+	return NewRestartClusterRequestWithBody(server, name, params, "application/json", bodyReader)
 }
 
 // NewRestartClusterRequestWithBody constructs an http.Request for the RestartCluster method, with any body, and a specified content type
-func NewRestartClusterRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
+func NewRestartClusterRequestWithBody(server string, name Name, params *RestartClusterParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2121,12 +3672,177 @@ func NewRestartClusterRequestWithBody(server string, name Name, contentType stri
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetClusterUpgradeRequest constructs an http.Request for the GetClusterUpgrade method
+func NewGetClusterUpgradeRequest(server string, name Name) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/upgrade", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpgradeClusterRequest calls the generic UpgradeCluster builder with application/json body
+func NewUpgradeClusterRequest(server string, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpgradeClusterRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewUpgradeClusterRequestWithBody constructs an http.Request for the UpgradeCluster method, with any body, and a specified content type
+func NewUpgradeClusterRequestWithBody(server string, name Name, params *UpgradeClusterParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/upgrade", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -2556,6 +4272,87 @@ func NewAcceptHostKeyRequestWithBody(server string, address Address, contentType
 	return req, nil
 }
 
+// NewGetHostLabelsRequest constructs an http.Request for the GetHostLabels method
+func NewGetHostLabelsRequest(server string, address Address) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/host/%s/labels", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutHostLabelsRequest calls the generic PutHostLabels builder with application/json body
+func NewPutHostLabelsRequest(server string, address Address, body PutHostLabelsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutHostLabelsRequestWithBody(server, address, "application/json", bodyReader)
+}
+
+// NewPutHostLabelsRequestWithBody constructs an http.Request for the PutHostLabels method, with any body, and a specified content type
+func NewPutHostLabelsRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/host/%s/labels", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetHostStatusRequest constructs an http.Request for the GetHostStatus method
 func NewGetHostStatusRequest(server string, address Address) (*http.Request, error) {
 	var err error
@@ -2591,7 +4388,7 @@ func NewGetHostStatusRequest(server string, address Address) (*http.Request, err
 }
 
 // NewListHostsRequest constructs an http.Request for the ListHosts method
-func NewListHostsRequest(server string) (*http.Request, error) {
+func NewListHostsRequest(server string, params *ListHostsParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -2607,6 +4404,33 @@ func NewListHostsRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Selector != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "selector", *params.Selector, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -2835,6 +4659,42 @@ func NewListOperationsRequest(server string, params *ListOperationsParams) (*htt
 
 		}
 
+		if params.RequestedBy != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "requested_by", *params.RequestedBy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -2907,8 +4767,132 @@ func NewGetOperationRequest(server string, id OperationID) (*http.Request, error
 	return req, nil
 }
 
+// NewApproveOperationRequest calls the generic ApproveOperation builder with application/json body
+func NewApproveOperationRequest(server string, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApproveOperationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewApproveOperationRequestWithBody constructs an http.Request for the ApproveOperation method, with any body, and a specified content type
+func NewApproveOperationRequestWithBody(server string, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/approve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCancelOperationRequest calls the generic CancelOperation builder with application/json body
+func NewCancelOperationRequest(server string, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCancelOperationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewCancelOperationRequestWithBody constructs an http.Request for the CancelOperation method, with any body, and a specified content type
+func NewCancelOperationRequestWithBody(server string, id OperationID, params *CancelOperationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListOperationHostsRequest constructs an http.Request for the ListOperationHosts method
-func NewListOperationHostsRequest(server string, id OperationID) (*http.Request, error) {
+func NewListOperationHostsRequest(server string, id OperationID, params *ListOperationHostsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2931,6 +4915,57 @@ func NewListOperationHostsRequest(server string, id OperationID) (*http.Request,
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -3040,6 +5075,315 @@ func NewGetStepOutputRequest(server string, id OperationID, address Address, ste
 	return req, nil
 }
 
+// NewPauseOperationRequest calls the generic PauseOperation builder with application/json body
+func NewPauseOperationRequest(server string, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseOperationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewPauseOperationRequestWithBody constructs an http.Request for the PauseOperation method, with any body, and a specified content type
+func NewPauseOperationRequestWithBody(server string, id OperationID, params *PauseOperationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetOperationPolicyRequest constructs an http.Request for the GetOperationPolicy method
+func NewGetOperationPolicyRequest(server string, id OperationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutOperationPolicyRequest calls the generic PutOperationPolicy builder with application/json body
+func NewPutOperationPolicyRequest(server string, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutOperationPolicyRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewPutOperationPolicyRequestWithBody constructs an http.Request for the PutOperationPolicy method, with any body, and a specified content type
+func NewPutOperationPolicyRequestWithBody(server string, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewResumeOperationRequest calls the generic ResumeOperation builder with application/json body
+func NewResumeOperationRequest(server string, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeOperationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewResumeOperationRequestWithBody constructs an http.Request for the ResumeOperation method, with any body, and a specified content type
+func NewResumeOperationRequestWithBody(server string, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetryOperationRequest calls the generic RetryOperation builder with application/json body
+func NewRetryOperationRequest(server string, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryOperationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRetryOperationRequestWithBody constructs an http.Request for the RetryOperation method, with any body, and a specified content type
+func NewRetryOperationRequestWithBody(server string, id OperationID, params *RetryOperationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListOperationStepsRequest constructs an http.Request for the ListOperationSteps method
 func NewListOperationStepsRequest(server string, id OperationID, params *ListOperationStepsParams) (*http.Request, error) {
 	var err error
@@ -3078,6 +5422,30 @@ func NewListOperationStepsRequest(server string, id OperationID, params *ListOpe
 		if params.Host != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3285,6 +5653,31 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 	PutClusterWithResponse(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterResponse, error)
 
+	// GetClusterDeployWithResponse The latest deploy of a cluster
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
+	GetClusterDeployWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterDeployResponse, error)
+
+	// DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
+	//
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+	DeployClusterWithBodyWithResponse(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error)
+
+	// DeployClusterWithResponse Deploy a version on the hosts of a cluster
+	//
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+	DeployClusterWithResponse(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error)
+
 	// ListMembersWithResponse Addresses of the members, in the order they joined
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3344,6 +5737,40 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
 	AddMemberWithResponse(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*AddMemberResponse, error)
 
+	// DeleteClusterPolicyWithResponse Forget the defaults for rollouts of a cluster
+	//
+	// Where none are set, this changes nothing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
+	DeleteClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterPolicyResponse, error)
+
+	// GetClusterPolicyWithResponse What rollouts of a cluster do when a request does not say
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
+	GetClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterPolicyResponse, error)
+
+	// PutClusterPolicyWithBodyWithResponse Replace the defaults for rollouts of a cluster
+	//
+	// Operations that are on record keep the policy they have.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+	PutClusterPolicyWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error)
+
+	// PutClusterPolicyWithResponse Replace the defaults for rollouts of a cluster
+	//
+	// Operations that are on record keep the policy they have.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+	PutClusterPolicyWithResponse(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error)
+
 	// GetClusterRestartWithResponse The latest restart of a cluster
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3351,23 +5778,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
 	GetClusterRestartWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterRestartResponse, error)
 
-	// RestartClusterWithBodyWithResponse Restart the hosts of a cluster, one after the other
+	// RestartClusterWithBodyWithResponse Restart the hosts of a cluster
 	//
-	// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
+	RestartClusterWithBodyWithResponse(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
 
-	// RestartClusterWithResponse Restart the hosts of a cluster, one after the other
+	// RestartClusterWithResponse Restart the hosts of a cluster
 	//
-	// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithResponse(ctx context.Context, name Name, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
+	RestartClusterWithResponse(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
+
+	// GetClusterUpgradeWithResponse The latest upgrade of a cluster
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
+	GetClusterUpgradeWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterUpgradeResponse, error)
+
+	// UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
+	//
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+	UpgradeClusterWithBodyWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error)
+
+	// UpgradeClusterWithResponse Upgrade the hosts of a cluster
+	//
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+	UpgradeClusterWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error)
 
 	// ListClustersWithResponse Names of all clusters
 	//
@@ -3495,6 +5947,31 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
 	AcceptHostKeyWithResponse(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptHostKeyResponse, error)
 
+	// GetHostLabelsWithResponse The labels of a host
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
+	GetHostLabelsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostLabelsResponse, error)
+
+	// PutHostLabelsWithBodyWithResponse Replace all labels of a host
+	//
+	// Operations that are on record keep the hosts and the order they have.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+	PutHostLabelsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
+
+	// PutHostLabelsWithResponse Replace all labels of a host
+	//
+	// Operations that are on record keep the hosts and the order they have.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+	PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
+
 	// GetHostStatusWithResponse How a host is, and what its container manager says
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3502,12 +5979,12 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 	GetHostStatusWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostStatusResponse, error)
 
-	// ListHostsWithResponse All hosts
+	// ListHostsWithResponse All hosts, or those with certain labels
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-	ListHostsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
+	ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
 
 	// DeleteNetworkWithResponse Delete a network, also one in use
 	//
@@ -3562,12 +6039,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
 	GetOperationWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationResponse, error)
 
+	// ApproveOperationWithBodyWithResponse Let the others follow the canaries
+	//
+	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+	ApproveOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error)
+
+	// ApproveOperationWithResponse Let the others follow the canaries
+	//
+	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+	ApproveOperationWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error)
+
+	// CancelOperationWithBodyWithResponse End an operation early
+	//
+	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+	CancelOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error)
+
+	// CancelOperationWithResponse End an operation early
+	//
+	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+	CancelOperationWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error)
+
 	// ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-	ListOperationHostsWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error)
+	ListOperationHostsWithResponse(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error)
 
 	// GetStepOutputWithResponse What a step printed, byte for byte
 	//
@@ -3577,6 +6090,81 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
 	GetStepOutputWithResponse(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*GetStepOutputResponse, error)
+
+	// PauseOperationWithBodyWithResponse Start no other host for now
+	//
+	// The hosts at work go on to their end. From the moment of the answer no other host begins.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+	PauseOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error)
+
+	// PauseOperationWithResponse Start no other host for now
+	//
+	// The hosts at work go on to their end. From the moment of the answer no other host begins.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+	PauseOperationWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error)
+
+	// GetOperationPolicyWithResponse The policy that an operation follows
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
+	GetOperationPolicyWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationPolicyResponse, error)
+
+	// PutOperationPolicyWithBodyWithResponse Change the policy of an operation while it runs
+	//
+	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+	PutOperationPolicyWithBodyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error)
+
+	// PutOperationPolicyWithResponse Change the policy of an operation while it runs
+	//
+	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+	PutOperationPolicyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error)
+
+	// ResumeOperationWithBodyWithResponse Go on after a pause
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+	ResumeOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error)
+
+	// ResumeOperationWithResponse Go on after a pause
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+	ResumeOperationWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error)
+
+	// RetryOperationWithBodyWithResponse Do what an operation left undone
+	//
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+	RetryOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error)
+
+	// RetryOperationWithResponse Do what an operation left undone
+	//
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+	RetryOperationWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error)
 
 	// ListOperationStepsWithResponse The steps of an operation, in the order they began
 	//
@@ -3752,6 +6340,109 @@ func (r PutClusterResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetClusterDeployResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClusterDeploy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetClusterDeployResponse) GetJSON200() *ClusterDeploy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetClusterDeployResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetClusterDeployResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetClusterDeployResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetClusterDeployResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetClusterDeployResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeployClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeployCluster200JSONResponseBody
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ClusterDeploy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeployClusterResponse) GetJSON200() *DeployCluster200JSONResponseBody {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r DeployClusterResponse) GetJSON201() *ClusterDeploy {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeployClusterResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeployClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeployClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeployClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeployClusterResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3998,6 +6689,150 @@ func (r AddMemberResponse) ContentType() string {
 	return ""
 }
 
+type DeleteClusterPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Empty
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteClusterPolicyResponse) GetJSON200() *Empty {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteClusterPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteClusterPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteClusterPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteClusterPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetClusterPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Policy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetClusterPolicyResponse) GetJSON200() *Policy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetClusterPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetClusterPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetClusterPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetClusterPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutClusterPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Policy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutClusterPolicyResponse) GetJSON201() *Policy {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutClusterPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutClusterPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutClusterPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutClusterPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetClusterRestartResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4050,7 +6885,7 @@ type RestartClusterResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterRestart
+	JSON200 *RestartCluster200JSONResponseBody
 	// JSON201 the response for an HTTP 201 `application/json` response
 	JSON201 *ClusterRestart
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
@@ -4058,7 +6893,7 @@ type RestartClusterResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RestartClusterResponse) GetJSON200() *ClusterRestart {
+func (r RestartClusterResponse) GetJSON200() *RestartCluster200JSONResponseBody {
 	return r.JSON200
 }
 
@@ -4095,6 +6930,109 @@ func (r RestartClusterResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RestartClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetClusterUpgradeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClusterUpgrade
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetClusterUpgradeResponse) GetJSON200() *ClusterUpgrade {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetClusterUpgradeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetClusterUpgradeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetClusterUpgradeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetClusterUpgradeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetClusterUpgradeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpgradeClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UpgradeCluster200JSONResponseBody
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ClusterUpgrade
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpgradeClusterResponse) GetJSON200() *UpgradeCluster200JSONResponseBody {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r UpgradeClusterResponse) GetJSON201() *ClusterUpgrade {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UpgradeClusterResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpgradeClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpgradeClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpgradeClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpgradeClusterResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4636,6 +7574,102 @@ func (r AcceptHostKeyResponse) ContentType() string {
 	return ""
 }
 
+type GetHostLabelsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Labels
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetHostLabelsResponse) GetJSON200() *Labels {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetHostLabelsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetHostLabelsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetHostLabelsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetHostLabelsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetHostLabelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutHostLabelsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Labels
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutHostLabelsResponse) GetJSON201() *Labels {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutHostLabelsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutHostLabelsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutHostLabelsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutHostLabelsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutHostLabelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetHostStatusResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5020,17 +8054,113 @@ func (r GetOperationResponse) ContentType() string {
 	return ""
 }
 
-type ListOperationHostsResponse struct {
+type ApproveOperationResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *[]HostRun
+	JSON200 *Operation
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationHostsResponse) GetJSON200() *[]HostRun {
+func (r ApproveOperationResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ApproveOperationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CancelOperationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Operation
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CancelOperationResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CancelOperationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOperationHostsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HostRunPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOperationHostsResponse) GetJSON200() *HostRunPage {
 	return r.JSON200
 }
 
@@ -5119,17 +8249,264 @@ func (r GetStepOutputResponse) ContentType() string {
 	return ""
 }
 
-type ListOperationStepsResponse struct {
+type PauseOperationResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *[]Step
+	JSON200 *Operation
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationStepsResponse) GetJSON200() *[]Step {
+func (r PauseOperationResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PauseOperationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PauseOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOperationPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Policy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOperationPolicyResponse) GetJSON200() *Policy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetOperationPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOperationPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOperationPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOperationPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOperationPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutOperationPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Policy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutOperationPolicyResponse) GetJSON201() *Policy {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutOperationPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutOperationPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutOperationPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutOperationPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutOperationPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResumeOperationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Operation
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResumeOperationResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResumeOperationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResumeOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryOperationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RetryOperation200JSONResponseBody
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Operation
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetryOperationResponse) GetJSON200() *RetryOperation200JSONResponseBody {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RetryOperationResponse) GetJSON201() *Operation {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetryOperationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetryOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOperationStepsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOperationStepsResponse) GetJSON200() *StepPage {
 	return r.JSON200
 }
 
@@ -5394,6 +8771,49 @@ func (c *ClientWithResponses) PutClusterWithResponse(ctx context.Context, name N
 	return ParsePutClusterResponse(rsp)
 }
 
+// GetClusterDeployWithResponse The latest deploy of a cluster
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
+func (c *ClientWithResponses) GetClusterDeployWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterDeployResponse, error) {
+	rsp, err := c.GetClusterDeploy(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetClusterDeployResponse(rsp)
+}
+
+// DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
+//
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+func (c *ClientWithResponses) DeployClusterWithBodyWithResponse(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error) {
+	rsp, err := c.DeployClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeployClusterResponse(rsp)
+}
+
+// DeployClusterWithResponse Deploy a version on the hosts of a cluster
+//
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
+func (c *ClientWithResponses) DeployClusterWithResponse(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error) {
+	rsp, err := c.DeployCluster(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeployClusterResponse(rsp)
+}
+
 // ListMembersWithResponse Addresses of the members, in the order they joined
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5495,6 +8915,64 @@ func (c *ClientWithResponses) AddMemberWithResponse(ctx context.Context, name Na
 	return ParseAddMemberResponse(rsp)
 }
 
+// DeleteClusterPolicyWithResponse Forget the defaults for rollouts of a cluster
+//
+// Where none are set, this changes nothing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
+func (c *ClientWithResponses) DeleteClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterPolicyResponse, error) {
+	rsp, err := c.DeleteClusterPolicy(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteClusterPolicyResponse(rsp)
+}
+
+// GetClusterPolicyWithResponse What rollouts of a cluster do when a request does not say
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
+func (c *ClientWithResponses) GetClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterPolicyResponse, error) {
+	rsp, err := c.GetClusterPolicy(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetClusterPolicyResponse(rsp)
+}
+
+// PutClusterPolicyWithBodyWithResponse Replace the defaults for rollouts of a cluster
+//
+// Operations that are on record keep the policy they have.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+func (c *ClientWithResponses) PutClusterPolicyWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error) {
+	rsp, err := c.PutClusterPolicyWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutClusterPolicyResponse(rsp)
+}
+
+// PutClusterPolicyWithResponse Replace the defaults for rollouts of a cluster
+//
+// Operations that are on record keep the policy they have.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
+func (c *ClientWithResponses) PutClusterPolicyWithResponse(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error) {
+	rsp, err := c.PutClusterPolicy(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutClusterPolicyResponse(rsp)
+}
+
 // GetClusterRestartWithResponse The latest restart of a cluster
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5508,34 +8986,77 @@ func (c *ClientWithResponses) GetClusterRestartWithResponse(ctx context.Context,
 	return ParseGetClusterRestartResponse(rsp)
 }
 
-// RestartClusterWithBodyWithResponse Restart the hosts of a cluster, one after the other
+// RestartClusterWithBodyWithResponse Restart the hosts of a cluster
 //
-// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *ClientWithResponses) RestartClusterWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
-	rsp, err := c.RestartClusterWithBody(ctx, name, contentType, body, reqEditors...)
+func (c *ClientWithResponses) RestartClusterWithBodyWithResponse(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
+	rsp, err := c.RestartClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseRestartClusterResponse(rsp)
 }
 
-// RestartClusterWithResponse Restart the hosts of a cluster, one after the other
+// RestartClusterWithResponse Restart the hosts of a cluster
 //
-// Stops at the first host that fails. While a restart runs, the answer is 200 with its record and nothing is started; while another kind of operation runs, it is 409 and `holder` names that. The body is ignored.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *ClientWithResponses) RestartClusterWithResponse(ctx context.Context, name Name, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
-	rsp, err := c.RestartCluster(ctx, name, body, reqEditors...)
+func (c *ClientWithResponses) RestartClusterWithResponse(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
+	rsp, err := c.RestartCluster(ctx, name, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseRestartClusterResponse(rsp)
+}
+
+// GetClusterUpgradeWithResponse The latest upgrade of a cluster
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
+func (c *ClientWithResponses) GetClusterUpgradeWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterUpgradeResponse, error) {
+	rsp, err := c.GetClusterUpgrade(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetClusterUpgradeResponse(rsp)
+}
+
+// UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
+//
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+func (c *ClientWithResponses) UpgradeClusterWithBodyWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error) {
+	rsp, err := c.UpgradeClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpgradeClusterResponse(rsp)
+}
+
+// UpgradeClusterWithResponse Upgrade the hosts of a cluster
+//
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
+func (c *ClientWithResponses) UpgradeClusterWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error) {
+	rsp, err := c.UpgradeCluster(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpgradeClusterResponse(rsp)
 }
 
 // ListClustersWithResponse Names of all clusters
@@ -5760,6 +9281,49 @@ func (c *ClientWithResponses) AcceptHostKeyWithResponse(ctx context.Context, add
 	return ParseAcceptHostKeyResponse(rsp)
 }
 
+// GetHostLabelsWithResponse The labels of a host
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
+func (c *ClientWithResponses) GetHostLabelsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostLabelsResponse, error) {
+	rsp, err := c.GetHostLabels(ctx, address, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetHostLabelsResponse(rsp)
+}
+
+// PutHostLabelsWithBodyWithResponse Replace all labels of a host
+//
+// Operations that are on record keep the hosts and the order they have.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+func (c *ClientWithResponses) PutHostLabelsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error) {
+	rsp, err := c.PutHostLabelsWithBody(ctx, address, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostLabelsResponse(rsp)
+}
+
+// PutHostLabelsWithResponse Replace all labels of a host
+//
+// Operations that are on record keep the hosts and the order they have.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
+func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error) {
+	rsp, err := c.PutHostLabels(ctx, address, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostLabelsResponse(rsp)
+}
+
 // GetHostStatusWithResponse How a host is, and what its container manager says
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5773,13 +9337,13 @@ func (c *ClientWithResponses) GetHostStatusWithResponse(ctx context.Context, add
 	return ParseGetHostStatusResponse(rsp)
 }
 
-// ListHostsWithResponse All hosts
+// ListHostsWithResponse All hosts, or those with certain labels
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHostsResponse, error) {
-	rsp, err := c.ListHosts(ctx, reqEditors...)
+func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error) {
+	rsp, err := c.ListHosts(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -5881,13 +9445,73 @@ func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id O
 	return ParseGetOperationResponse(rsp)
 }
 
+// ApproveOperationWithBodyWithResponse Let the others follow the canaries
+//
+// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+func (c *ClientWithResponses) ApproveOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error) {
+	rsp, err := c.ApproveOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveOperationResponse(rsp)
+}
+
+// ApproveOperationWithResponse Let the others follow the canaries
+//
+// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
+func (c *ClientWithResponses) ApproveOperationWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error) {
+	rsp, err := c.ApproveOperation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveOperationResponse(rsp)
+}
+
+// CancelOperationWithBodyWithResponse End an operation early
+//
+// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+func (c *ClientWithResponses) CancelOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error) {
+	rsp, err := c.CancelOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelOperationResponse(rsp)
+}
+
+// CancelOperationWithResponse End an operation early
+//
+// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
+func (c *ClientWithResponses) CancelOperationWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error) {
+	rsp, err := c.CancelOperation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelOperationResponse(rsp)
+}
+
 // ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-func (c *ClientWithResponses) ListOperationHostsWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error) {
-	rsp, err := c.ListOperationHosts(ctx, id, reqEditors...)
+func (c *ClientWithResponses) ListOperationHostsWithResponse(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error) {
+	rsp, err := c.ListOperationHosts(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -5907,6 +9531,135 @@ func (c *ClientWithResponses) GetStepOutputWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseGetStepOutputResponse(rsp)
+}
+
+// PauseOperationWithBodyWithResponse Start no other host for now
+//
+// The hosts at work go on to their end. From the moment of the answer no other host begins.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+func (c *ClientWithResponses) PauseOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error) {
+	rsp, err := c.PauseOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseOperationResponse(rsp)
+}
+
+// PauseOperationWithResponse Start no other host for now
+//
+// The hosts at work go on to their end. From the moment of the answer no other host begins.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
+func (c *ClientWithResponses) PauseOperationWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error) {
+	rsp, err := c.PauseOperation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseOperationResponse(rsp)
+}
+
+// GetOperationPolicyWithResponse The policy that an operation follows
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
+func (c *ClientWithResponses) GetOperationPolicyWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationPolicyResponse, error) {
+	rsp, err := c.GetOperationPolicy(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOperationPolicyResponse(rsp)
+}
+
+// PutOperationPolicyWithBodyWithResponse Change the policy of an operation while it runs
+//
+// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+func (c *ClientWithResponses) PutOperationPolicyWithBodyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error) {
+	rsp, err := c.PutOperationPolicyWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutOperationPolicyResponse(rsp)
+}
+
+// PutOperationPolicyWithResponse Change the policy of an operation while it runs
+//
+// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
+func (c *ClientWithResponses) PutOperationPolicyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error) {
+	rsp, err := c.PutOperationPolicy(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutOperationPolicyResponse(rsp)
+}
+
+// ResumeOperationWithBodyWithResponse Go on after a pause
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+func (c *ClientWithResponses) ResumeOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error) {
+	rsp, err := c.ResumeOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeOperationResponse(rsp)
+}
+
+// ResumeOperationWithResponse Go on after a pause
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
+func (c *ClientWithResponses) ResumeOperationWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error) {
+	rsp, err := c.ResumeOperation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeOperationResponse(rsp)
+}
+
+// RetryOperationWithBodyWithResponse Do what an operation left undone
+//
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+func (c *ClientWithResponses) RetryOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error) {
+	rsp, err := c.RetryOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryOperationResponse(rsp)
+}
+
+// RetryOperationWithResponse Do what an operation left undone
+//
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
+func (c *ClientWithResponses) RetryOperationWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error) {
+	rsp, err := c.RetryOperation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryOperationResponse(rsp)
 }
 
 // ListOperationStepsWithResponse The steps of an operation, in the order they began
@@ -6056,6 +9809,79 @@ func ParsePutClusterResponse(rsp *http.Response) (*PutClusterResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
 		var dest Cluster
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetClusterDeployResponse parses an HTTP response from a GetClusterDeployWithResponse call
+func ParseGetClusterDeployResponse(rsp *http.Response) (*GetClusterDeployResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetClusterDeployResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClusterDeploy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeployClusterResponse parses an HTTP response from a DeployClusterWithResponse call
+func ParseDeployClusterResponse(rsp *http.Response) (*DeployClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeployClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeployCluster200JSONResponseBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ClusterDeploy
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6238,6 +10064,105 @@ func ParseAddMemberResponse(rsp *http.Response) (*AddMemberResponse, error) {
 	return response, nil
 }
 
+// ParseDeleteClusterPolicyResponse parses an HTTP response from a DeleteClusterPolicyWithResponse call
+func ParseDeleteClusterPolicyResponse(rsp *http.Response) (*DeleteClusterPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteClusterPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Empty
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetClusterPolicyResponse parses an HTTP response from a GetClusterPolicyWithResponse call
+func ParseGetClusterPolicyResponse(rsp *http.Response) (*GetClusterPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetClusterPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutClusterPolicyResponse parses an HTTP response from a PutClusterPolicyWithResponse call
+func ParsePutClusterPolicyResponse(rsp *http.Response) (*PutClusterPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutClusterPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetClusterRestartResponse parses an HTTP response from a GetClusterRestartWithResponse call
 func ParseGetClusterRestartResponse(rsp *http.Response) (*GetClusterRestartResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6286,7 +10211,7 @@ func ParseRestartClusterResponse(rsp *http.Response) (*RestartClusterResponse, e
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterRestart
+		var dest RestartCluster200JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6294,6 +10219,79 @@ func ParseRestartClusterResponse(rsp *http.Response) (*RestartClusterResponse, e
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
 		var dest ClusterRestart
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetClusterUpgradeResponse parses an HTTP response from a GetClusterUpgradeWithResponse call
+func ParseGetClusterUpgradeResponse(rsp *http.Response) (*GetClusterUpgradeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetClusterUpgradeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClusterUpgrade
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpgradeClusterResponse parses an HTTP response from a UpgradeClusterWithResponse call
+func ParseUpgradeClusterResponse(rsp *http.Response) (*UpgradeClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpgradeClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UpgradeCluster200JSONResponseBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ClusterUpgrade
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6681,6 +10679,72 @@ func ParseAcceptHostKeyResponse(rsp *http.Response) (*AcceptHostKeyResponse, err
 	return response, nil
 }
 
+// ParseGetHostLabelsResponse parses an HTTP response from a GetHostLabelsWithResponse call
+func ParseGetHostLabelsResponse(rsp *http.Response) (*GetHostLabelsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetHostLabelsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Labels
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutHostLabelsResponse parses an HTTP response from a PutHostLabelsWithResponse call
+func ParsePutHostLabelsResponse(rsp *http.Response) (*PutHostLabelsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutHostLabelsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Labels
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetHostStatusResponse parses an HTTP response from a GetHostStatusWithResponse call
 func ParseGetHostStatusResponse(rsp *http.Response) (*GetHostStatusResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6945,6 +11009,72 @@ func ParseGetOperationResponse(rsp *http.Response) (*GetOperationResponse, error
 	return response, nil
 }
 
+// ParseApproveOperationResponse parses an HTTP response from a ApproveOperationWithResponse call
+func ParseApproveOperationResponse(rsp *http.Response) (*ApproveOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelOperationResponse parses an HTTP response from a CancelOperationWithResponse call
+func ParseCancelOperationResponse(rsp *http.Response) (*CancelOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListOperationHostsResponse parses an HTTP response from a ListOperationHostsWithResponse call
 func ParseListOperationHostsResponse(rsp *http.Response) (*ListOperationHostsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6960,7 +11090,7 @@ func ParseListOperationHostsResponse(rsp *http.Response) (*ListOperationHostsRes
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest []HostRun
+		var dest HostRunPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -7038,6 +11168,178 @@ func ParseGetStepOutputResponse(rsp *http.Response) (*GetStepOutputResponse, err
 	return response, nil
 }
 
+// ParsePauseOperationResponse parses an HTTP response from a PauseOperationWithResponse call
+func ParsePauseOperationResponse(rsp *http.Response) (*PauseOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetOperationPolicyResponse parses an HTTP response from a GetOperationPolicyWithResponse call
+func ParseGetOperationPolicyResponse(rsp *http.Response) (*GetOperationPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOperationPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutOperationPolicyResponse parses an HTTP response from a PutOperationPolicyWithResponse call
+func ParsePutOperationPolicyResponse(rsp *http.Response) (*PutOperationPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutOperationPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResumeOperationResponse parses an HTTP response from a ResumeOperationWithResponse call
+func ParseResumeOperationResponse(rsp *http.Response) (*ResumeOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryOperationResponse parses an HTTP response from a RetryOperationWithResponse call
+func ParseRetryOperationResponse(rsp *http.Response) (*RetryOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RetryOperation200JSONResponseBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListOperationStepsResponse parses an HTTP response from a ListOperationStepsWithResponse call
 func ParseListOperationStepsResponse(rsp *http.Response) (*ListOperationStepsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7053,7 +11355,7 @@ func ParseListOperationStepsResponse(rsp *http.Response) (*ListOperationStepsRes
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest []Step
+		var dest StepPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -7193,6 +11495,12 @@ type ServerInterface interface {
 	// PutCluster Create a cluster or change the given members of it
 	// (PUT /api/v0/cluster/{name})
 	PutCluster(ctx echo.Context, name Name) error
+	// GetClusterDeploy The latest deploy of a cluster
+	// (GET /api/v0/cluster/{name}/deploy)
+	GetClusterDeploy(ctx echo.Context, name Name) error
+	// DeployCluster Deploy a version on the hosts of a cluster
+	// (PUT /api/v0/cluster/{name}/deploy)
+	DeployCluster(ctx echo.Context, name Name, params DeployClusterParams) error
 	// ListMembers Addresses of the members, in the order they joined
 	// (GET /api/v0/cluster/{name}/hosts)
 	ListMembers(ctx echo.Context, name Name) error
@@ -7208,12 +11516,27 @@ type ServerInterface interface {
 	// AddMember Let a host join a cluster
 	// (PUT /api/v0/cluster/{name}/hosts/{address})
 	AddMember(ctx echo.Context, name Name, address Address) error
+	// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
+	// (DELETE /api/v0/cluster/{name}/policy)
+	DeleteClusterPolicy(ctx echo.Context, name Name) error
+	// GetClusterPolicy What rollouts of a cluster do when a request does not say
+	// (GET /api/v0/cluster/{name}/policy)
+	GetClusterPolicy(ctx echo.Context, name Name) error
+	// PutClusterPolicy Replace the defaults for rollouts of a cluster
+	// (PUT /api/v0/cluster/{name}/policy)
+	PutClusterPolicy(ctx echo.Context, name Name) error
 	// GetClusterRestart The latest restart of a cluster
 	// (GET /api/v0/cluster/{name}/restart)
 	GetClusterRestart(ctx echo.Context, name Name) error
-	// RestartCluster Restart the hosts of a cluster, one after the other
+	// RestartCluster Restart the hosts of a cluster
 	// (PUT /api/v0/cluster/{name}/restart)
-	RestartCluster(ctx echo.Context, name Name) error
+	RestartCluster(ctx echo.Context, name Name, params RestartClusterParams) error
+	// GetClusterUpgrade The latest upgrade of a cluster
+	// (GET /api/v0/cluster/{name}/upgrade)
+	GetClusterUpgrade(ctx echo.Context, name Name) error
+	// UpgradeCluster Upgrade the hosts of a cluster
+	// (PUT /api/v0/cluster/{name}/upgrade)
+	UpgradeCluster(ctx echo.Context, name Name, params UpgradeClusterParams) error
 	// ListClusters Names of all clusters
 	// (GET /api/v0/clusters)
 	ListClusters(ctx echo.Context) error
@@ -7247,12 +11570,18 @@ type ServerInterface interface {
 	// AcceptHostKey Accept another SSH host key, after you checked it
 	// (PUT /api/v0/host/{address}/hostkey)
 	AcceptHostKey(ctx echo.Context, address Address) error
+	// GetHostLabels The labels of a host
+	// (GET /api/v0/host/{address}/labels)
+	GetHostLabels(ctx echo.Context, address Address) error
+	// PutHostLabels Replace all labels of a host
+	// (PUT /api/v0/host/{address}/labels)
+	PutHostLabels(ctx echo.Context, address Address) error
 	// GetHostStatus How a host is, and what its container manager says
 	// (GET /api/v0/host/{address}/status)
 	GetHostStatus(ctx echo.Context, address Address) error
-	// ListHosts All hosts
+	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
-	ListHosts(ctx echo.Context) error
+	ListHosts(ctx echo.Context, params ListHostsParams) error
 	// DeleteNetwork Delete a network, also one in use
 	// (DELETE /api/v0/network/{name})
 	DeleteNetwork(ctx echo.Context, name Name) error
@@ -7271,12 +11600,33 @@ type ServerInterface interface {
 	// GetOperation An operation
 	// (GET /api/v0/operations/{id})
 	GetOperation(ctx echo.Context, id OperationID) error
+	// ApproveOperation Let the others follow the canaries
+	// (POST /api/v0/operations/{id}/approve)
+	ApproveOperation(ctx echo.Context, id OperationID, params ApproveOperationParams) error
+	// CancelOperation End an operation early
+	// (POST /api/v0/operations/{id}/cancel)
+	CancelOperation(ctx echo.Context, id OperationID, params CancelOperationParams) error
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	// (GET /api/v0/operations/{id}/hosts)
-	ListOperationHosts(ctx echo.Context, id OperationID) error
+	ListOperationHosts(ctx echo.Context, id OperationID, params ListOperationHostsParams) error
 	// GetStepOutput What a step printed, byte for byte
 	// (GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output)
 	GetStepOutput(ctx echo.Context, id OperationID, address Address, step StepName, params GetStepOutputParams) error
+	// PauseOperation Start no other host for now
+	// (POST /api/v0/operations/{id}/pause)
+	PauseOperation(ctx echo.Context, id OperationID, params PauseOperationParams) error
+	// GetOperationPolicy The policy that an operation follows
+	// (GET /api/v0/operations/{id}/policy)
+	GetOperationPolicy(ctx echo.Context, id OperationID) error
+	// PutOperationPolicy Change the policy of an operation while it runs
+	// (PUT /api/v0/operations/{id}/policy)
+	PutOperationPolicy(ctx echo.Context, id OperationID, params PutOperationPolicyParams) error
+	// ResumeOperation Go on after a pause
+	// (POST /api/v0/operations/{id}/resume)
+	ResumeOperation(ctx echo.Context, id OperationID, params ResumeOperationParams) error
+	// RetryOperation Do what an operation left undone
+	// (POST /api/v0/operations/{id}/retry)
+	RetryOperation(ctx echo.Context, id OperationID, params RetryOperationParams) error
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx echo.Context, id OperationID, params ListOperationStepsParams) error
@@ -7344,6 +11694,64 @@ func (w *ServerInterfaceWrapper) PutCluster(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutCluster(ctx, name)
+	return err
+}
+
+// GetClusterDeploy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetClusterDeploy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetClusterDeploy(ctx, name)
+	return err
+}
+
+// DeployCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) DeployCluster(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeployClusterParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeployCluster(ctx, name, params)
 	return err
 }
 
@@ -7451,6 +11859,54 @@ func (w *ServerInterfaceWrapper) AddMember(ctx echo.Context) error {
 	return err
 }
 
+// DeleteClusterPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteClusterPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteClusterPolicy(ctx, name)
+	return err
+}
+
+// GetClusterPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetClusterPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetClusterPolicy(ctx, name)
+	return err
+}
+
+// PutClusterPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) PutClusterPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutClusterPolicy(ctx, name)
+	return err
+}
+
 // GetClusterRestart converts echo context to params.
 func (w *ServerInterfaceWrapper) GetClusterRestart(ctx echo.Context) error {
 	var err error
@@ -7478,8 +11934,92 @@ func (w *ServerInterfaceWrapper) RestartCluster(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RestartClusterParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.RestartCluster(ctx, name)
+	err = w.Handler.RestartCluster(ctx, name, params)
+	return err
+}
+
+// GetClusterUpgrade converts echo context to params.
+func (w *ServerInterfaceWrapper) GetClusterUpgrade(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetClusterUpgrade(ctx, name)
+	return err
+}
+
+// UpgradeCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) UpgradeCluster(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpgradeClusterParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpgradeCluster(ctx, name, params)
 	return err
 }
 
@@ -7645,6 +12185,38 @@ func (w *ServerInterfaceWrapper) AcceptHostKey(ctx echo.Context) error {
 	return err
 }
 
+// GetHostLabels converts echo context to params.
+func (w *ServerInterfaceWrapper) GetHostLabels(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", ctx.Param("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetHostLabels(ctx, address)
+	return err
+}
+
+// PutHostLabels converts echo context to params.
+func (w *ServerInterfaceWrapper) PutHostLabels(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", ctx.Param("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutHostLabels(ctx, address)
+	return err
+}
+
 // GetHostStatus converts echo context to params.
 func (w *ServerInterfaceWrapper) GetHostStatus(ctx echo.Context) error {
 	var err error
@@ -7665,8 +12237,17 @@ func (w *ServerInterfaceWrapper) GetHostStatus(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListHosts(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHostsParams
+	// ------------- Optional query parameter "selector" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "selector", ctx.QueryParams(), &params.Selector, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter selector: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListHosts(ctx)
+	err = w.Handler.ListHosts(ctx, params)
 	return err
 }
 
@@ -7761,6 +12342,27 @@ func (w *ServerInterfaceWrapper) ListOperations(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
 	}
 
+	// ------------- Optional query parameter "requested_by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "requested_by", ctx.QueryParams(), &params.RequestedBy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter requested_by: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
 	// ------------- Optional query parameter "cursor" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -7796,6 +12398,78 @@ func (w *ServerInterfaceWrapper) GetOperation(ctx echo.Context) error {
 	return err
 }
 
+// ApproveOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) ApproveOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApproveOperationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApproveOperation(ctx, id, params)
+	return err
+}
+
+// CancelOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CancelOperationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelOperation(ctx, id, params)
+	return err
+}
+
 // ListOperationHosts converts echo context to params.
 func (w *ServerInterfaceWrapper) ListOperationHosts(ctx echo.Context) error {
 	var err error
@@ -7807,8 +12481,31 @@ func (w *ServerInterfaceWrapper) ListOperationHosts(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOperationHostsParams
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListOperationHosts(ctx, id)
+	err = w.Handler.ListOperationHosts(ctx, id, params)
 	return err
 }
 
@@ -7867,6 +12564,172 @@ func (w *ServerInterfaceWrapper) GetStepOutput(ctx echo.Context) error {
 	return err
 }
 
+// PauseOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) PauseOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PauseOperationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PauseOperation(ctx, id, params)
+	return err
+}
+
+// GetOperationPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetOperationPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetOperationPolicy(ctx, id)
+	return err
+}
+
+// PutOperationPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) PutOperationPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutOperationPolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutOperationPolicy(ctx, id, params)
+	return err
+}
+
+// ResumeOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) ResumeOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResumeOperationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResumeOperation(ctx, id, params)
+	return err
+}
+
+// RetryOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) RetryOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetryOperationParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RetryOperation(ctx, id, params)
+	return err
+}
+
 // ListOperationSteps converts echo context to params.
 func (w *ServerInterfaceWrapper) ListOperationSteps(ctx echo.Context) error {
 	var err error
@@ -7885,6 +12748,20 @@ func (w *ServerInterfaceWrapper) ListOperationSteps(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "host", ctx.QueryParams(), &params.Host, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -7986,6 +12863,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/api/v0/cluster/:name/hosts/:address", wrapper.AddMember, options.OperationMiddlewares["addMember"]...)
 	router.GET(options.BaseURL+"/api/v0/cluster/:name/restart", wrapper.GetClusterRestart, options.OperationMiddlewares["getClusterRestart"]...)
 	router.PUT(options.BaseURL+"/api/v0/cluster/:name/restart", wrapper.RestartCluster, options.OperationMiddlewares["restartCluster"]...)
+	router.GET(options.BaseURL+"/api/v0/cluster/:name/upgrade", wrapper.GetClusterUpgrade, options.OperationMiddlewares["getClusterUpgrade"]...)
+	router.PUT(options.BaseURL+"/api/v0/cluster/:name/upgrade", wrapper.UpgradeCluster, options.OperationMiddlewares["upgradeCluster"]...)
+	router.GET(options.BaseURL+"/api/v0/cluster/:name/deploy", wrapper.GetClusterDeploy, options.OperationMiddlewares["getClusterDeploy"]...)
+	router.PUT(options.BaseURL+"/api/v0/cluster/:name/deploy", wrapper.DeployCluster, options.OperationMiddlewares["deployCluster"]...)
+	router.DELETE(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.DeleteClusterPolicy, options.OperationMiddlewares["deleteClusterPolicy"]...)
+	router.GET(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.GetClusterPolicy, options.OperationMiddlewares["getClusterPolicy"]...)
+	router.PUT(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.PutClusterPolicy, options.OperationMiddlewares["putClusterPolicy"]...)
 	router.GET(options.BaseURL+"/api/v0/hosts", wrapper.ListHosts, options.OperationMiddlewares["listHosts"]...)
 	router.PUT(options.BaseURL+"/api/v0/host", wrapper.RegisterHost, options.OperationMiddlewares["registerHost"]...)
 	router.DELETE(options.BaseURL+"/api/v0/host/:address", wrapper.DeleteHost, options.OperationMiddlewares["deleteHost"]...)
@@ -7996,6 +12880,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/v0/host/:address/status", wrapper.GetHostStatus, options.OperationMiddlewares["getHostStatus"]...)
 	router.GET(options.BaseURL+"/api/v0/host/:address/bootstrap", wrapper.GetHostBootstrap, options.OperationMiddlewares["getHostBootstrap"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/bootstrap", wrapper.BootstrapHost, options.OperationMiddlewares["bootstrapHost"]...)
+	router.GET(options.BaseURL+"/api/v0/host/:address/labels", wrapper.GetHostLabels, options.OperationMiddlewares["getHostLabels"]...)
+	router.PUT(options.BaseURL+"/api/v0/host/:address/labels", wrapper.PutHostLabels, options.OperationMiddlewares["putHostLabels"]...)
 	router.GET(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.GetHostKey, options.OperationMiddlewares["getHostKey"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.AcceptHostKey, options.OperationMiddlewares["acceptHostKey"]...)
 	router.GET(options.BaseURL+"/api/v0/networks", wrapper.ListNetworks, options.OperationMiddlewares["listNetworks"]...)
@@ -8004,6 +12890,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/api/v0/network/:name", wrapper.PutNetwork, options.OperationMiddlewares["putNetwork"]...)
 	router.GET(options.BaseURL+"/api/v0/operations", wrapper.ListOperations, options.OperationMiddlewares["listOperations"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id", wrapper.GetOperation, options.OperationMiddlewares["getOperation"]...)
+	router.POST(options.BaseURL+"/api/v0/operations/:id/pause", wrapper.PauseOperation, options.OperationMiddlewares["pauseOperation"]...)
+	router.POST(options.BaseURL+"/api/v0/operations/:id/resume", wrapper.ResumeOperation, options.OperationMiddlewares["resumeOperation"]...)
+	router.POST(options.BaseURL+"/api/v0/operations/:id/approve", wrapper.ApproveOperation, options.OperationMiddlewares["approveOperation"]...)
+	router.POST(options.BaseURL+"/api/v0/operations/:id/cancel", wrapper.CancelOperation, options.OperationMiddlewares["cancelOperation"]...)
+	router.POST(options.BaseURL+"/api/v0/operations/:id/retry", wrapper.RetryOperation, options.OperationMiddlewares["retryOperation"]...)
+	router.GET(options.BaseURL+"/api/v0/operations/:id/policy", wrapper.GetOperationPolicy, options.OperationMiddlewares["getOperationPolicy"]...)
+	router.PUT(options.BaseURL+"/api/v0/operations/:id/policy", wrapper.PutOperationPolicy, options.OperationMiddlewares["putOperationPolicy"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/hosts", wrapper.ListOperationHosts, options.OperationMiddlewares["listOperationHosts"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/steps", wrapper.ListOperationSteps, options.OperationMiddlewares["listOperationSteps"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/hosts/:address/steps/:step/output", wrapper.GetStepOutput, options.OperationMiddlewares["getStepOutput"]...)
@@ -8125,6 +13018,100 @@ type PutClusterdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutClusterdefaultApplicationProblemPlusJSONResponse) VisitPutClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterDeployRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type GetClusterDeployResponseObject interface {
+	VisitGetClusterDeployResponse(w http.ResponseWriter) error
+}
+
+type GetClusterDeploy200JSONResponse ClusterDeploy
+
+func (response GetClusterDeploy200JSONResponse) VisitGetClusterDeployResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterDeploydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetClusterDeploydefaultApplicationProblemPlusJSONResponse) VisitGetClusterDeployResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeployClusterRequestObject struct {
+	Name   Name `json:"name"`
+	Params DeployClusterParams
+	Body   *DeployClusterJSONRequestBody
+}
+
+type DeployClusterResponseObject interface {
+	VisitDeployClusterResponse(w http.ResponseWriter) error
+}
+
+type DeployCluster200JSONResponse = DeployCluster200JSONResponseBody
+
+func (response DeployCluster200JSONResponse) VisitDeployClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.union); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeployCluster201JSONResponse ClusterDeploy
+
+func (response DeployCluster201JSONResponse) VisitDeployClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeployClusterdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeployClusterdefaultApplicationProblemPlusJSONResponse) VisitDeployClusterResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8336,6 +13323,124 @@ func (response AddMemberdefaultApplicationProblemPlusJSONResponse) VisitAddMembe
 	return err
 }
 
+type DeleteClusterPolicyRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type DeleteClusterPolicyResponseObject interface {
+	VisitDeleteClusterPolicyResponse(w http.ResponseWriter) error
+}
+
+type DeleteClusterPolicy200JSONResponse Empty
+
+func (response DeleteClusterPolicy200JSONResponse) VisitDeleteClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteClusterPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteClusterPolicydefaultApplicationProblemPlusJSONResponse) VisitDeleteClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterPolicyRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type GetClusterPolicyResponseObject interface {
+	VisitGetClusterPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetClusterPolicy200JSONResponse Policy
+
+func (response GetClusterPolicy200JSONResponse) VisitGetClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetClusterPolicydefaultApplicationProblemPlusJSONResponse) VisitGetClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutClusterPolicyRequestObject struct {
+	Name Name `json:"name"`
+	Body *PutClusterPolicyJSONRequestBody
+}
+
+type PutClusterPolicyResponseObject interface {
+	VisitPutClusterPolicyResponse(w http.ResponseWriter) error
+}
+
+type PutClusterPolicy201JSONResponse Policy
+
+func (response PutClusterPolicy201JSONResponse) VisitPutClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutClusterPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutClusterPolicydefaultApplicationProblemPlusJSONResponse) VisitPutClusterPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetClusterRestartRequestObject struct {
 	Name Name `json:"name"`
 }
@@ -8376,20 +13481,21 @@ func (response GetClusterRestartdefaultApplicationProblemPlusJSONResponse) Visit
 }
 
 type RestartClusterRequestObject struct {
-	Name Name `json:"name"`
-	Body *RestartClusterJSONRequestBody
+	Name   Name `json:"name"`
+	Params RestartClusterParams
+	Body   *RestartClusterJSONRequestBody
 }
 
 type RestartClusterResponseObject interface {
 	VisitRestartClusterResponse(w http.ResponseWriter) error
 }
 
-type RestartCluster200JSONResponse ClusterRestart
+type RestartCluster200JSONResponse = RestartCluster200JSONResponseBody
 
 func (response RestartCluster200JSONResponse) VisitRestartClusterResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.union); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -8418,6 +13524,100 @@ type RestartClusterdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RestartClusterdefaultApplicationProblemPlusJSONResponse) VisitRestartClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterUpgradeRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type GetClusterUpgradeResponseObject interface {
+	VisitGetClusterUpgradeResponse(w http.ResponseWriter) error
+}
+
+type GetClusterUpgrade200JSONResponse ClusterUpgrade
+
+func (response GetClusterUpgrade200JSONResponse) VisitGetClusterUpgradeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterUpgradedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetClusterUpgradedefaultApplicationProblemPlusJSONResponse) VisitGetClusterUpgradeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpgradeClusterRequestObject struct {
+	Name   Name `json:"name"`
+	Params UpgradeClusterParams
+	Body   *UpgradeClusterJSONRequestBody
+}
+
+type UpgradeClusterResponseObject interface {
+	VisitUpgradeClusterResponse(w http.ResponseWriter) error
+}
+
+type UpgradeCluster200JSONResponse = UpgradeCluster200JSONResponseBody
+
+func (response UpgradeCluster200JSONResponse) VisitUpgradeClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.union); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpgradeCluster201JSONResponse ClusterUpgrade
+
+func (response UpgradeCluster201JSONResponse) VisitUpgradeClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpgradeClusterdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpgradeClusterdefaultApplicationProblemPlusJSONResponse) VisitUpgradeClusterResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8875,6 +14075,85 @@ func (response AcceptHostKeydefaultApplicationProblemPlusJSONResponse) VisitAcce
 	return err
 }
 
+type GetHostLabelsRequestObject struct {
+	Address Address `json:"address"`
+}
+
+type GetHostLabelsResponseObject interface {
+	VisitGetHostLabelsResponse(w http.ResponseWriter) error
+}
+
+type GetHostLabels200JSONResponse Labels
+
+func (response GetHostLabels200JSONResponse) VisitGetHostLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetHostLabelsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetHostLabelsdefaultApplicationProblemPlusJSONResponse) VisitGetHostLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutHostLabelsRequestObject struct {
+	Address Address `json:"address"`
+	Body    *PutHostLabelsJSONRequestBody
+}
+
+type PutHostLabelsResponseObject interface {
+	VisitPutHostLabelsResponse(w http.ResponseWriter) error
+}
+
+type PutHostLabels201JSONResponse Labels
+
+func (response PutHostLabels201JSONResponse) VisitPutHostLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutHostLabelsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutHostLabelsdefaultApplicationProblemPlusJSONResponse) VisitPutHostLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetHostStatusRequestObject struct {
 	Address Address `json:"address"`
 }
@@ -8915,6 +14194,7 @@ func (response GetHostStatusdefaultApplicationProblemPlusJSONResponse) VisitGetH
 }
 
 type ListHostsRequestObject struct {
+	Params ListHostsParams
 }
 
 type ListHostsResponseObject interface {
@@ -9186,15 +14466,98 @@ func (response GetOperationdefaultApplicationProblemPlusJSONResponse) VisitGetOp
 	return err
 }
 
+type ApproveOperationRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params ApproveOperationParams
+	Body   *ApproveOperationJSONRequestBody
+}
+
+type ApproveOperationResponseObject interface {
+	VisitApproveOperationResponse(w http.ResponseWriter) error
+}
+
+type ApproveOperation200JSONResponse Operation
+
+func (response ApproveOperation200JSONResponse) VisitApproveOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApproveOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ApproveOperationdefaultApplicationProblemPlusJSONResponse) VisitApproveOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelOperationRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params CancelOperationParams
+	Body   *CancelOperationJSONRequestBody
+}
+
+type CancelOperationResponseObject interface {
+	VisitCancelOperationResponse(w http.ResponseWriter) error
+}
+
+type CancelOperation200JSONResponse Operation
+
+func (response CancelOperation200JSONResponse) VisitCancelOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CancelOperationdefaultApplicationProblemPlusJSONResponse) VisitCancelOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOperationHostsRequestObject struct {
-	Id OperationID `json:"id"`
+	Id     OperationID `json:"id"`
+	Params ListOperationHostsParams
 }
 
 type ListOperationHostsResponseObject interface {
 	VisitListOperationHostsResponse(w http.ResponseWriter) error
 }
 
-type ListOperationHosts200JSONResponse []HostRun
+type ListOperationHosts200JSONResponse HostRunPage
 
 func (response ListOperationHosts200JSONResponse) VisitListOperationHostsResponse(w http.ResponseWriter) error {
 
@@ -9285,6 +14648,223 @@ func (response GetStepOutputdefaultApplicationProblemPlusJSONResponse) VisitGetS
 	return err
 }
 
+type PauseOperationRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params PauseOperationParams
+	Body   *PauseOperationJSONRequestBody
+}
+
+type PauseOperationResponseObject interface {
+	VisitPauseOperationResponse(w http.ResponseWriter) error
+}
+
+type PauseOperation200JSONResponse Operation
+
+func (response PauseOperation200JSONResponse) VisitPauseOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PauseOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PauseOperationdefaultApplicationProblemPlusJSONResponse) VisitPauseOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOperationPolicyRequestObject struct {
+	Id OperationID `json:"id"`
+}
+
+type GetOperationPolicyResponseObject interface {
+	VisitGetOperationPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetOperationPolicy200JSONResponse Policy
+
+func (response GetOperationPolicy200JSONResponse) VisitGetOperationPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOperationPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetOperationPolicydefaultApplicationProblemPlusJSONResponse) VisitGetOperationPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutOperationPolicyRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params PutOperationPolicyParams
+	Body   *PutOperationPolicyJSONRequestBody
+}
+
+type PutOperationPolicyResponseObject interface {
+	VisitPutOperationPolicyResponse(w http.ResponseWriter) error
+}
+
+type PutOperationPolicy201JSONResponse Policy
+
+func (response PutOperationPolicy201JSONResponse) VisitPutOperationPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutOperationPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutOperationPolicydefaultApplicationProblemPlusJSONResponse) VisitPutOperationPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResumeOperationRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params ResumeOperationParams
+	Body   *ResumeOperationJSONRequestBody
+}
+
+type ResumeOperationResponseObject interface {
+	VisitResumeOperationResponse(w http.ResponseWriter) error
+}
+
+type ResumeOperation200JSONResponse Operation
+
+func (response ResumeOperation200JSONResponse) VisitResumeOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResumeOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResumeOperationdefaultApplicationProblemPlusJSONResponse) VisitResumeOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryOperationRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params RetryOperationParams
+	Body   *RetryOperationJSONRequestBody
+}
+
+type RetryOperationResponseObject interface {
+	VisitRetryOperationResponse(w http.ResponseWriter) error
+}
+
+type RetryOperation200JSONResponse = RetryOperation200JSONResponseBody
+
+func (response RetryOperation200JSONResponse) VisitRetryOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.union); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryOperation201JSONResponse Operation
+
+func (response RetryOperation201JSONResponse) VisitRetryOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetryOperationdefaultApplicationProblemPlusJSONResponse) VisitRetryOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOperationStepsRequestObject struct {
 	Id     OperationID `json:"id"`
 	Params ListOperationStepsParams
@@ -9294,7 +14874,7 @@ type ListOperationStepsResponseObject interface {
 	VisitListOperationStepsResponse(w http.ResponseWriter) error
 }
 
-type ListOperationSteps200JSONResponse []Step
+type ListOperationSteps200JSONResponse StepPage
 
 func (response ListOperationSteps200JSONResponse) VisitListOperationStepsResponse(w http.ResponseWriter) error {
 
@@ -9434,6 +15014,12 @@ type StrictServerInterface interface {
 	// PutCluster Create a cluster or change the given members of it
 	// (PUT /api/v0/cluster/{name})
 	PutCluster(ctx context.Context, request PutClusterRequestObject) (PutClusterResponseObject, error)
+	// GetClusterDeploy The latest deploy of a cluster
+	// (GET /api/v0/cluster/{name}/deploy)
+	GetClusterDeploy(ctx context.Context, request GetClusterDeployRequestObject) (GetClusterDeployResponseObject, error)
+	// DeployCluster Deploy a version on the hosts of a cluster
+	// (PUT /api/v0/cluster/{name}/deploy)
+	DeployCluster(ctx context.Context, request DeployClusterRequestObject) (DeployClusterResponseObject, error)
 	// ListMembers Addresses of the members, in the order they joined
 	// (GET /api/v0/cluster/{name}/hosts)
 	ListMembers(ctx context.Context, request ListMembersRequestObject) (ListMembersResponseObject, error)
@@ -9449,12 +15035,27 @@ type StrictServerInterface interface {
 	// AddMember Let a host join a cluster
 	// (PUT /api/v0/cluster/{name}/hosts/{address})
 	AddMember(ctx context.Context, request AddMemberRequestObject) (AddMemberResponseObject, error)
+	// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
+	// (DELETE /api/v0/cluster/{name}/policy)
+	DeleteClusterPolicy(ctx context.Context, request DeleteClusterPolicyRequestObject) (DeleteClusterPolicyResponseObject, error)
+	// GetClusterPolicy What rollouts of a cluster do when a request does not say
+	// (GET /api/v0/cluster/{name}/policy)
+	GetClusterPolicy(ctx context.Context, request GetClusterPolicyRequestObject) (GetClusterPolicyResponseObject, error)
+	// PutClusterPolicy Replace the defaults for rollouts of a cluster
+	// (PUT /api/v0/cluster/{name}/policy)
+	PutClusterPolicy(ctx context.Context, request PutClusterPolicyRequestObject) (PutClusterPolicyResponseObject, error)
 	// GetClusterRestart The latest restart of a cluster
 	// (GET /api/v0/cluster/{name}/restart)
 	GetClusterRestart(ctx context.Context, request GetClusterRestartRequestObject) (GetClusterRestartResponseObject, error)
-	// RestartCluster Restart the hosts of a cluster, one after the other
+	// RestartCluster Restart the hosts of a cluster
 	// (PUT /api/v0/cluster/{name}/restart)
 	RestartCluster(ctx context.Context, request RestartClusterRequestObject) (RestartClusterResponseObject, error)
+	// GetClusterUpgrade The latest upgrade of a cluster
+	// (GET /api/v0/cluster/{name}/upgrade)
+	GetClusterUpgrade(ctx context.Context, request GetClusterUpgradeRequestObject) (GetClusterUpgradeResponseObject, error)
+	// UpgradeCluster Upgrade the hosts of a cluster
+	// (PUT /api/v0/cluster/{name}/upgrade)
+	UpgradeCluster(ctx context.Context, request UpgradeClusterRequestObject) (UpgradeClusterResponseObject, error)
 	// ListClusters Names of all clusters
 	// (GET /api/v0/clusters)
 	ListClusters(ctx context.Context, request ListClustersRequestObject) (ListClustersResponseObject, error)
@@ -9488,10 +15089,16 @@ type StrictServerInterface interface {
 	// AcceptHostKey Accept another SSH host key, after you checked it
 	// (PUT /api/v0/host/{address}/hostkey)
 	AcceptHostKey(ctx context.Context, request AcceptHostKeyRequestObject) (AcceptHostKeyResponseObject, error)
+	// GetHostLabels The labels of a host
+	// (GET /api/v0/host/{address}/labels)
+	GetHostLabels(ctx context.Context, request GetHostLabelsRequestObject) (GetHostLabelsResponseObject, error)
+	// PutHostLabels Replace all labels of a host
+	// (PUT /api/v0/host/{address}/labels)
+	PutHostLabels(ctx context.Context, request PutHostLabelsRequestObject) (PutHostLabelsResponseObject, error)
 	// GetHostStatus How a host is, and what its container manager says
 	// (GET /api/v0/host/{address}/status)
 	GetHostStatus(ctx context.Context, request GetHostStatusRequestObject) (GetHostStatusResponseObject, error)
-	// ListHosts All hosts
+	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
 	ListHosts(ctx context.Context, request ListHostsRequestObject) (ListHostsResponseObject, error)
 	// DeleteNetwork Delete a network, also one in use
@@ -9512,12 +15119,33 @@ type StrictServerInterface interface {
 	// GetOperation An operation
 	// (GET /api/v0/operations/{id})
 	GetOperation(ctx context.Context, request GetOperationRequestObject) (GetOperationResponseObject, error)
+	// ApproveOperation Let the others follow the canaries
+	// (POST /api/v0/operations/{id}/approve)
+	ApproveOperation(ctx context.Context, request ApproveOperationRequestObject) (ApproveOperationResponseObject, error)
+	// CancelOperation End an operation early
+	// (POST /api/v0/operations/{id}/cancel)
+	CancelOperation(ctx context.Context, request CancelOperationRequestObject) (CancelOperationResponseObject, error)
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	// (GET /api/v0/operations/{id}/hosts)
 	ListOperationHosts(ctx context.Context, request ListOperationHostsRequestObject) (ListOperationHostsResponseObject, error)
 	// GetStepOutput What a step printed, byte for byte
 	// (GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output)
 	GetStepOutput(ctx context.Context, request GetStepOutputRequestObject) (GetStepOutputResponseObject, error)
+	// PauseOperation Start no other host for now
+	// (POST /api/v0/operations/{id}/pause)
+	PauseOperation(ctx context.Context, request PauseOperationRequestObject) (PauseOperationResponseObject, error)
+	// GetOperationPolicy The policy that an operation follows
+	// (GET /api/v0/operations/{id}/policy)
+	GetOperationPolicy(ctx context.Context, request GetOperationPolicyRequestObject) (GetOperationPolicyResponseObject, error)
+	// PutOperationPolicy Change the policy of an operation while it runs
+	// (PUT /api/v0/operations/{id}/policy)
+	PutOperationPolicy(ctx context.Context, request PutOperationPolicyRequestObject) (PutOperationPolicyResponseObject, error)
+	// ResumeOperation Go on after a pause
+	// (POST /api/v0/operations/{id}/resume)
+	ResumeOperation(ctx context.Context, request ResumeOperationRequestObject) (ResumeOperationResponseObject, error)
+	// RetryOperation Do what an operation left undone
+	// (POST /api/v0/operations/{id}/retry)
+	RetryOperation(ctx context.Context, request RetryOperationRequestObject) (RetryOperationResponseObject, error)
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx context.Context, request ListOperationStepsRequestObject) (ListOperationStepsResponseObject, error)
@@ -9642,6 +15270,80 @@ func (sh *strictHandler) PutCluster(ctx echo.Context, name Name) error {
 		return err
 	} else if validResponse, ok := response.(PutClusterResponseObject); ok {
 		return validResponse.VisitPutClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetClusterDeploy operation middleware
+func (sh *strictHandler) GetClusterDeploy(ctx echo.Context, name Name) error {
+	var request GetClusterDeployRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetClusterDeploy(ctx.Request().Context(), request.(GetClusterDeployRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetClusterDeploy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetClusterDeployResponseObject); ok {
+		return validResponse.VisitGetClusterDeployResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeployCluster operation middleware
+func (sh *strictHandler) DeployCluster(ctx echo.Context, name Name, params DeployClusterParams) error {
+	var request DeployClusterRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body DeployClusterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeployCluster(ctx.Request().Context(), request.(DeployClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeployCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeployClusterResponseObject); ok {
+		return validResponse.VisitDeployClusterResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -9825,6 +15527,104 @@ func (sh *strictHandler) AddMember(ctx echo.Context, name Name, address Address)
 	return nil
 }
 
+// DeleteClusterPolicy operation middleware
+func (sh *strictHandler) DeleteClusterPolicy(ctx echo.Context, name Name) error {
+	var request DeleteClusterPolicyRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteClusterPolicy(ctx.Request().Context(), request.(DeleteClusterPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteClusterPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteClusterPolicyResponseObject); ok {
+		return validResponse.VisitDeleteClusterPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetClusterPolicy operation middleware
+func (sh *strictHandler) GetClusterPolicy(ctx echo.Context, name Name) error {
+	var request GetClusterPolicyRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetClusterPolicy(ctx.Request().Context(), request.(GetClusterPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetClusterPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetClusterPolicyResponseObject); ok {
+		return validResponse.VisitGetClusterPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutClusterPolicy operation middleware
+func (sh *strictHandler) PutClusterPolicy(ctx echo.Context, name Name) error {
+	var request PutClusterPolicyRequestObject
+
+	request.Name = name
+
+	var body PutClusterPolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutClusterPolicy(ctx.Request().Context(), request.(PutClusterPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutClusterPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutClusterPolicyResponseObject); ok {
+		return validResponse.VisitPutClusterPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetClusterRestart operation middleware
 func (sh *strictHandler) GetClusterRestart(ctx echo.Context, name Name) error {
 	var request GetClusterRestartRequestObject
@@ -9851,10 +15651,11 @@ func (sh *strictHandler) GetClusterRestart(ctx echo.Context, name Name) error {
 }
 
 // RestartCluster operation middleware
-func (sh *strictHandler) RestartCluster(ctx echo.Context, name Name) error {
+func (sh *strictHandler) RestartCluster(ctx echo.Context, name Name, params RestartClusterParams) error {
 	var request RestartClusterRequestObject
 
 	request.Name = name
+	request.Params = params
 
 	var body RestartClusterJSONRequestBody
 	var err error
@@ -9895,6 +15696,83 @@ func (sh *strictHandler) RestartCluster(ctx echo.Context, name Name) error {
 		return err
 	} else if validResponse, ok := response.(RestartClusterResponseObject); ok {
 		return validResponse.VisitRestartClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetClusterUpgrade operation middleware
+func (sh *strictHandler) GetClusterUpgrade(ctx echo.Context, name Name) error {
+	var request GetClusterUpgradeRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetClusterUpgrade(ctx.Request().Context(), request.(GetClusterUpgradeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetClusterUpgrade")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetClusterUpgradeResponseObject); ok {
+		return validResponse.VisitGetClusterUpgradeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpgradeCluster operation middleware
+func (sh *strictHandler) UpgradeCluster(ctx echo.Context, name Name, params UpgradeClusterParams) error {
+	var request UpgradeClusterRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body UpgradeClusterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpgradeCluster(ctx.Request().Context(), request.(UpgradeClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpgradeCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpgradeClusterResponseObject); ok {
+		return validResponse.VisitUpgradeClusterResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10290,6 +16168,79 @@ func (sh *strictHandler) AcceptHostKey(ctx echo.Context, address Address) error 
 	return nil
 }
 
+// GetHostLabels operation middleware
+func (sh *strictHandler) GetHostLabels(ctx echo.Context, address Address) error {
+	var request GetHostLabelsRequestObject
+
+	request.Address = address
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetHostLabels(ctx.Request().Context(), request.(GetHostLabelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetHostLabels")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetHostLabelsResponseObject); ok {
+		return validResponse.VisitGetHostLabelsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutHostLabels operation middleware
+func (sh *strictHandler) PutHostLabels(ctx echo.Context, address Address) error {
+	var request PutHostLabelsRequestObject
+
+	request.Address = address
+
+	var body PutHostLabelsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutHostLabels(ctx.Request().Context(), request.(PutHostLabelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutHostLabels")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutHostLabelsResponseObject); ok {
+		return validResponse.VisitPutHostLabelsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetHostStatus operation middleware
 func (sh *strictHandler) GetHostStatus(ctx echo.Context, address Address) error {
 	var request GetHostStatusRequestObject
@@ -10316,8 +16267,10 @@ func (sh *strictHandler) GetHostStatus(ctx echo.Context, address Address) error 
 }
 
 // ListHosts operation middleware
-func (sh *strictHandler) ListHosts(ctx echo.Context) error {
+func (sh *strictHandler) ListHosts(ctx echo.Context, params ListHostsParams) error {
 	var request ListHostsRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListHosts(ctx.Request().Context(), request.(ListHostsRequestObject))
@@ -10512,11 +16465,116 @@ func (sh *strictHandler) GetOperation(ctx echo.Context, id OperationID) error {
 	return nil
 }
 
+// ApproveOperation operation middleware
+func (sh *strictHandler) ApproveOperation(ctx echo.Context, id OperationID, params ApproveOperationParams) error {
+	var request ApproveOperationRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body ApproveOperationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveOperation(ctx.Request().Context(), request.(ApproveOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ApproveOperationResponseObject); ok {
+		return validResponse.VisitApproveOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelOperation operation middleware
+func (sh *strictHandler) CancelOperation(ctx echo.Context, id OperationID, params CancelOperationParams) error {
+	var request CancelOperationRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body CancelOperationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelOperation(ctx.Request().Context(), request.(CancelOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelOperationResponseObject); ok {
+		return validResponse.VisitCancelOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListOperationHosts operation middleware
-func (sh *strictHandler) ListOperationHosts(ctx echo.Context, id OperationID) error {
+func (sh *strictHandler) ListOperationHosts(ctx echo.Context, id OperationID, params ListOperationHostsParams) error {
 	var request ListOperationHostsRequestObject
 
 	request.Id = id
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListOperationHosts(ctx.Request().Context(), request.(ListOperationHostsRequestObject))
@@ -10559,6 +16617,236 @@ func (sh *strictHandler) GetStepOutput(ctx echo.Context, id OperationID, address
 		return err
 	} else if validResponse, ok := response.(GetStepOutputResponseObject); ok {
 		return validResponse.VisitGetStepOutputResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PauseOperation operation middleware
+func (sh *strictHandler) PauseOperation(ctx echo.Context, id OperationID, params PauseOperationParams) error {
+	var request PauseOperationRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body PauseOperationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PauseOperation(ctx.Request().Context(), request.(PauseOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PauseOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PauseOperationResponseObject); ok {
+		return validResponse.VisitPauseOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetOperationPolicy operation middleware
+func (sh *strictHandler) GetOperationPolicy(ctx echo.Context, id OperationID) error {
+	var request GetOperationPolicyRequestObject
+
+	request.Id = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOperationPolicy(ctx.Request().Context(), request.(GetOperationPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOperationPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetOperationPolicyResponseObject); ok {
+		return validResponse.VisitGetOperationPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutOperationPolicy operation middleware
+func (sh *strictHandler) PutOperationPolicy(ctx echo.Context, id OperationID, params PutOperationPolicyParams) error {
+	var request PutOperationPolicyRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body PutOperationPolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutOperationPolicy(ctx.Request().Context(), request.(PutOperationPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutOperationPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutOperationPolicyResponseObject); ok {
+		return validResponse.VisitPutOperationPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResumeOperation operation middleware
+func (sh *strictHandler) ResumeOperation(ctx echo.Context, id OperationID, params ResumeOperationParams) error {
+	var request ResumeOperationRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body ResumeOperationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResumeOperation(ctx.Request().Context(), request.(ResumeOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResumeOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResumeOperationResponseObject); ok {
+		return validResponse.VisitResumeOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RetryOperation operation middleware
+func (sh *strictHandler) RetryOperation(ctx echo.Context, id OperationID, params RetryOperationParams) error {
+	var request RetryOperationRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body RetryOperationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryOperation(ctx.Request().Context(), request.(RetryOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RetryOperationResponseObject); ok {
+		return validResponse.VisitRetryOperationResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

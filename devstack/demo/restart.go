@@ -16,7 +16,7 @@ import (
 func (d *Demo) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
-	r, err := d.api.RestartClusterWithResponse(ctx, cluster, gen.IgnoredBody{})
+	r, err := d.api.RestartClusterWithResponse(ctx, cluster, &gen.RestartClusterParams{}, gen.RolloutPut{})
 	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (d *Demo) latest(ctx context.Context) (gen.Operation, error) {
 
 // lines gives a line for every host of an operation.
 func (d *Demo) lines(ctx context.Context, id string) ([]line, error) {
-	runs, err := d.api.ListOperationHostsWithResponse(ctx, id)
+	runs, err := d.api.ListOperationHostsWithResponse(ctx, id, &gen.ListOperationHostsParams{})
 	if err := check("list hosts of operation "+id, runs, err, http.StatusOK); err != nil {
 		return nil, err
 	}
@@ -69,11 +69,11 @@ func (d *Demo) lines(ctx context.Context, id string) ([]line, error) {
 		return nil, err
 	}
 	done := map[string][]string{}
-	for _, s := range *steps.JSON200 {
+	for _, s := range steps.JSON200.Steps {
 		done[s.Address] = append(done[s.Address], s.Name)
 	}
 	var out []line
-	for _, run := range *runs.JSON200 {
+	for _, run := range runs.JSON200.Hosts {
 		out = append(out, line{
 			name:    d.nameOf(run.Address),
 			address: run.Address,

@@ -200,16 +200,18 @@ func (s *site) latest(filter string) operationView {
 	return page.Operations[0]
 }
 
-func (s *site) hostRuns(id string) (v []hostRunView) {
+func (s *site) hostRuns(id string) []hostRunView {
 	s.t.Helper()
-	s.get("operations/"+id+"/hosts", &v)
-	return v
+	var page struct{ Hosts []hostRunView }
+	s.get("operations/"+id+"/hosts", &page)
+	return page.Hosts
 }
 
-func (s *site) steps(id string) (v []stepView) {
+func (s *site) steps(id string) []stepView {
 	s.t.Helper()
-	s.get("operations/"+id+"/steps", &v)
-	return v
+	var page struct{ Steps []stepView }
+	s.get("operations/"+id+"/steps", &page)
+	return page.Steps
 }
 
 // ended waits for the end of the newest operation that fits the filter.

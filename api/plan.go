@@ -1,0 +1,72 @@
+package api
+
+import (
+	"context"
+	"slices"
+
+	"commissaire/api/gen"
+	"commissaire/internal/fleet"
+	"commissaire/internal/hostos"
+	"commissaire/internal/store"
+)
+
+// plan says what an order would do, from the record alone: no host is asked. The
+// commands come from where the steps take theirs.
+func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, error) {
+	c := callOf(ctx)
+	o.RequestedBy, o.RequestID = c.principal.Name, c.id
+	preview, err := h.Store.PreviewOperation(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	op := preview.Operation
+	plan := &gen.Plan{
+		Kind:            gen.OperationKind(op.Kind),
+		Cluster:         op.Cluster,
+		Version:         op.Version,
+		Policy:          op.Policy,
+		Slots:           op.Policy.Slots(len(preview.Hosts)),
+		FailuresAllowed: op.Policy.FailuresAllowed(len(preview.Hosts)),
+		Hosts:           make([]gen.PlanHost, len(preview.Hosts)),
+		Blocks:          list(preview.Blocks),
+	}
+	for i, one := range preview.Hosts {
+		plan.Hosts[i] = planHost(op, one)
+		plan.Hosts[i].Position = i
+	}
+	return plan, nil
+}
+
+// planHost says what would be done on one host. Where nobody knows which commands
+// the host has, the reason is among what blocks.
+func planHost(op fleet.Operation, h store.PreviewHost) gen.PlanHost {
+	p := gen.PlanHost{Address: h.Address, Canary: h.Canary, Os: h.OS, Steps: []gen.PlanStep{}, Blocks: h.Blocks}
+	family, err := hostos.FamilyOf(h.OS, h.OSTree, h.Bootc, h.PackageManager)
+	if err == nil {
+		p.Family = family.Name()
+		var commands []hostos.NamedCommand
+		if commands, err = hostos.Commands(family, op.Kind, op.Version); err == nil {
+			p.Steps = planSteps(commands)
+		}
+	}
+	if err != nil && p.Blocks == "" {
+		p.Blocks = err.Error()
+	}
+	return p
+}
+
+// planSteps gathers the commands of each step that run under the same condition.
+func planSteps(commands []hostos.NamedCommand) []gen.PlanStep {
+	steps := []gen.PlanStep{}
+	for _, c := range commands {
+		last := len(steps) - 1
+		if last < 0 || steps[last].Name != c.Step || steps[last].Condition != c.Condition {
+			steps = append(steps, gen.PlanStep{Name: c.Step, Commands: [][]string{}, Condition: c.Condition})
+			last++
+		}
+		if c.Argv != nil {
+			steps[last].Commands = append(steps[last].Commands, slices.Clone(c.Argv))
+		}
+	}
+	return steps
+}
