@@ -24,7 +24,8 @@ type HostConfig struct {
 // OS is what the host says it runs.
 type OS struct {
 	ID, VersionID string // as in os-release(5)
-	OSTree        bool   // /run/ostree-booted exists
+	OSTree        bool   // /run/ostree-booted exists, and there is rpm-ostree
+	Bootc         bool   // booted from a container image
 }
 
 // Host is one sshd with a folder of its own. Its methods are safe for
@@ -34,6 +35,8 @@ type Host struct {
 	name    string
 	address string
 	port    int
+
+	commands []string // stand-ins that only its system has
 
 	mu       sync.Mutex // guards what follows, held through power changes
 	sshd     *exec.Cmd

@@ -58,12 +58,28 @@ func (h *Host) Count(what, args string) int {
 
 // OnCommand makes a stand-in run a piece of shell script before it does its
 // work: "sleep 3" for a slow one, "echo disk full >&2; exit 1" for one that
-// fails. Empty script: back to normal.
+// fails, "head -c 100000000 /dev/zero" for one that prints much. The script sees the
+// arguments as "$@". Empty script: back to normal.
 func (h *Host) OnCommand(command, script string) error {
 	if script == "" {
 		return os.RemoveAll(h.path("hooks/" + command))
 	}
 	return h.put("hooks/"+command, script)
+}
+
+// Lock makes another process, which is init to tell it from ours, hold the
+// package manager until Unlock or a reboot.
+func (h *Host) Lock() error { return h.put("lock", "1") }
+
+// Unlock ends what Lock began.
+func (h *Host) Unlock() error { return os.RemoveAll(h.path("lock")) }
+
+// HalfConfigure leaves a package behind as a failed dpkg does; "" mends it.
+func (h *Host) HalfConfigure(pkg string) error {
+	if pkg == "" {
+		return os.RemoveAll(h.path("halfway"))
+	}
+	return h.put("halfway", pkg)
 }
 
 // Publish offers a version of a package in the host's repository.

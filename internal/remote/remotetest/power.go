@@ -104,8 +104,10 @@ func (h *Host) boot(ctx context.Context) error {
 		return err
 	}
 	// /run is empty after a boot, but for what the boot itself puts there.
-	if err := os.Remove(h.path("root/run/reboot-required")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{"root/run/reboot-required", "root/run/reboot-required.pkgs", "lock"} {
+		if err := os.Remove(h.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	h.boots++
 	if err := h.note("boot", ""); err != nil {

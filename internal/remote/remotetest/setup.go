@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -20,16 +22,38 @@ import (
 //go:embed standin/standin.sh
 var standInScript []byte
 
-// standIns are the names under which the stand-in script is found in PATH.
-var standIns = []string{
-	"systemctl", "reboot", "shutdown", "dnf", "yum", "apt-get", "dpkg-query",
-	"rpm", "rpm-ostree", "needs-restarting", "systemd-run", "sudo", "uname",
+// standIns are the names under which the stand-in script is in the PATH of every
+// host; commands adds those of its system.
+var standIns = []string{"systemctl", "reboot", "shutdown", "systemd-run", "sudo", "uname"}
+
+// commands are the stand-ins that only this system has: what is in PATH tells
+// how a host is upgraded.
+func (o OS) commands() []string {
+	var names []string
+	switch {
+	case o.ID == "debian" || o.ID == "ubuntu":
+		names = []string{"apt-get", "dpkg", "dpkg-query"}
+	case o.ID == "centos" || o.ID == "rhel":
+		names = []string{"yum", "rpm", "needs-restarting"}
+	case o.ID == "sles" || strings.HasPrefix(o.ID, "opensuse"):
+		names = []string{"zypper", "rpm"}
+	default:
+		names = []string{"dnf", "rpm"}
+	}
+	if o.OSTree {
+		names = append(names, "rpm-ostree")
+	}
+	if o.Bootc {
+		names = append(names, "bootc")
+	}
+	return names
 }
 
 // saved is what a host's folder remembers of it between programs.
 type saved struct {
-	Address string
-	Port    int
+	Address  string
+	Port     int
+	Commands []string // stand-ins besides those that every host has
 }
 
 // openHost makes the host's folder or takes over the one that is there.
@@ -48,7 +72,7 @@ func openHost(dir string, config HostConfig, authorized string) (*Host, error) {
 		if err := json.Unmarshal(b, &s); err != nil {
 			return nil, fmt.Errorf("%s: %w", h.path("host.json"), err)
 		}
-		h.address, h.port = s.Address, s.Port
+		h.address, h.port, h.commands = s.Address, s.Port, s.Commands
 		if err := h.killLeftovers(); err != nil {
 			return nil, err
 		}
@@ -79,8 +103,9 @@ func (h *Host) create(config HostConfig) error {
 		"ostree/booted":       "1.0\n",
 		"ostree/remote":       "1.0\n",
 		"ostree/known":        "1.0\n",
+		"ostree/image":        "registry.example:5000/fleet/os:stable\n",
 	}
-	if config.OS.OSTree {
+	if config.OS.OSTree || config.OS.Bootc {
 		files["root/run/ostree-booted"] = ""
 	}
 	for _, p := range []string{"openssl", "bash", "systemd"} {
@@ -98,7 +123,8 @@ func (h *Host) create(config HostConfig) error {
 	if h.address, h.port, err = freeAddress(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(saved{Address: h.address, Port: h.port})
+	h.commands = config.OS.commands()
+	b, err := json.Marshal(saved{Address: h.address, Port: h.port, Commands: h.commands})
 	if err != nil {
 		return err
 	}
@@ -112,7 +138,7 @@ func (h *Host) configure(authorized string) error {
 	if err := os.WriteFile(standIn, standInScript, 0o755); err != nil {
 		return err
 	}
-	for _, name := range standIns {
+	for _, name := range slices.Concat(standIns, h.commands) {
 		if err := os.Symlink("standin.sh", h.path("bin/"+name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

@@ -11,6 +11,14 @@ note() { # one line of the ledger; short appends to one file are atomic
   printf '%s %s %s %s\n' "$(date +%s.%N)" "$(cat "$H/boot_id")" "$me" "$*" >>"$H/ledger"
 }
 power() { note "$@"; echo reboot >"$H/power"; }
+locked() { [ -e "$H/lock" ]; }
+patience() { # seconds: waits for the lock to go, false when it does not
+  n=0
+  while locked; do
+    [ $n -lt "$1" ] || return 1
+    n=$((n + 1)); sleep 1
+  done
+}
 words() { # the arguments that are not options; -o and its like take one more
   skip=
   for w in "$@"; do
@@ -29,7 +37,10 @@ install_one() {
   [ "$old" = "$new" ] && { echo "$1 is already the newest version ($old)."; return; }
   put "$H/pkg/$1" "$new"
   echo "Installed $1 $new${old:+ (was $old)}"
-  case $1 in kernel*|linux-image*|systemd|glibc|libc6) : >"$H/root/run/reboot-required" ;; esac
+  case $1 in kernel*|linux-image*|systemd|glibc|libc6)
+    echo "*** System restart required ***" >"$H/root/run/reboot-required"
+    echo "$1" >>"$H/root/run/reboot-required.pkgs" ;;
+  esac
 }
 outdated() {
   for p in "$H"/pkg/*; do
@@ -39,7 +50,54 @@ outdated() {
   done
 }
 
-packages() { # dnf, yum, apt-get
+simulate() { # apt-get -s
+  for p in $(outdated); do echo "Inst $p [$(version "$p")] ($(newest "$p") fleet:stable [amd64])"; done
+  for p in $(outdated); do echo "Conf $p ($(newest "$p") fleet:stable [amd64])"; done
+}
+list_updates() { # zypper; as XML when asked
+  case " $* " in
+  *" --xmlout "*)
+    printf "<?xml version='1.0'?>\n<stream>\n<update-status version=\"0.6\">\n<update-list>\n"
+    for p in $(outdated); do
+      printf '<update kind="package" name="%s" edition="%s-1" arch="x86_64" edition-old="%s-1"><summary>test %s</summary><source url="file:/fleet" alias="fleet"/></update>' "$p" "$(newest "$p")" "$(version "$p")" "$p"
+    done
+    printf '</update-list>\n</update-status>\n</stream>\n' ;;
+  *) for p in $(outdated); do echo "v | fleet | $p | $(version "$p")-1 | $(newest "$p")-1 | x86_64"; done ;;
+  esac
+}
+busy() { # says who has the lock, as the real ones do, and with which exit code
+  by=$(cat "$H/lock" 2>/dev/null)
+  case $me in
+  apt-get)
+    [ "$1" = update ] || {
+      echo "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process $by (apt-get)..." >&2
+      patience "$(printf '%s\n' "$@" | sed -n 's/^DPkg::Lock::Timeout=//p' | grep . || echo 0)" && return
+      echo "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?" >&2
+      exit 100
+    }
+    echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process $by (apt-get)" >&2
+    echo "E: Unable to lock directory /var/lib/apt/lists/" >&2
+    exit 100 ;;
+  dnf|yum)
+    case " $* " in *exit_on_lock=True*) echo "RPMDB already locked by $by" >&2; exit 200 ;; esac
+    echo "Waiting for process with pid $by to finish."
+    patience 600 || exit 200 ;;
+  zypper)
+    patience "${ZYPP_LOCK_TIMEOUT:-0}" && return
+    echo "System management is locked by the application with pid $by (zypper)." >&2
+    echo "Close this application before trying again." >&2
+    exit 7 ;;
+  rpm-ostree)
+    echo "error: Transaction in progress: upgrade" >&2
+    echo " You can cancel the current transaction with \`rpm-ostree cancel\`" >&2
+    exit 1 ;;
+  bootc) patience 600 || exit 1 ;;
+  esac
+}
+
+packages() { # dnf, yum, apt-get, zypper
+  case " $* " in *" -s "*) simulate; return ;; esac
+  if [ "$me" = zypper ] && [ "$(words "$@")" = list-updates ]; then list_updates "$@"; return; fi
   set -- $(words "$@")
   verb=${1:-}; [ $# -gt 0 ] && shift
   case $verb in
@@ -54,17 +112,22 @@ packages() { # dnf, yum, apt-get
     o=$(outdated); [ -n "$o" ] || return 0
     for p in $o; do echo "$p.x86_64 $(newest "$p") updates"; done; return 100 ;;
   needs-restarting) needs_restarting ;;
-  makecache|clean|autoremove|list|info) ;;
+  needs-rebooting) needs_restarting >&2 || return 102 ;;
+  makecache|refresh|clean|autoremove|list|info|repoquery) ;;
   *) echo "$me: no such command: $verb" >&2; return 1 ;;
   esac
 }
 needs_restarting() {
-  [ -f "$H/root/run/reboot-required" ] || { echo "No core libraries or services have been updated since boot-up."; return 0; }
-  echo "Core libraries or services have been updated since boot-up. Reboot is required."; return 1
+  [ -f "$H/root/run/reboot-required" ] || {
+    printf 'No core libraries or services have been updated since boot-up.\nReboot should not be necessary.\n'; return 0; }
+  echo "Core libraries or services have been updated since boot-up:"
+  sed 's/^/  * /' "$H/root/run/reboot-required.pkgs"
+  printf '\nReboot is required to fully utilize these updates.\n'; return 1
 }
 mutates() { # only what changes the host is in its ledger
-  case " $(words "$@" | head -n 1) " in
-  " check-update "|" needs-restarting "|" list "|" info "|"  ") return 1 ;;
+  case " $* " in *" -s "*) return 1 ;; esac
+  case "$me $(words "$@" | head -n 1)" in
+  "apt-get update"|*" "|*" check-update"|*" needs-re"*|*" list"*|*" info"|*" repoquery"|*" makecache"|*" refresh") return 1 ;;
   esac
 }
 
@@ -95,9 +158,16 @@ query() { # dpkg-query, rpm: default format, not-found message as printf format,
   return $rc
 }
 
+audit() { # dpkg --audit
+  [ -s "$H/halfway" ] || return 0
+  printf 'The following packages are only half configured, probably due to problems\nconfiguring them the first time.  The configuration should be retried using\ndpkg --configure <package> or the configure menu option in dselect:\n'
+  sed 's/.*/ &                  test &/' "$H/halfway"; echo
+}
+
+digest() { d=$(printf '%s' "$1" | sha256sum); printf 'sha256:%s' "${d%% *}"; }
 deployment() { # json of one deployment: version booted staged
-  s=$(printf '%s' "$1" | sha256sum); s=${s%% *}
-  printf '{"osname":"fleet","version":"%s","checksum":"%s","booted":%s,"staged":%s,"origin":"fleet:fleet/stable","packages":[]}' "$1" "$s" "$2" "$3"
+  s=$(digest "$1")
+  printf '{"osname":"fleet","version":"%s","checksum":"%s","booted":%s,"staged":%s,"origin":"fleet:fleet/stable","packages":[]}' "$1" "${s#*:}" "$2" "$3"
 }
 ostree() {
   booted=$(cat "$H/ostree/booted"); staged=$(cat "$H/ostree/staged" 2>/dev/null); back=$(cat "$H/ostree/rollback" 2>/dev/null)
@@ -126,7 +196,9 @@ ostree() {
     return 0 ;;
   upgrade|update) want=$(cat "$H/ostree/remote") ;;
   rebase) want=$(cat "$H/ostree/remote") ;;
-  deploy) grep -qxF "$want" "$H/ostree/known" || { echo "error: Version $want not found in fleet:fleet/stable" >&2; return 1; } ;;
+  deploy)
+    for v in $(cat "$H/ostree/known"); do [ "sha256:$want" != "$(digest "$v")" ] || want=$v; done
+    grep -qxF "$want" "$H/ostree/known" || { echo "error: Version $want not found in fleet:fleet/stable" >&2; return 1; } ;;
   rollback) [ -n "$back" ] || { echo "error: No rollback deployment found" >&2; return 1; }; want=$back ;;
   cleanup) note "$verb" "$@"; rm -f "$H/ostree/staged"; return 0 ;;
   *) echo "error: Unknown command '$verb'" >&2; return 1 ;;
@@ -135,12 +207,45 @@ ostree() {
     [ "$want" = "$booted" ] && return 77
     printf 'AvailableUpdate:\n        Version: %s\n' "$want"; return 0
   fi
+  ! locked || busy
   note "$verb" "$@"
   if [ "$want" = "${staged:-$booted}" ]; then echo "No upgrade available."; return $unchanged; fi
   if [ "$want" = "$booted" ]; then rm -f "$H/ostree/staged"; else put "$H/ostree/staged" "$want"; fi
   echo 'Staging deployment... done'; echo 'Run "systemctl reboot" to start a reboot'
   [ -n "$reboot" ] && power "$verb" reboot
   return 0
+}
+
+image() { cat "$H/ostree/image-$1" 2>/dev/null || cat "$H/ostree/image"; } # reference of a version
+entry() { # json of one of bootc's systems: version
+  [ -n "$1" ] || { printf null; return; }
+  printf '{"image":{"image":{"image":"%s","transport":"registry"},"version":"%s","timestamp":null,"imageDigest":"%s"},"cachedUpdate":null,"incompatible":false,"pinned":false,"ostree":{"checksum":"%s","deploySerial":0}}' \
+    "$(image "$1")" "$1" "$(digest "$1")" "$(digest "$1" | cut -d : -f 2)"
+}
+bootc() {
+  booted=$(cat "$H/ostree/booted"); staged=$(cat "$H/ostree/staged" 2>/dev/null); back=$(cat "$H/ostree/rollback" 2>/dev/null)
+  verb=${1:-}; [ $# -gt 0 ] && shift
+  case $verb in
+  status)
+    printf '{"apiVersion":"org.containers.bootc/v1","kind":"BootcHost","metadata":{"name":"host"},"spec":{"image":{"image":"%s","transport":"registry"},"bootOrder":"default"},"status":{"staged":%s,"booted":%s,"rollback":%s,"rollbackQueued":false,"type":"bootcHost"}}\n' \
+      "$(image "${staged:-$booted}")" "$(entry "$staged")" "$(entry "$booted")" "$(entry "$back")"
+    return ;;
+  upgrade) ref=$(image "${staged:-$booted}") want=$(cat "$H/ostree/remote") ;;
+  switch)
+    ref=$(words "$@") want=
+    for v in $(cat "$H/ostree/known"); do
+      case $ref in *":$v"|*"@$(digest "$v")") want=$v ;; esac
+    done
+    [ -n "$want" ] || { echo "error: Switching: Pulling: Creating importer: failed to invoke method OpenImage: reading manifest: manifest unknown" >&2; return 1; }
+    [ "$ref" != "$(image "$booted")" ] || { echo "Image specification is unchanged."; note "$verb" "$@"; return; } ;;
+  *) echo "error: unrecognized subcommand '$verb'" >&2; return 2 ;;
+  esac
+  ! locked || busy
+  note "$verb" "$@"
+  [ "$want" != "${staged:-$booted}" ] || { echo "No changes in: docker://$ref"; return; }
+  put "$H/ostree/image-$want" "$ref"
+  if [ "$want" = "$booted" ]; then rm -f "$H/ostree/staged"; else put "$H/ostree/staged" "$want"; fi
+  echo "Queued for next boot: docker://$ref"; echo "  Version: $want"
 }
 
 systemctl() {
@@ -192,11 +297,20 @@ elevate() { # sudo -n: there is nobody to be elevated to; what matters is who is
 case $me in
 systemctl) systemctl "$@" ;;
 reboot|shutdown) power "$@" ;;
-dnf|yum|apt-get) mutates "$@" && note "$@"; packages "$@" ;;
+dnf|yum|apt-get|zypper)
+  if mutates "$@"; then
+    ! locked || busy "$(words "$@" | head -n 1)" "$@"
+    note "$@"
+  elif locked && [ "$me $(words "$@" | head -n 1)" = "apt-get update" ]; then busy update
+  elif locked && [ "$me" = zypper ]; then busy "$@"
+  fi
+  packages "$@" ;;
+dpkg) case " $* " in *" --audit "*|*" -C "*) audit ;; *) echo "dpkg: error: the stand-in only audits" >&2; exit 2 ;; esac ;;
 dpkg-query) query '${Package}\t${Version}\n' 'dpkg-query: no packages found matching %s\n' "$@" ;;
 rpm) query '%{NAME}-%{VERSION}-1.x86_64\n' 'package %s is not installed\n' "$@" ;;
 needs-restarting) needs_restarting ;;
 rpm-ostree) ostree "$@" ;;
+bootc) bootc "$@" ;;
 systemd-run) transient "$@" ;;
 sudo) elevate "$@" ;;
 uname) note "$@"; command -p uname "$@" ;; # real, but the host remembers having been asked
