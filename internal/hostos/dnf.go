@@ -3,6 +3,7 @@ package hostos
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -52,5 +53,6 @@ func (d dnf) ParseLeftover(exit int, stdout string) ([]string, error) {
 	if len(left) == 0 {
 		return nil, fmt.Errorf("%s says that updates are left, but not which", d.name)
 	}
-	return left, nil
+	slices.Sort(left)
+	return slices.Compact(left), nil // repositories may offer the same
 }

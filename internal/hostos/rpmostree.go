@@ -9,8 +9,12 @@ import (
 	"commissaire/internal/fleet"
 )
 
-//go:embed script/change_ostree.sh
-var ostreeChange string
+var (
+	//go:embed script/change_ostree.sh
+	ostreeChange string
+	//go:embed script/status_ostree.sh
+	ostreeStatus string
+)
 
 var rpmOSTreeFamily = register(rpmOSTree{})
 
@@ -19,7 +23,7 @@ type rpmOSTree struct{ images }
 
 func (rpmOSTree) Name() string          { return "rpm-ostree" }
 func (rpmOSTree) Upgrade() []string     { return ostree("upgrade") }
-func (rpmOSTree) Deployments() []string { return []string{"rpm-ostree", "status", "--json"} }
+func (rpmOSTree) Deployments() []string { return shell(ostreeStatus, "status") }
 
 // ostree is a change by rpm-ostree that waits for another one.
 func ostree(args ...string) []string {

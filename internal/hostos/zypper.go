@@ -2,8 +2,8 @@ package hostos
 
 import (
 	_ "embed"
-	"encoding/xml"
 	"fmt"
+	"strings"
 )
 
 var (
@@ -24,27 +24,22 @@ func (zypper) systems() []string {
 	return []string{"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"}
 }
 
-func (zypper) Upgrade() []string      { return waiting(zypperUpgrade, "upgrade") }
-func (zypper) Leftover() []string     { return shell(zypperLeftover, "leftover") }
-func (zypper) RebootNeeded() []string { return shell(zypperReboot+kernelReboot, "reboot-needed") }
+func (zypper) Upgrade() []string  { return waiting(zypperUpgrade, "upgrade") }
+func (zypper) Leftover() []string { return waiting(zypperLeftover, "leftover") }
 
-// ParseLeftover reads the elements <update name="…"> of list-updates, which
-// lists what can be installed. 100 and 101 say that something is there, too.
+func (zypper) RebootNeeded() []string {
+	return waiting(zypperReboot+kernelReboot, "reboot-needed")
+}
+
+// ParseLeftover reads one name a line. zypper says by 100 and 101 that it found
+// something.
 func (zypper) ParseLeftover(exit int, stdout string) ([]string, error) {
 	if exit != 0 && exit != 100 && exit != 101 {
 		return nil, fmt.Errorf("zypper cannot say which updates are left (exit code %d)", exit)
 	}
-	var stream struct {
-		Updates []struct {
-			Name string `xml:"name,attr"`
-		} `xml:"update-status>update-list>update"`
-	}
-	if err := xml.Unmarshal([]byte(stdout), &stream); err != nil {
-		return nil, fmt.Errorf("zypper's list of updates cannot be read: %w", err)
-	}
 	var left []string
-	for _, u := range stream.Updates {
-		if name, ok := token(u.Name); ok && len(left) < leftoverMost {
+	for line := range strings.Lines(stdout) {
+		if name, ok := token(line); ok && len(left) < leftoverMost {
 			left = append(left, name)
 		}
 	}

@@ -1,8 +1,9 @@
 # Prints "needed" or "not-needed", then why. $1: dnf or yum. Exit codes cannot
 # tell: 1 is "needed", and also that the plugin is not there.
+d=$1
+command -v "$d" >/dev/null || d=${d}5
 if [ "$1" = yum ]; then said=$(needs-restarting -r 2>/dev/null)
-elif command -v dnf >/dev/null; then said=$(dnf -C needs-restarting -r 2>/dev/null)
-else said=$(dnf5 -C needs-restarting -r 2>/dev/null)
+else said=$("$d" -C needs-restarting -r 2>/dev/null)
 fi
 case $said in
 *"Reboot is required"*)
