@@ -65,9 +65,8 @@ CREATE TABLE rollout (
 CREATE INDEX rollout_unseen ON rollout (steered) WHERE generation > seen_generation;
 
 -- stages: the host must be staged before it is taken away. rolling is when it got
--- its slot; started, when it was first at work. next_address is the host that was
--- handed on when this one ended. turn is the claim that handed its slot out, also for one
--- that was handed on.
+-- its slot; started, when it was first at work. turn is the claim that handed out
+-- its slot, also when that was handed on since, to the host in next_address.
 ALTER TABLE host_run
     ADD COLUMN canary boolean NOT NULL DEFAULT false,
     ADD COLUMN slot integer NOT NULL DEFAULT 0,

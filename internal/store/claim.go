@@ -75,10 +75,10 @@ const byPolicy = "the policy"
 // what else there is to do. It begins a pending operation. hold is how long a host
 // may be held by another operation before it fails here.
 //
-// Turns count from 1. Claiming the last turn again gives what it handed out and is
-// still at work, and hands out nothing new; an earlier turn is a Conflict, since a
-// worker that was thought dead asks. What is decided here holds: pauses, budgets
-// and slots are read and written under one lock.
+// Turns count from 1. Claiming the last turn again gives the hosts that have the
+// slots it handed out, and hands out nothing new; an earlier turn is a Conflict,
+// since a worker that was thought dead asks. What is decided here holds: pauses,
+// budgets and slots are read and written under one lock.
 func (s *Store) Claim(ctx context.Context, id string, turn int, hold time.Duration) (c Claimed, err error) {
 	if turn < 1 {
 		return c, fmt.Errorf("claim of operation %s: %d is no turn", id, turn)

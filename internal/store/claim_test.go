@@ -48,7 +48,7 @@ func TestClaimOneAtATime(t *testing.T) {
 
 	c := f.claims(t, op.ID, 1)
 	require.Equal(t, fleet.OperationRunning, c.Operation.State)
-	require.Equal(t, []Assignment{{"h1", false, 1}}, c.Assignments)
+	require.Equal(t, []Assignment{{"h1", false, 1, 1}}, c.Assignments)
 	require.Equal(t, fleet.Progress{Total: 3, Pending: 2, Running: 1}, c.Progress)
 	require.Equal(t, c.Assignments, f.claims(t, op.ID, 1).Assignments, "the same turn gives the same")
 	require.Empty(t, f.claims(t, op.ID, 2).Assignments)
@@ -56,12 +56,12 @@ func TestClaimOneAtATime(t *testing.T) {
 	requireKind(t, fleet.Conflict, err)
 
 	end := HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Next: true}
-	require.Equal(t, &Assignment{"h2", false, 1}, f.ends(t, end))
-	require.Equal(t, &Assignment{"h2", false, 1}, f.ends(t, end), "never another one")
+	require.Equal(t, &Assignment{"h2", false, 1, 1}, f.ends(t, end))
+	require.Equal(t, &Assignment{"h2", false, 1, 1}, f.ends(t, end), "never another one")
 	require.Empty(t, f.claims(t, op.ID, 3).Assignments)
 	require.Nil(t, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunSucceeded}))
 	require.Nil(t, f.ends(t, end), "it is not at work any more")
-	require.Equal(t, []Assignment{{"h3", false, 1}}, f.claims(t, op.ID, 4).Assignments)
+	require.Equal(t, []Assignment{{"h3", false, 1, 4}}, f.claims(t, op.ID, 4).Assignments)
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h3", State: fleet.HostRunSucceeded})
 	c = f.claims(t, op.ID, 5)
 	require.Equal(t, fleet.OperationSucceeded, c.End)

@@ -93,7 +93,7 @@ func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster
 
 // DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster;
 // its operations stay on record, and one that runs stops by itself (see
-// NextHosts).
+// Claim).
 func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		_, err := one(ctx, q, scanNothing, claimClusterSQL, s.tenant, name)

@@ -73,8 +73,6 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"unfinished on a host":      {unfinishedOfHostSQL, []any{tenant, "h3"}},
 		"HostRuns":                  {hostRunsSQL, []any{tenant, id}},
 		"HostRun":                   {hostRunSQL, []any{tenant, id, "h3"}},
-		"next hosts":                {nextHostsSQL, []any{id, 10}},
-		"skip hosts that are gone":  {skipGoneHostsSQL, []any{tenant, id}},
 		"insert host runs":          {insertHostRunsSQL, []any{id, tenant, []string{"h3"}, []bool{true}, true}},
 		"other run on a host":       {otherRunOnHostSQL, []any{tenant, "h3", id}},
 		"close host runs":           {closeHostRunsSQL, []any{id, "x"}},

@@ -30,7 +30,7 @@ const (
 				$5) ELSE $5 END
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND (state = 'staging' AND $4 <> 'succeeded'
 			OR state = 'running' AND $4 <> 'staged' OR state = 'pending' AND $4 IN ('skipped', 'failed'))
-		RETURNING reason`
+		RETURNING reason, slot, turn`
 
 	closeStepsOfHostSQL = `UPDATE step SET finished = now(),
 			state = CASE WHEN starts_with($3, 'step ' || name || ': ') THEN 'failed' ELSE 'indeterminate' END,
@@ -40,8 +40,6 @@ const (
 		WHERE operation_id = $1 AND address = $2 AND finished IS NULL`
 
 	// A host that never rolled had its slot for staging.
-	turnOfSQL = `SELECT turn FROM host_run WHERE operation_id = $1 AND address = $2`
-
 	slotOfSQL = `SELECT slot, rolling IS NULL, next_address FROM host_run WHERE operation_id = $1 AND address = $2`
 
 	stillAtWorkSQL = `SELECT address, state = 'staging', slot, turn FROM host_run
@@ -91,7 +89,8 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 	if _, err := q.Exec(ctx, closeStepsOfHostSQL, op.ID, e.Address, e.Reason); err != nil {
 		return nil, err
 	}
-	err = q.QueryRow(ctx, endHostRunSQL, s.tenant, op.ID, e.Address, string(e.State), e.Reason, e.Down).Scan(&e.Reason)
+	slot := Assignment{Address: e.Address, Stage: r.State == fleet.HostRunStaging}
+	err = q.QueryRow(ctx, endHostRunSQL, s.tenant, op.ID, e.Address, string(e.State), e.Reason, e.Down).Scan(&e.Reason, &slot.Slot, &slot.Turn)
 	if isNoRows(err) {
 		return nil, fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s, so it cannot have %s", e.Address, r.State, op.ID, e.State)
 	}
@@ -100,7 +99,7 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 	}
 	var next *Assignment
 	if e.Next && op.Kind.Rollout() {
-		if next, err = s.handOn(ctx, q, op, e.Address, r.Slot, r.State == fleet.HostRunStaging); err != nil {
+		if next, err = s.handOn(ctx, q, op, slot); err != nil {
 			return nil, err
 		}
 	}
@@ -112,23 +111,20 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 }
 
 // handOn gives the slot of a host that has ended to the next one.
-func (s *Store) handOn(ctx context.Context, q querier, op fleet.Operation, from string, slot int, stage bool) (*Assignment, error) {
+func (s *Store) handOn(ctx context.Context, q querier, op fleet.Operation, from Assignment) (*Assignment, error) {
 	// The holder of the slot stays the one of the turn in which it was handed out.
-	h := handout{s: s, q: q, op: op, slot: slot}
-	if err := q.QueryRow(ctx, turnOfSQL, op.ID, from).Scan(&h.turn); err != nil {
-		return nil, err
-	}
+	h := handout{s: s, q: q, op: op, slot: from.Slot, turn: from.Turn}
 	if _, err := h.more(ctx); err != nil {
 		return nil, err
 	}
-	if stage && h.decision.Stage == 0 || !stage && h.decision.Start == 0 {
+	if from.Stage && h.decision.Stage == 0 || !from.Stage && h.decision.Start == 0 {
 		return nil, nil
 	}
 	if _, err := h.some(ctx, 1); err != nil || len(h.given) == 0 {
 		return nil, err
 	}
 	next := h.given[0]
-	_, err := q.Exec(ctx, setNextSQL, op.ID, from, next.Address)
+	_, err := q.Exec(ctx, setNextSQL, op.ID, from.Address, next.Address)
 	return &next, err
 }
 
@@ -153,30 +149,31 @@ func (s *Store) handedOn(ctx context.Context, q querier, e HostRunEnd) (*Assignm
 }
 
 // EndSlot ends the host run of a slot whose holder was lost: it has failed, perhaps
-// while the host was away, and the host is failed, too. Repeating it changes
-// nothing, also when the slot has another holder since.
+// while the host was away, and the host is failed, too. Slot, Stage and Turn of what
+// the holder was given say which; it may have gone on to other hosts since.
+// Repeating it changes nothing, also when the slot was handed out again.
 func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason string) error {
 	state := fleet.HostRunRunning
 	if lost.Stage {
 		state = fleet.HostRunStaging
 	}
+	reason = because(storable(reason))
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		op, _, err := s.lockRollout(ctx, q, id)
 		if err != nil {
 			return err
 		}
-		addresses, err := collect(ctx, q, pgx.RowTo[string], hostOfSlotSQL, id, string(state), lost.Slot, lost.Turn)
+		var address string
+		err = q.QueryRow(ctx, hostOfSlotSQL, id, string(state), lost.Slot, lost.Turn).Scan(&address)
+		if isNoRows(err) {
+			return nil // it gave the slot back
+		}
 		if err != nil {
 			return err
 		}
-		for _, address := range addresses { // one at most
-			end := HostRunEnd{
-				OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: because(storable(reason)), Event: fleet.HostBroke, Down: true,
-			}
-			if _, err := s.endHostRun(ctx, q, op, end); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err = s.endHostRun(ctx, q, op, HostRunEnd{
+			OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: reason, Event: fleet.HostBroke, Down: !lost.Stage,
+		})
+		return err
 	})
 }

@@ -42,19 +42,6 @@ const (
 	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
 
 	sameClusterSQL = `SELECT created <= $3 FROM cluster WHERE tenant = $1 AND name = $2`
-
-	skipGoneHostsSQL = `UPDATE host_run r SET state = 'skipped', finished = now(),
-			reason = CASE
-				WHEN NOT EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address) THEN 'the host was removed before its turn'
-				WHEN o.cluster IS NULL OR EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address AND h.cluster = o.cluster)
-					THEN 'the host was removed and added again before its turn'
-				ELSE 'the host left the cluster before its turn' END
-		FROM operation o
-		WHERE o.id = $2 AND o.tenant = $1 AND r.operation_id = o.id AND r.state = 'pending'
-			AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = r.tenant AND h.address = r.address
-				AND (o.cluster IS NULL OR h.cluster = o.cluster) AND h.created <= o.created)`
-
-	nextHostsSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = 'pending' ORDER BY position LIMIT $2`
 )
 
 // BeginOperation marks a pending operation as running, and gives it as it is
@@ -122,45 +109,6 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	}
 	_, err = s.applyEvent(ctx, q, stateChange{addresses: left, event: fleet.HostBroke, reason: why, operation: id})
 	return op, err
-}
-
-// NextHosts gives pending hosts of an operation in their order, at most limit.
-// stop is not empty when the operation must not go on, and says why: it ended
-// (was cancelled), or its cluster was deleted, even if there is one of that name
-// again. Hosts that were removed or left the cluster since are marked skipped
-// here. Repeating it is safe: it begins nothing.
-func (s *Store) NextHosts(ctx context.Context, id string, limit int) (addresses []string, stop string, err error) {
-	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		addresses, stop = nil, ""
-		op, err := s.operation(ctx, q, lockOperationSQL, id)
-		if err != nil {
-			return err
-		}
-		if op.State.Ended() {
-			stop = ended(op)
-			return nil
-		}
-		if op.Cluster != "" {
-			var same bool
-			err := q.QueryRow(ctx, sameClusterSQL, s.tenant, op.Cluster, op.Created).Scan(&same)
-			switch {
-			case isNoRows(err):
-				stop = fmt.Sprintf("cluster %q was deleted", op.Cluster)
-				return nil
-			case err != nil:
-				return err
-			case !same:
-				stop = fmt.Sprintf("cluster %q was deleted, and another one made under its name", op.Cluster)
-				return nil
-			}
-		}
-		if _, err := q.Exec(ctx, skipGoneHostsSQL, s.tenant, id); err != nil {
-			return err
-		}
-		addresses, err = collect(ctx, q, pgx.RowTo[string], nextHostsSQL, id, limit)
-		return err
-	})
-	return addresses, stop, err
 }
 
 // lockUnfinished keeps an operation from ending until the transaction does, so

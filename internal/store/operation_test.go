@@ -171,7 +171,7 @@ func TestOperationLife(t *testing.T) {
 		_, err = f.BeginOperation(ctx, id)
 		requireKind(t, fleet.NotFound, err)
 		requireKind(t, fleet.NotFound, f.EndOperation(ctx, id, fleet.OperationFailed, "x"))
-		_, _, err = f.NextHosts(ctx, id, 1)
+		_, err = f.Claim(ctx, id, 1, hold)
 		requireKind(t, fleet.NotFound, err)
 		_, err = f.HostRuns(ctx, id)
 		requireKind(t, fleet.NotFound, err)
@@ -187,57 +187,6 @@ func TestOperationLife(t *testing.T) {
 	}
 	_, err = f.db.For("other").Operation(ctx, op.ID)
 	requireKind(t, fleet.NotFound, err)
-}
-
-func TestNextHosts(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	ctx := t.Context()
-	f.cluster(t, "c")
-	f.hosts(t, "c", 6)
-	op := f.start(t, fleet.KindRestart, "c", "")
-	next, stop, err := f.NextHosts(ctx, op.ID, 2)
-	require.NoError(t, err)
-	require.Empty(t, stop)
-	require.Equal(t, []string{"h1", "h2"}, next)
-	_, err = f.BeginHostRun(ctx, op.ID, "h1")
-	require.NoError(t, err)
-
-	_, err = f.DeleteHost(ctx, "h2", "ann")
-	require.NoError(t, err)
-	require.NoError(t, f.RemoveMember(ctx, "c", "h3"))
-	_, err = f.DeleteHost(ctx, "h4", "ann")
-	require.NoError(t, err)
-	f.newHost(t, "h4", "c")
-	next, stop, err = f.NextHosts(ctx, op.ID, 10)
-	require.NoError(t, err)
-	require.Empty(t, stop)
-	require.Equal(t, []string{"h5", "h6"}, next)
-	runs, err := f.HostRuns(ctx, op.ID)
-	require.NoError(t, err)
-	reasons := map[string]string{}
-	for _, r := range runs {
-		if r.State == fleet.HostRunSkipped {
-			reasons[r.Address] = r.Reason
-		}
-	}
-	require.Equal(t, map[string]string{
-		"h2": "the host was removed before its turn",
-		"h3": "the host left the cluster before its turn",
-		"h4": "the host was removed and added again before its turn",
-	}, reasons)
-
-	require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationCancelled, "by ann"))
-	next, stop, err = f.NextHosts(ctx, op.ID, 10)
-	require.NoError(t, err)
-	require.Empty(t, next)
-	require.Equal(t, "operation "+op.ID+" was cancelled: by ann", stop)
-
-	solo := f.start(t, fleet.KindRestart, "", "h5")
-	next, stop, err = f.NextHosts(ctx, solo.ID, 10)
-	require.NoError(t, err)
-	require.Empty(t, stop)
-	require.Equal(t, []string{"h5"}, next)
 }
 
 func TestOperationsPages(t *testing.T) {

@@ -81,7 +81,7 @@ func (f *fixture) act(ctx context.Context, i int, operation string) (err error) 
 	case 3:
 		_, err = f.PutCluster(ctx, ClusterPut{Name: "c"})
 	case 4:
-		_, _, err = f.NextHosts(ctx, operation, 5)
+		_, err = f.Progress(ctx, operation)
 	case 5:
 		_, err = f.BeginHostRun(ctx, operation, "h")
 	case 6:

@@ -16,7 +16,7 @@ import (
 var invariants = map[string]string{
 	"two unfinished operations on a cluster":    `SELECT count(*)::text FROM (SELECT FROM operation WHERE tenant = $1 AND finished IS NULL AND cluster IS NOT NULL GROUP BY cluster HAVING count(*) > 1) x`,
 	"two unfinished operations on a host":       `SELECT count(*)::text FROM (SELECT FROM operation WHERE tenant = $1 AND finished IS NULL AND host IS NOT NULL GROUP BY host HAVING count(*) > 1) x`,
-	"two operations at work on a host":          `SELECT count(*)::text FROM (SELECT FROM host_run WHERE tenant = $1 AND state = 'running' GROUP BY address HAVING count(*) > 1) x`,
+	"two operations at work on a host":          `SELECT count(*)::text FROM (SELECT FROM host_run WHERE tenant = $1 AND state IN ('staging', 'running') GROUP BY address HAVING count(*) > 1) x`,
 	"open host runs in an ended operation":      `SELECT count(*)::text FROM host_run r JOIN operation o ON o.id = r.operation_id WHERE o.tenant = $1 AND o.finished IS NOT NULL AND r.finished IS NULL`,
 	"open steps in an ended host run":           `SELECT count(*)::text FROM step s JOIN host_run r USING (operation_id, address) WHERE s.tenant = $1 AND r.finished IS NOT NULL AND s.finished IS NULL`,
 	"hosts in a bootstrap that nobody does":     `SELECT count(*)::text FROM host h WHERE h.tenant = $1 AND h.state IN ('investigating', 'bootstrapping') AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = h.tenant AND o.host = h.address AND o.finished IS NULL)`,
@@ -44,7 +44,7 @@ func TestOperationsProperty(t *testing.T) {
 			"start":           m.start,
 			"begin":           m.begin,
 			"end":             m.end,
-			"next hosts":      m.nextHosts,
+			"claim":           m.claim,
 			"begin host run":  m.beginHostRun,
 			"end host run":    m.endHostRun,
 			"begin step":      m.beginStep,
@@ -142,8 +142,8 @@ func (m *machine) end(rt *rapid.T) {
 	m.fine(rt, m.s.EndOperation(m.t.Context(), m.op(rt), state, rapid.SampledFrom([]string{"", "why"}).Draw(rt, "reason")))
 }
 
-func (m *machine) nextHosts(rt *rapid.T) {
-	_, _, err := m.s.NextHosts(m.t.Context(), m.op(rt), 2)
+func (m *machine) claim(rt *rapid.T) {
+	_, err := m.s.Claim(m.t.Context(), m.op(rt), rapid.IntRange(1, 3).Draw(rt, "turn"), hold)
 	m.fine(rt, err)
 }
 

@@ -103,7 +103,7 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 	case 8:
 		err = f.EndOperation(ctx, id, fleet.OperationFailed, "why")
 	case 9:
-		_, _, err = f.NextHosts(ctx, id, 2)
+		_, err = f.Claim(ctx, id, 1+r.IntN(3), hold)
 	case 10, 11:
 		_, err = f.BeginHostRun(ctx, id, address)
 	case 12:
