@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -14,6 +15,7 @@ import (
 	"commissaire/internal/dispatch"
 	"commissaire/internal/remote"
 	"commissaire/worker"
+	"commissaire/workflows"
 )
 
 // RunWorker runs a worker until ctx ends, then lets its steps hand over.
@@ -25,8 +27,18 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 	defer p.close()
 	namespace := func(ctx context.Context) error { return dispatch.CheckNamespace(ctx, p.temporal, p.namespace) }
+	revision := workflows.Revision
+	versions := func(ctx context.Context) error {
+		knows, why, err := dispatch.KnowsVersions(ctx, p.temporal)
+		if err == nil && !knows {
+			revision = 0
+			log.WarnContext(ctx, "Temporal does not tell workers of different revisions apart; stop all old workers before new ones begin", "error", why)
+		}
+		return err
+	}
 	if !untilReady(ctx, log, "Postgres and its schema", p.db.CheckSchema) ||
-		!untilReady(ctx, log, "Temporal and its namespace", namespace) {
+		!untilReady(ctx, log, "Temporal and its namespace", namespace) ||
+		!untilReady(ctx, log, "Temporal to know the revisions of workers", versions) {
 		return nil // asked to stop before it began
 	}
 	ctx, fail := context.WithCancelCause(ctx)
@@ -42,7 +54,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	pool := remote.NewPool(dialer, c.SSHIdleTimeout)
 	defer pool.Close()
 	w := worker.New(p.temporal,
-		worker.Options{TaskQueue: c.TaskQueue, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
+		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
 	)
@@ -50,9 +62,15 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	log.InfoContext(ctx, "worker takes operations", "task_queue", c.TaskQueue, "slots", c.WorkerSlots)
+	var current sync.WaitGroup
+	if revision > 0 {
+		current.Go(func() { dispatch.KeepCurrent(ctx, p.temporal, revision, log) })
+	}
 	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error { return errors.Join(namespace(ctx), p.db.Ping(ctx)) })
 	log.Info("worker stops; its steps hand over", "within", c.ShutdownTimeout)
 	w.Stop()
+	fail(nil)
+	current.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(err, fmt.Errorf("Temporal stopped the worker: %w", cause))
 	}
