@@ -17,7 +17,8 @@ const (
 
 	scriptHead = "{\n" + `printf '\n@commissaire-ready@\n'` + "\nexport LC_ALL=C\nset -- "
 	scriptTail = "\n)\nset -- $?\n" + `printf '\n@commissaire-end@\n'` + "\n" +
-		`printf '\n@commissaire-end@\n' >&2` + "\nexit $1\n} </dev/null\n"
+		`printf '\n@commissaire-end@\n' >&2` + "\nexit $1" + scriptEnd
+	scriptEnd = "\n} </dev/null\n"
 )
 
 var errShape = errors.New("not of the shape that internal/remote gives a script")

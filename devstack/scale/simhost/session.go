@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -89,6 +90,10 @@ type answer struct {
 func (h *Host) answer(command, stdin string) answer {
 	if command != "exec sh -s" && command != "exec sudo -n sh -s" {
 		return h.unrecognised("login command", command)
+	}
+	if !strings.HasSuffix(stdin, scriptEnd) {
+		// Cut off by a connection that broke: a shell runs nothing of it.
+		return answer{stderr: []byte("sh: syntax error: unexpected end of file\n"), code: 2}
 	}
 	args, script, err := unwrap(stdin)
 	if err != nil {

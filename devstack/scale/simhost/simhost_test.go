@@ -236,6 +236,19 @@ func TestUnknownScriptsAreNamed(t *testing.T) {
 	require.Contains(t, f.Unknown()[0], "something new")
 }
 
+// TestHalfAScriptRunsNothing: what a broken connection cuts off is no drift.
+func TestHalfAScriptRunsNothing(t *testing.T) {
+	t.Parallel()
+	f := open(t, 1)
+	h := f.Hosts()[0]
+	for _, stdin := range []string{"", scriptHead, scriptHead + "\n(\nc_reboot" + scriptTail[:len(scriptTail)-2]} {
+		a := h.answer("exec sh -s", stdin)
+		require.Equal(t, 2, a.code)
+		require.Empty(t, a.stdout)
+	}
+	require.Empty(t, f.Unknown())
+}
+
 func TestOtherUsersGoThroughSudo(t *testing.T) {
 	t.Parallel()
 	f := open(t, 1)
