@@ -16,7 +16,7 @@ import (
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.NewCluster(t)
-	r := open(t, pg.DSN)
+	r := open(t, pg.DSN, restart)
 	r.upTo(t, workflows.StepPrepare)
 	before := r.effects(t)
 	require.NoError(t, r.host.OnCommand("uname", `echo begun; while [ ! -e "$H/go" ]; do sleep 0.05; done

@@ -16,15 +16,16 @@ import (
 func TestCommandFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ prints, last string }{
-		"plain":        {`echo working; echo "disk full"`, "disk full"},
-		"on stderr":    {`echo working; echo "disk full" >&2`, "disk full"},
-		"no line end":  {`printf 'working\ndisk full'`, "disk full"},
-		"escape codes": {`printf 'working\n\033]0;owned\007\033[31mdisk\r full\033[0m\n'`, "]0;owned[31mdisk full[0m"},
-		"NUL":          {`printf 'working\ndisk\000 full\n'`, "disk full"},
-		"C1 controls":  {`printf 'working\n\302\233disk full\n'`, "disk full"},
-		"broken UTF-8": {`printf 'working\ndisk\377 full\n'`, "disk full"},
+		"plain":        {`echo working; echo "disk full"`, "working / disk full"},
+		"on stderr":    {`echo working; echo "disk full" >&2`, "working / disk full"},
+		"no line end":  {`printf 'working\ndisk full'`, "working / disk full"},
+		"escape codes": {`printf 'working\n\033]0;owned\007\033[31mdisk\r full\033[0m\n'`, "working / ]0;owned[31mdisk full[0m"},
+		"NUL":          {`printf 'working\ndisk\000 full\n'`, "working / disk full"},
+		"C1 controls":  {`printf 'working\n\302\233disk full\n'`, "working / disk full"},
+		"broken UTF-8": {`printf 'working\ndisk\377 full\n'`, "working / disk full"},
 		"nothing":      {`:`, ""},
 		"blank end":    {`printf 'disk full\n\n\033\000\n \n'`, "disk full"},
+		"many lines":   {`seq 9`, "7 / 8 / 9"},
 		"unreadable":   {`printf '\033\000\n'`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

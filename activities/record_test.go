@@ -3,6 +3,7 @@ package activities_test
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,8 +21,10 @@ var recordSteps = []struct {
 	{"operation.begin", func(r *rig, c *crew, h how) (any, error) {
 		return execute(h, workflows.BeginOperation, c.record.BeginOperation, r.ref().OperationRef)
 	}},
-	{"operation.next-host", func(r *rig, c *crew, h how) (any, error) {
-		return execute(h, workflows.NextHost, c.record.NextHost, r.ref().OperationRef)
+	{"operation.plan", func(r *rig, c *crew, h how) (any, error) {
+		planned, err := execute(h, workflows.Plan, c.record.Plan, workflows.PlanInput{OperationRef: r.ref().OperationRef, Turn: 1, Hold: time.Hour})
+		planned.Progress.ExpectedEnd = time.Time{} // a guess, made anew each time
+		return planned, err
 	}},
 	{"host.begin", func(r *rig, c *crew, h how) (any, error) {
 		return execute(h, workflows.BeginHost, c.record.BeginHost, r.ref())
@@ -116,9 +119,10 @@ func TestRecordLate(t *testing.T) {
 		switch a := answer.(type) {
 		case workflows.OperationBegun:
 			require.True(t, a.Ended)
-		case workflows.NextHostResult:
-			require.Empty(t, a.Address)
-			require.Contains(t, a.Stop, "has failed: a host failed")
+		case workflows.Planned:
+			require.True(t, a.Ended)
+			require.Empty(t, a.Hosts)
+			require.Equal(t, "a host failed", a.Reason)
 		case workflows.HostBegun:
 			require.Equal(t, workflows.HostBegun{Ended: fleet.HostRunFailed, Reason: "it broke"}, a)
 		}

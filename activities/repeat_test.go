@@ -1,31 +1,46 @@
 package activities_test
 
 import (
-	"slices"
+	"maps"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/privatepg/pgtest"
 	"commissaire/internal/store"
 	"commissaire/workflows"
 )
 
-// wanted is what each step does to the host, however often it is carried out.
+// wanted is what each step does to the host, however often it is carried out: the
+// commands in its ledger and how often.
 var wanted = map[string]map[string]int{
-	workflows.StepPrepare: {"uname -a": 1},
-	workflows.StepReboot:  {"systemctl reboot": 1, "boot": 1},
+	workflows.StepPrepare: {"uname": 1},
+	workflows.StepReboot:  {"systemctl": 1, "boot": 1},
+	workflows.StepUpgrade: {"apt-get": 1},
+	workflows.StepStage:   {"rpm-ostree": 1},
 }
 
+// forEachStep tests every step of every kind of operation, brought to where it
+// comes next.
 func forEachStep(t *testing.T, test func(t *testing.T, r *rig, step string)) {
 	t.Parallel()
-	for _, step := range slices.Concat(bootstrapSteps, restartSteps) {
-		t.Run(step, func(t *testing.T) {
+	try := func(on track, step string) {
+		t.Run(on.name+" "+step, func(t *testing.T) {
 			t.Parallel()
-			r := setup(t)
+			r := open(t, pgtest.New(t), on)
 			r.upTo(t, step)
 			test(t, r, step)
 		})
+	}
+	for _, step := range bootstrapSteps {
+		try(restart, step)
+	}
+	for _, on := range []track{restart, upgrade, deploy} {
+		for _, step := range on.steps {
+			try(on, step)
+		}
 	}
 }
 
@@ -42,11 +57,13 @@ func (r *rig) settle(t *testing.T, step string, before map[string]int) map[strin
 
 func (r *rig) requireOnce(t *testing.T, step string, before map[string]int) {
 	t.Helper()
-	want := wanted[step]
-	if want == nil {
-		want = map[string]int{}
+	want, got := map[string]int{}, map[string]int{}
+	maps.Copy(want, wanted[step])
+	for what, n := range r.settle(t, step, before) {
+		command, _, _ := strings.Cut(what, " ")
+		got[command] += n
 	}
-	require.Equal(t, want, r.settle(t, step, before))
+	require.Equal(t, want, got)
 	require.Equal(t, fleet.StepSucceeded, r.row(t, step).State)
 	r.output(t, step)
 }

@@ -47,18 +47,42 @@ type rig struct {
 	sealer *secret.Sealer
 	fleet  *remotetest.Fleet
 	host   *remotetest.Host
+	track  track
 	op     fleet.Operation
-	boot   string // the boot that a restart leaves
+	boot   string // the boot that a reboot leaves
 }
+
+// track is what happens to the host after its bootstrap.
+type track struct {
+	name  string
+	os    remotetest.OS
+	kind  fleet.OperationKind
+	steps []string // in their order
+}
+
+var (
+	restart = track{"restart", remotetest.OS{ID: "debian", VersionID: "12"}, fleet.KindRestart, restartSteps}
+	upgrade = track{"upgrade", remotetest.OS{ID: "debian", VersionID: "12"}, fleet.KindUpgrade, []string{
+		workflows.StepCheck, workflows.StepUpgrade, workflows.StepVerifyPackages, workflows.StepRebootNeeded,
+		workflows.StepReboot, workflows.StepWait, workflows.StepVerify, workflows.StepSettle,
+	}}
+	deploy = track{"deploy", remotetest.OS{ID: "fedora", VersionID: "43", OSTree: true}, fleet.KindDeploy, []string{
+		workflows.StepStage, workflows.StepCheck, workflows.StepRebootNeeded,
+		workflows.StepReboot, workflows.StepWait, workflows.StepVerify,
+	}}
+)
+
+// wantedVersion is what a deploy of the rig asks for.
+const wantedVersion = "43.1"
 
 func setup(t *testing.T) *rig {
 	t.Helper()
-	return open(t, pgtest.New(t))
+	return open(t, pgtest.New(t), restart)
 }
 
-func open(t *testing.T, dsn string) *rig {
+func open(t *testing.T, dsn string, on track) *rig {
 	t.Helper()
-	r := &rig{dsn: dsn, fleet: remotetest.New(t, 1)}
+	r := &rig{dsn: dsn, track: on, fleet: remotetest.NewHosts(t, remotetest.HostConfig{Name: "h1", OS: on.os})}
 	r.host = r.fleet.Hosts()[0]
 	keys := filepath.Join(t.TempDir(), "seal.key")
 	require.NoError(t, secret.CreateKeyFile(keys))
@@ -128,19 +152,45 @@ func (r *rig) begin(t *testing.T, op fleet.Operation) {
 
 func (r *rig) end(t *testing.T, event fleet.HostEvent) {
 	t.Helper()
-	require.NoError(t, r.EndHostRun(t.Context(), r.op.ID, r.host.Address(), fleet.HostRunSucceeded, "", event))
+	r.endHost(t, fleet.HostRunSucceeded, event)
 	require.NoError(t, r.EndOperation(t.Context(), r.op.ID, fleet.OperationSucceeded, ""))
 }
 
-func (r *rig) restart(t *testing.T) {
+func (r *rig) endHost(t *testing.T, state fleet.HostRunState, event fleet.HostEvent) {
 	t.Helper()
-	op, created, err := r.StartOperation(t.Context(), store.NewOperation{Kind: fleet.KindRestart, Cluster: cluster})
+	_, err := r.EndHostRun(t.Context(), store.HostRunEnd{OperationID: r.op.ID, Address: r.host.Address(), State: state, Event: event})
 	require.NoError(t, err)
-	require.True(t, created)
-	r.begin(t, op)
 }
 
-// The steps of both kinds of operation, in their order.
+// roll puts the track's operation on record, with something to do for it, and
+// hands the host out.
+func (r *rig) roll(t *testing.T) {
+	t.Helper()
+	n := store.NewOperation{Kind: r.track.kind, Cluster: cluster}
+	switch r.track.kind {
+	case fleet.KindUpgrade:
+		require.NoError(t, r.host.Publish("linux-image-amd64", "2.0"))
+		require.NoError(t, r.host.Publish("bash", "2.0"))
+	case fleet.KindDeploy:
+		n.Version = wantedVersion
+		require.NoError(t, r.host.PublishOSTree(wantedVersion))
+	}
+	op, created, err := r.StartOperation(t.Context(), n)
+	require.NoError(t, err)
+	require.True(t, created)
+	r.op = op
+	r.claim(t, 1, r.track.kind == fleet.KindDeploy)
+}
+
+// claim hands out the host, to stage or to roll.
+func (r *rig) claim(t *testing.T, turn int, stage bool) {
+	t.Helper()
+	c, err := r.Claim(t.Context(), r.op.ID, turn, time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, []store.Assignment{{Address: r.host.Address(), Stage: stage, Slot: 1, Turn: turn}}, c.Assignments)
+}
+
+// The steps of a bootstrap and of a restart, in their order.
 var bootstrapSteps = []string{workflows.StepInvestigate, workflows.StepPrepare}
 var restartSteps = []string{workflows.StepCheck, workflows.StepReboot, workflows.StepWait, workflows.StepVerify}
 
@@ -157,15 +207,19 @@ func (r *rig) upTo(t *testing.T, step string) {
 		require.NoError(t, err, s)
 	}
 	r.end(t, fleet.HostPrepared)
-	r.restart(t)
+	r.roll(t)
 	r.boot = r.host.BootID()
-	for _, s := range restartSteps {
+	for _, s := range r.track.steps {
 		if s == step {
 			return
 		}
 		_, err := r.do(c, s, how{})
 		require.NoError(t, err, s)
-		if s == workflows.StepReboot {
+		switch s {
+		case workflows.StepStage:
+			r.endHost(t, fleet.HostRunStaged, "")
+			r.claim(t, 2, false)
+		case workflows.StepReboot:
 			eventually(t, func() bool { return r.host.BootID() != r.boot }, "the host reboots")
 		}
 	}
@@ -188,20 +242,34 @@ func (r *rig) do(c *crew, step string, h how) (any, error) {
 		h.unreachable = patience
 	}
 	in := workflows.HostStep{HostRef: r.ref(), Step: step, Attempt: 1, Unreachable: h.unreachable}
-	reboot := workflows.RebootStep{HostStep: in, BootID: r.boot}
+	change := workflows.ChangeStep{HostStep: in, Kind: r.track.kind, Reboot: fleet.RebootIfNeeded}
+	if r.track.kind == fleet.KindDeploy {
+		change.Version = wantedVersion
+	}
+	reboot := workflows.RebootStep{HostStep: in, BootID: r.boot, Rebooted: true}
 	switch step {
 	case workflows.StepInvestigate:
 		return execute(h, workflows.Investigate, c.hosts.Investigate, in)
 	case workflows.StepPrepare:
 		return execute(h, workflows.Prepare, c.hosts.Prepare, in)
 	case workflows.StepCheck:
-		return execute(h, workflows.Check, c.hosts.Check, in)
+		return execute(h, workflows.Check, c.hosts.Check, change)
+	case workflows.StepStage:
+		return execute(h, workflows.Stage, c.hosts.Stage, change)
+	case workflows.StepUpgrade:
+		return execute(h, workflows.Upgrade, c.hosts.Upgrade, change)
+	case workflows.StepVerifyPackages:
+		return execute(h, workflows.VerifyPackages, c.hosts.VerifyPackages, change)
+	case workflows.StepRebootNeeded:
+		return execute(h, workflows.RebootNeeded, c.hosts.RebootNeeded, change)
 	case workflows.StepReboot:
 		return execute(h, workflows.Reboot, c.hosts.Reboot, reboot)
 	case workflows.StepWait:
 		return execute(h, workflows.AwaitBoot, c.hosts.AwaitBoot, reboot)
 	case workflows.StepVerify:
 		return execute(h, workflows.Verify, c.hosts.Verify, reboot)
+	case workflows.StepSettle:
+		return execute(h, workflows.Settle, c.hosts.Settle, reboot)
 	}
 	panic("no step " + step)
 }

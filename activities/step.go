@@ -150,6 +150,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	case fleet.KindOf(err) == fleet.Conflict:
 		// Perhaps another attempt has ended the step meanwhile: then it answers.
 		if row, again := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); again == nil && row.State.Ended() {
+			s.row = row
 			return ended(row)
 		}
 		return verdict(ctx, err)
