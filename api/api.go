@@ -1,8 +1,11 @@
 package api
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -16,6 +19,7 @@ import (
 // Deps is what the API works with.
 type Deps struct {
 	Store      Store // of one tenant
+	Changes    Changes
 	Dispatcher Dispatcher
 	Authn      *authn.Chain
 	Logger     *slog.Logger
@@ -25,7 +29,10 @@ type Deps struct {
 }
 
 // handlers implements the strict server interface of gen.
-type handlers struct{ Deps }
+type handlers struct {
+	Deps
+	streams chan struct{} // holds one for each open event stream
+}
 
 var _ gen.StrictServerInterface = (*handlers)(nil)
 
@@ -45,7 +52,7 @@ func routes(d Deps) *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
 	e.Use(validate(mustLoad(document)))
-	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{d}, nil))
+	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{Deps: d, streams: make(chan struct{}, maxStreams)}, nil))
 	d.registerPages(e)
 	return e
 }
@@ -80,7 +87,8 @@ const (
 // NewHTTPServer wraps a handler in a server whose timeouts are all set, so that
 // slow clients cannot hold connections for ever.
 func NewHTTPServer(addr string, h http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
+	stop := make(chan struct{})
+	server := &http.Server{
 		Addr:              addr,
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
@@ -91,5 +99,19 @@ func NewHTTPServer(addr string, h http.Handler, logger *slog.Logger) *http.Serve
 		// net/http would answer OPTIONS * itself, without asking for credentials.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), stopKey{}, (<-chan struct{})(stop))
+		},
 	}
+	server.RegisterOnShutdown(sync.OnceFunc(func() { close(stop) }))
+	return server
+}
+
+type stopKey struct{}
+
+// stopping is closed when the server begins to stop. Requests may finish then, but
+// a stream has to end.
+func stopping(ctx context.Context) <-chan struct{} {
+	stop, _ := ctx.Value(stopKey{}).(<-chan struct{})
+	return stop
 }

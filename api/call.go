@@ -19,6 +19,10 @@ type call struct {
 	principal authn.Principal
 	operation string // operationId of the route, "" until one is found
 	err       error  // what went wrong
+
+	// unlimited is the request's context without the deadline of limit. It ends when
+	// the client goes away.
+	unlimited context.Context
 }
 
 type callKey struct{}

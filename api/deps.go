@@ -72,7 +72,12 @@ type OperationStore interface {
 	StepsPage(ctx context.Context, operationID string, f store.StepFilter) (page []fleet.Step, next string, err error)
 	Steps(ctx context.Context, operationID, address string) ([]fleet.Step, error)
 	Output(ctx context.Context, stepID, offset int64, limit int) ([]fleet.OutputChunk, error)
+	Events(ctx context.Context, operationID string, f store.EventFilter) ([]store.Event, error)
 }
+
+// Changes gives a channel that has something in it when an operation may have
+// changed, until the function is called or ctx ends, as (*store.DB).Changes does.
+type Changes func(ctx context.Context, operationID string) (changed <-chan struct{}, unsubscribe func())
 
 // Dispatcher hands stored operations to the workflow service.
 type Dispatcher interface {

@@ -137,7 +137,7 @@ func (g *generator) plain(name string) string {
 		return "prepare"
 	case "kind":
 		return "restart"
-	case "dry_run":
+	case "dry_run", "output":
 		return pick(g, "true", "false")
 	case "selector":
 		return "env=prod"

@@ -233,6 +233,7 @@ func TestDryRun(t *testing.T) {
 		require.Equal(t, i, h.Position)
 		require.Equal(t, i == 0, h.Canary)
 		require.Equal(t, "dnf", h.Family)
+		require.NotEmpty(t, h.Steps)
 	}
 	require.Empty(t, plan.Blocks)
 	require.Equal(t, before, b.rows(t), "nothing is stored")

@@ -46,7 +46,7 @@ func TestServicePages(t *testing.T) {
 
 func TestReadinessHasADeadline(t *testing.T) {
 	t.Parallel()
-	h := &handlers{Deps{Logger: discard}}
+	h := &handlers{Deps: Deps{Logger: discard}}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	result := h.check(ctx, Check{"hangs", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})

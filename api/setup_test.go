@@ -44,6 +44,7 @@ type bundle struct {
 	log        *syncBuffer
 	doc        *openapi3.T
 	creds      string // Authorization header
+	server     *http.Server
 }
 
 // recordingDispatcher notes what it is told.
@@ -146,6 +147,7 @@ func setupOn(t testing.TB, dsn string) *bundle {
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = NewHTTPServer("", New(Deps{
 		Store:      b.store,
+		Changes:    db.Changes,
 		Dispatcher: b.dispatcher,
 		Authn:      authn.NewChain(logger, basic),
 		Logger:     logger,
@@ -153,6 +155,7 @@ func setupOn(t testing.TB, dsn string) *bundle {
 		Version:    Version{Version: "1.2.3", Commit: "abc", Built: "2026-11-20T00:00:00Z", Go: "go1.26"},
 		Readiness:  []Check{{"postgres", db.Ping}, {"temporal", b.dispatcher.Ready}},
 	}), logger)
+	b.server = server.Config
 	server.Start()
 	t.Cleanup(server.Close)
 	b.url = server.URL

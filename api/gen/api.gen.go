@@ -198,6 +198,50 @@ type Duration = fleet.Duration
 // Example: []
 type Empty = []string
 
+// Event What happened. Which members are there depends on the sort of event.
+//
+// Example: {"address":"192.0.2.10","at":"2026-11-20T14:03:01.123456","attempt":1,"length":6,"offset":0,"step":"upgrade","text":"hello\n"}
+type Event struct {
+	At string `json:"at"`
+
+	// Address Of host, step and output.
+	Address string `json:"address,omitempty"`
+
+	// Step Of step and output.
+	Step string `json:"step,omitempty"`
+
+	// Attempt Of step and output.
+	Attempt int `json:"attempt,omitempty"`
+
+	// State The state that the operation, host or step is in from now on.
+	State  string `json:"state,omitempty"`
+	Reason string `json:"reason,omitempty"`
+
+	// ExitCode Of a command that ended.
+	ExitCode *int `json:"exit_code,omitempty"`
+
+	// Action Of steer: pause, resume, approve, cancel or policy.
+	Action string `json:"action,omitempty"`
+
+	// By Who did it.
+	By     string `json:"by,omitempty"`
+	Detail string `json:"detail,omitempty"`
+
+	// Offset Of output: position of the first byte in all the step printed.
+	Offset *int64 `json:"offset,omitempty"`
+
+	// Length Of output: bytes.
+	Length int `json:"length,omitempty"`
+
+	// Text Of output: what can be read. Control characters come as pictures of themselves, bytes that are no UTF-8 as U+FFFD; the bytes are at the step's output.
+	Text string `json:"text,omitempty"`
+}
+
+// EventID The `id` of an event.
+//
+// Example: 8123-55012
+type EventID = string
+
 // FieldError defines model for FieldError.
 type FieldError struct {
 	Field  string `json:"field"`
@@ -826,6 +870,21 @@ type ApproveOperationParams struct {
 type CancelOperationParams struct {
 	// IdempotencyKey The same key with the same request is the same act, for ever.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// StreamOperationEventsParams defines parameters for StreamOperationEvents.
+type StreamOperationEventsParams struct {
+	// Host Only this host, and the operation itself.
+	Host *Address `form:"host,omitempty" json:"host,omitempty"`
+
+	// Output Whether to send what steps print.
+	Output *bool `form:"output,omitempty" json:"output,omitempty"`
+
+	// After Go on behind this event.
+	After *EventID `form:"after,omitempty" json:"after,omitempty"`
+
+	// LastEventID Go on behind this event.
+	LastEventID *EventID `json:"Last-Event-ID,omitempty"`
 }
 
 // ListOperationHostsParams defines parameters for ListOperationHosts.
@@ -1650,7 +1709,7 @@ type ClientInterface interface {
 
 	// ApproveOperationWithBody Let the others follow the canaries
 	//
-	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1659,7 +1718,7 @@ type ClientInterface interface {
 
 	// ApproveOperation Let the others follow the canaries
 	//
-	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1683,6 +1742,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
 	CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamOperationEvents What happens in an operation, as it happens
+	//
+	// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
+	//
+	// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
+	StreamOperationEvents(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	//
@@ -2687,7 +2753,7 @@ func (c *Client) GetOperation(ctx context.Context, id OperationID, reqEditors ..
 
 // ApproveOperationWithBody Let the others follow the canaries
 //
-// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2706,7 +2772,7 @@ func (c *Client) ApproveOperationWithBody(ctx context.Context, id OperationID, p
 
 // ApproveOperation Let the others follow the canaries
 //
-// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2751,6 +2817,23 @@ func (c *Client) CancelOperationWithBody(ctx context.Context, id OperationID, pa
 // Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
 func (c *Client) CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCancelOperationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamOperationEvents What happens in an operation, as it happens
+//
+// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
+//
+// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
+func (c *Client) StreamOperationEvents(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamOperationEventsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4891,6 +4974,106 @@ func NewCancelOperationRequestWithBody(server string, id OperationID, params *Ca
 	return req, nil
 }
 
+// NewStreamOperationEventsRequest constructs an http.Request for the StreamOperationEvents method
+func NewStreamOperationEventsRequest(server string, id OperationID, params *StreamOperationEventsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/operations/%s/events", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Host != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Output != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "output", *params.Output, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListOperationHostsRequest constructs an http.Request for the ListOperationHosts method
 func NewListOperationHostsRequest(server string, id OperationID, params *ListOperationHostsParams) (*http.Request, error) {
 	var err error
@@ -6041,7 +6224,7 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveOperationWithBodyWithResponse Let the others follow the canaries
 	//
-	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6050,7 +6233,7 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveOperationWithResponse Let the others follow the canaries
 	//
-	// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6074,6 +6257,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
 	CancelOperationWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error)
+
+	// StreamOperationEventsWithResponse What happens in an operation, as it happens
+	//
+	// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
+	StreamOperationEventsWithResponse(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*StreamOperationEventsResponse, error)
 
 	// ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
 	//
@@ -8150,6 +8342,47 @@ func (r CancelOperationResponse) ContentType() string {
 	return ""
 }
 
+type StreamOperationEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StreamOperationEventsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamOperationEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamOperationEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamOperationEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamOperationEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListOperationHostsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9447,7 +9680,7 @@ func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id O
 
 // ApproveOperationWithBodyWithResponse Let the others follow the canaries
 //
-// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9462,7 +9695,7 @@ func (c *ClientWithResponses) ApproveOperationWithBodyWithResponse(ctx context.C
 
 // ApproveOperationWithResponse Let the others follow the canaries
 //
-// For a policy with `canary`: passes the gate after them, also before its soak time is over. 409 until all canaries are done.
+// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9503,6 +9736,21 @@ func (c *ClientWithResponses) CancelOperationWithResponse(ctx context.Context, i
 		return nil, err
 	}
 	return ParseCancelOperationResponse(rsp)
+}
+
+// StreamOperationEventsWithResponse What happens in an operation, as it happens
+//
+// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
+func (c *ClientWithResponses) StreamOperationEventsWithResponse(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*StreamOperationEventsResponse, error) {
+	rsp, err := c.StreamOperationEvents(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamOperationEventsResponse(rsp)
 }
 
 // ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
@@ -11075,6 +11323,32 @@ func ParseCancelOperationResponse(rsp *http.Response) (*CancelOperationResponse,
 	return response, nil
 }
 
+// ParseStreamOperationEventsResponse parses an HTTP response from a StreamOperationEventsWithResponse call
+func ParseStreamOperationEventsResponse(rsp *http.Response) (*StreamOperationEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamOperationEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListOperationHostsResponse parses an HTTP response from a ListOperationHostsWithResponse call
 func ParseListOperationHostsResponse(rsp *http.Response) (*ListOperationHostsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11606,6 +11880,9 @@ type ServerInterface interface {
 	// CancelOperation End an operation early
 	// (POST /api/v0/operations/{id}/cancel)
 	CancelOperation(ctx echo.Context, id OperationID, params CancelOperationParams) error
+	// StreamOperationEvents What happens in an operation, as it happens
+	// (GET /api/v0/operations/{id}/events)
+	StreamOperationEvents(ctx echo.Context, id OperationID, params StreamOperationEventsParams) error
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	// (GET /api/v0/operations/{id}/hosts)
 	ListOperationHosts(ctx echo.Context, id OperationID, params ListOperationHostsParams) error
@@ -12470,6 +12747,62 @@ func (w *ServerInterfaceWrapper) CancelOperation(ctx echo.Context) error {
 	return err
 }
 
+// StreamOperationEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) StreamOperationEvents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id OperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StreamOperationEventsParams
+	// ------------- Optional query parameter "host" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host", ctx.QueryParams(), &params.Host, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// ------------- Optional query parameter "output" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "output", ctx.QueryParams(), &params.Output, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter output: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID EventID
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Last-Event-ID, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Last-Event-ID: %s", err))
+		}
+
+		params.LastEventID = &LastEventID
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.StreamOperationEvents(ctx, id, params)
+	return err
+}
+
 // ListOperationHosts converts echo context to params.
 func (w *ServerInterfaceWrapper) ListOperationHosts(ctx echo.Context) error {
 	var err error
@@ -12897,6 +13230,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/api/v0/operations/:id/retry", wrapper.RetryOperation, options.OperationMiddlewares["retryOperation"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/policy", wrapper.GetOperationPolicy, options.OperationMiddlewares["getOperationPolicy"]...)
 	router.PUT(options.BaseURL+"/api/v0/operations/:id/policy", wrapper.PutOperationPolicy, options.OperationMiddlewares["putOperationPolicy"]...)
+	router.GET(options.BaseURL+"/api/v0/operations/:id/events", wrapper.StreamOperationEvents, options.OperationMiddlewares["streamOperationEvents"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/hosts", wrapper.ListOperationHosts, options.OperationMiddlewares["listOperationHosts"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/steps", wrapper.ListOperationSteps, options.OperationMiddlewares["listOperationSteps"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id/hosts/:address/steps/:step/output", wrapper.GetStepOutput, options.OperationMiddlewares["getStepOutput"]...)
@@ -14548,6 +14882,75 @@ func (response CancelOperationdefaultApplicationProblemPlusJSONResponse) VisitCa
 	return err
 }
 
+type StreamOperationEventsRequestObject struct {
+	Id     OperationID `json:"id"`
+	Params StreamOperationEventsParams
+}
+
+type StreamOperationEventsResponseObject interface {
+	VisitStreamOperationEventsResponse(w http.ResponseWriter) error
+}
+
+type StreamOperationEvents200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response StreamOperationEvents200TexteventStreamResponse) VisitStreamOperationEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type StreamOperationEventsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StreamOperationEventsdefaultApplicationProblemPlusJSONResponse) VisitStreamOperationEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOperationHostsRequestObject struct {
 	Id     OperationID `json:"id"`
 	Params ListOperationHostsParams
@@ -15125,6 +15528,9 @@ type StrictServerInterface interface {
 	// CancelOperation End an operation early
 	// (POST /api/v0/operations/{id}/cancel)
 	CancelOperation(ctx context.Context, request CancelOperationRequestObject) (CancelOperationResponseObject, error)
+	// StreamOperationEvents What happens in an operation, as it happens
+	// (GET /api/v0/operations/{id}/events)
+	StreamOperationEvents(ctx context.Context, request StreamOperationEventsRequestObject) (StreamOperationEventsResponseObject, error)
 	// ListOperationHosts The hosts of an operation, in the order they are worked on
 	// (GET /api/v0/operations/{id}/hosts)
 	ListOperationHosts(ctx context.Context, request ListOperationHostsRequestObject) (ListOperationHostsResponseObject, error)
@@ -16563,6 +16969,32 @@ func (sh *strictHandler) CancelOperation(ctx echo.Context, id OperationID, param
 		return err
 	} else if validResponse, ok := response.(CancelOperationResponseObject); ok {
 		return validResponse.VisitCancelOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// StreamOperationEvents operation middleware
+func (sh *strictHandler) StreamOperationEvents(ctx echo.Context, id OperationID, params StreamOperationEventsParams) error {
+	var request StreamOperationEventsRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StreamOperationEvents(ctx.Request().Context(), request.(StreamOperationEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StreamOperationEvents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(StreamOperationEventsResponseObject); ok {
+		return validResponse.VisitStreamOperationEventsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

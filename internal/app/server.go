@@ -51,6 +51,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	handler := api.New(api.Deps{
 		Store:      p.db.For(fleet.DefaultTenant),
+		Changes:    p.db.Changes,
 		Dispatcher: dispatcher,
 		Authn:      authn.NewChain(log, plugins...),
 		Logger:     log,
