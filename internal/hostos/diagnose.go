@@ -25,12 +25,12 @@ var causes = []cause{
 		"an earlier run of dpkg was interrupted%s; run 'dpkg --configure -a' on the host, then retry"},
 	{regexp.MustCompile(`No space left on device|enough free space|more space (?:needed )?on the|not enough (?:free )?(?:disk )?space`),
 		"a filesystem of the host is full%s; free space on it, then retry"},
-	{regexp.MustCompile(`It is held by process (\d+)` + // apt-get
-		`|Could not get lock|Unable to acquire the dpkg frontend lock|Unable to lock directory` +
+	{regexp.MustCompile(`Could not get lock \S+(?: It is held by process (\d+))?` + // apt-get
+		`|Unable to acquire the dpkg frontend lock|Unable to lock directory` +
 		`|(?:frontend lock|status database) (?:was|is) locked by another process(?: with pid (\d+))?` + // dpkg
 		`|already locked by (\d+)|Waiting for process with pid (\d+)` + // dnf 4
 		`|Failed to obtain (?:the |rpm )?(?:transaction )?lock|can't create transaction lock` +
-		`|Waiting for a lock on the system repository.*\s+.*\n(\d+)\t|another process has held the lock` + // dnf 5, and ours
+		`|Waiting for a lock on the system repository(?:.*\n(\d+)\t)?|another process has held the lock` + // dnf 5, and ours
 		`|another copy is running as pid (\d+)|holding the yum lock` + // yum
 		`|management is locked by the application with pid (\d+)` + // zypper
 		`|Transaction in progress`), // rpm-ostree
