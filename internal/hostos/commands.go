@@ -33,7 +33,7 @@ func Commands(f Family, kind fleet.OperationKind, version string) ([]NamedComman
 		NamedCommand{"reboot", Reboot(), when},
 		NamedCommand{"wait", nil, "after a reboot, until the host answers with another boot id"},
 		NamedCommand{"verify", SystemState(), ""},
-		NamedCommand{"settle", SystemState(), "if the host must stay up for a while, then"},
+		NamedCommand{"settle", SystemState(), "when min_ready is set, after that time"},
 	), nil
 }
 
