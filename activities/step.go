@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/hostos"
 	"commissaire/internal/remote"
 	"commissaire/internal/secret"
 	"commissaire/internal/store"
@@ -143,6 +144,9 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 		last := ""
 		if !errors.Is(err, errDeadline) && !errors.Is(err, context.Canceled) {
 			last = "; last: " + err.Error()
+		}
+		if known := hostos.Diagnose(s.last); known != "" {
+			last += ": " + known
 		}
 		return temporal.NewNonRetryableApplicationError(errDeadline.Error()+printable(last), workflows.TypeGaveUp, nil)
 	case errors.Is(context.Cause(work), errStopping), errors.Is(context.Cause(work), errLate):
