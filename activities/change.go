@@ -193,7 +193,7 @@ func (s *stepRun) booted(ctx context.Context, c *remote.Conn) (said string, err 
 	}
 	if now.Booted.Checksum != target {
 		return "", failed("the host came back with deployment %s, not with the staged one (%s); it may have rolled back: '%s' on it says more",
-			deploymentName(now.Booted), target, strings.Join(family.Deployments(), " "))
+			deploymentName(now.Booted), target, family.Name()+" status")
 	}
 	return "runs " + deploymentName(now.Booted) + "\n", nil
 }
