@@ -64,10 +64,10 @@ func (*sink) Alive() {}
 // sshd. What the client makes of the answers must be the same.
 func TestAgreesWithARealHost(t *testing.T) {
 	t.Parallel()
-	real := remotetest.New(t, 1)
-	h := real.Hosts()[0]
+	sshd := remotetest.New(t, 1)
+	h := sshd.Hosts()[0]
 	to := remote.Target{
-		Address: h.Address(), Port: h.Port(), User: h.User(), HostKey: h.HostKey(), Key: secret.NewText([]byte(real.ClientKey())),
+		Address: h.Address(), Port: h.Port(), User: h.User(), HostKey: h.HostKey(), Key: secret.NewText([]byte(sshd.ClientKey())),
 	}
 	names := factNames(t, to)
 	want := transcript(t, to)
