@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -43,7 +44,12 @@ const (
 )
 
 const (
-	lockRolloutSQL = `SELECT turn FROM rollout WHERE operation_id = $1 FOR NO KEY UPDATE`
+	// The row is the lock. The queue before it is for the order of events: Postgres
+	// numbers a transaction when it comes to a locked row, but not while it waits here,
+	// so those that lock one rollout have their numbers in the order of their locks.
+	queueSQL = `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`
+
+	lockRolloutSQL = `SELECT turn FROM rollout WHERE tenant = $1 AND operation_id = $2 FOR NO KEY UPDATE`
 
 	// One row for the canaries and one for all others. Hosts that are not staged yet
 	// are away, too, when they are failed.
@@ -91,11 +97,7 @@ func (s *Store) Claim(ctx context.Context, id string, turn int, hold time.Durati
 }
 
 func (s *Store) claim(ctx context.Context, q querier, id string, turn int, hold time.Duration) (c Claimed, err error) {
-	op, err := s.begin(ctx, q, id)
-	if err != nil {
-		return c, err
-	}
-	op, last, err := s.lockRollout(ctx, q, op.ID)
+	op, last, err := s.lockRollout(ctx, q, id)
 	switch {
 	case err != nil:
 		return c, err
@@ -107,6 +109,11 @@ func (s *Store) claim(ctx context.Context, q querier, id string, turn int, hold 
 		return c, err
 	case turn < last:
 		return c, fleet.Errorf(fleet.Conflict, "turn %d of operation %s is over; it is at turn %d", turn, id, last)
+	}
+	if op.State == fleet.OperationPending {
+		if _, err := q.Exec(ctx, beginOperationSQL, s.tenant, id); err != nil {
+			return c, err
+		}
 	}
 	h := handout{s: s, q: q, op: op, turn: turn, hold: hold}
 	if turn == last {
@@ -141,27 +148,38 @@ func (s *Store) claim(ctx context.Context, q querier, id string, turn int, hold 
 	return c, err
 }
 
-// begin makes a pending operation run.
-func (s *Store) begin(ctx context.Context, q querier, id string) (fleet.Operation, error) {
-	op, err := s.operation(ctx, q, operationSQL, id)
-	if err == nil && op.State == fleet.OperationPending {
-		_, err = q.Exec(ctx, beginOperationSQL, s.tenant, id)
+// lockRollout keeps a rollout as it is until the transaction ends, and gives its
+// operation and its last turn. An operation that does not roll is only kept from
+// ending. It comes before all other row locks.
+func (s *Store) lockRollout(ctx context.Context, q querier, id string) (op fleet.Operation, turn int, err error) {
+	turn, rolls, err := s.lockTurn(ctx, q, id)
+	if err != nil {
+		return op, 0, err
 	}
-	return op, err
+	sql := operationSQL
+	if !rolls {
+		sql = lockOperationSQL
+	}
+	op, err = s.operation(ctx, q, sql, id)
+	return op, turn, err
 }
 
-// lockRollout keeps an operation from ending, and its rollout as it is, until the
-// transaction ends, and gives it with its last turn. An operation that does not
-// roll has nothing to lock but itself.
-func (s *Store) lockRollout(ctx context.Context, q querier, id string) (op fleet.Operation, turn int, err error) {
-	if op, err = s.operation(ctx, q, lockOperationSQL, id); err != nil || !op.Kind.Rollout() {
-		return op, 0, err
+// lockTurn locks a rollout and gives its last turn; an operation that does not roll
+// has nothing to lock here.
+func (s *Store) lockTurn(ctx context.Context, q querier, id string) (turn int, rolls bool, err error) {
+	if uuid.Validate(id) != nil {
+		return 0, false, notFound("operation", id)
 	}
-	if err := q.QueryRow(ctx, lockRolloutSQL, id).Scan(&turn); err != nil {
-		return op, 0, err
-	}
-	op, err = s.operation(ctx, q, operationSQL, id) // as it is now that nobody else writes
-	return op, turn, err
+	b := &pgx.Batch{}
+	b.Queue(queueSQL, id)
+	b.Queue(lockRolloutSQL, s.tenant, id).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&turn)
+		if rolls = err == nil; isNoRows(err) {
+			return nil
+		}
+		return err
+	})
+	return turn, rolls, q.SendBatch(ctx, b).Close()
 }
 
 func noRollout(op fleet.Operation) *fleet.Error {

@@ -8,7 +8,7 @@
 //
 // To keep deadlocks away, transactions lock in this order:
 //
-//	operation -> host run -> step -> cluster -> host
+//	rollout -> operation -> host run -> step -> cluster -> host
 //
 // Errors that a user may meet are *fleet.Error. A Postgres that does not answer
 // is always fleet.Unavailable (see errors.go). Types of pgx never leave.

@@ -40,7 +40,7 @@ const (
 
 	setPortSQL = `UPDATE host SET port = $3 WHERE tenant = $1 AND address = $2`
 
-	lockOperationsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL FOR NO KEY UPDATE`
+	unfinishedIDsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL`
 
 	unfinishedOfHostSQL = `SELECT EXISTS (SELECT FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL)`
 
@@ -220,9 +220,9 @@ func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (ca
 		reason = fmt.Sprintf("host removed by %s", requestedBy)
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		// Operations before the host, to keep the order of locks. One that started
-		// between the two is not locked, so all begins again.
-		ids, err := collect(ctx, q, pgx.RowTo[string], lockOperationsOfHostSQL, s.tenant, address)
+		// Operations before the host, to keep the order of locks. When one starts
+		// between the two, all begins again.
+		ids, err := collect(ctx, q, pgx.RowTo[string], unfinishedIDsOfHostSQL, s.tenant, address)
 		if err != nil {
 			return err
 		}

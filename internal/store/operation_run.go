@@ -76,6 +76,9 @@ func (s *Store) EndOperation(ctx context.Context, id string, state fleet.Operati
 }
 
 func (s *Store) endOperation(ctx context.Context, q querier, id string, state fleet.OperationState, reason string) (fleet.Operation, error) {
+	if _, _, err := s.lockTurn(ctx, q, id); err != nil {
+		return fleet.Operation{}, err
+	}
 	if op, err := s.operation(ctx, q, operationSQL, id); err != nil || op.State.Ended() {
 		return op, err
 	}

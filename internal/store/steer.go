@@ -28,8 +28,6 @@ const (
 	setPolicySQL = `UPDATE rollout SET policy = $2, ` + steered
 
 	noteSteeringSQL = `INSERT INTO event (tenant, operation_id, kind, state, by_whom, detail) VALUES ($1, $2, 'steer', $3, $4, $5)`
-
-	lockToEndSQL = selectOperations + `WHERE o.tenant = $1 AND o.id = $2 FOR NO KEY UPDATE OF o`
 )
 
 // Steer pauses, resumes, cancels or approves a rollout, and gives it as it is then.
@@ -39,7 +37,7 @@ const (
 // ended by cancel at once.
 func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.Operation, err error) {
 	r := request{key: a.IdempotencyKey, digest: digestOf("steer", id, a.Action, a.By)}
-	err = s.steering(ctx, id, r, a.Action == "cancel", &op, func(ctx context.Context, q querier) error {
+	err = s.steering(ctx, id, r, &op, func(ctx context.Context, q querier) error {
 		return s.steer(ctx, q, op, a)
 	})
 	return op, err
@@ -50,7 +48,7 @@ func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.O
 // policy must have passed Check. It is Steer otherwise.
 func (s *Store) SetOperationPolicy(ctx context.Context, id string, p fleet.Policy, by, idempotencyKey string) (op fleet.Operation, err error) {
 	r := request{key: idempotencyKey, digest: digestOf("policy", id, p, by)}
-	err = s.steering(ctx, id, r, false, &op, func(ctx context.Context, q querier) error {
+	err = s.steering(ctx, id, r, &op, func(ctx context.Context, q querier) error {
 		policy, err := replace(op.Policy, p)
 		if err != nil || reflect.DeepEqual(policy, op.Policy) {
 			return err
@@ -69,18 +67,11 @@ func (s *Store) SetOperationPolicy(ctx context.Context, id string, p fleet.Polic
 
 // steering runs f while nobody hands out hosts of the rollout, once for each
 // request. op is the operation as it is before f and, at the end, after it.
-func (s *Store) steering(ctx context.Context, id string, r request, mayEnd bool, op *fleet.Operation, f func(ctx context.Context, q querier) error) error {
+func (s *Store) steering(ctx context.Context, id string, r request, op *fleet.Operation, f func(ctx context.Context, q querier) error) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) (err error) {
 		var known bool
 		if *op, _, known, err = s.answered(ctx, q, r); err != nil || known {
 			return err
-		}
-		if mayEnd {
-			// A lock that allows to end it must not come after one that does not: two
-			// who did so would wait for each other.
-			if err := s.lockPending(ctx, q, id); err != nil {
-				return err
-			}
 		}
 		*op, _, err = s.lockRollout(ctx, q, id)
 		switch {
@@ -99,15 +90,6 @@ func (s *Store) steering(ctx context.Context, id string, r request, mayEnd bool,
 		}
 		return s.answer(ctx, q, r, id)
 	})
-}
-
-// lockPending locks an operation that has not begun, so that it can be ended.
-func (s *Store) lockPending(ctx context.Context, q querier, id string) error {
-	op, err := s.operation(ctx, q, operationSQL, id)
-	if err == nil && op.State == fleet.OperationPending {
-		_, err = s.operation(ctx, q, lockToEndSQL, id)
-	}
-	return err
 }
 
 func (s *Store) steer(ctx context.Context, q querier, op fleet.Operation, a SteerAction) error {
