@@ -12,6 +12,8 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/fleet"
 )
 
 // TestMalformedRequests sends a few thousand requests made from the document,
@@ -22,7 +24,15 @@ func TestMalformedRequests(t *testing.T) {
 	b := setup(t)
 	b.v0(t, "PUT /cluster/web", "", 201, "")
 	b.readyHost(t, "192.0.2.10", "web")
-	g := &generator{Rand: rand.New(rand.NewPCG(2026, 11)), key: key64(t)}
+	g := &generator{Rand: rand.New(rand.NewPCG(2026, 11)), key: key64(t), ids: []string{b.lastStarted().ID, "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"}}
+	for _, kind := range []string{"restart", "upgrade"} {
+		b.v0(t, "PUT /cluster/web/"+kind, "", 201, "")
+		g.ids = append(g.ids, b.lastStarted().ID)
+		require.NoError(t, b.store.EndOperation(t.Context(), b.lastStarted().ID, fleet.OperationFailed, "a host failed"))
+	}
+	for _, id := range g.ids {
+		b.longAgo(t, id) // so that a stream of it ends at once
+	}
 	var operations []target
 	for path, item := range b.doc.Paths.Map() {
 		for method, op := range item.Operations() {
@@ -70,6 +80,7 @@ type target struct {
 type generator struct {
 	*rand.Rand
 	key string
+	ids []string // of operations that have ended, and of one that never was
 }
 
 func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
@@ -132,7 +143,9 @@ func (g *generator) plain(name string) string {
 	case "address", "host":
 		return pick(g, "192.0.2.10", "192.0.2.10", "192.0.2.10", "2001:db8::1", "node-1.example.com")
 	case "id", "cursor":
-		return "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"
+		return pick(g, g.ids...)
+	case "after":
+		return "1-1"
 	case "step":
 		return "prepare"
 	case "kind":

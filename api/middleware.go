@@ -92,8 +92,8 @@ func (r *recorder) code() int {
 }
 
 // limit bounds the time and the body of a request; the one route that streams
-// bounds its time by itself. A body that is too large
-// shows itself when it is read, see readBody.
+// bounds its time by itself. A body that is too large shows itself when it is
+// read, see readBody.
 func limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		callOf(r.Context()).unlimited = r.Context()

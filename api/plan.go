@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 
 	"commissaire/api/gen"
 	"commissaire/internal/fleet"
@@ -13,8 +12,6 @@ import (
 // plan says what an order would do, from the record alone: no host is asked. The
 // commands come from where the steps take theirs.
 func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, error) {
-	c := callOf(ctx)
-	o.RequestedBy, o.RequestID = c.principal.Name, c.id
 	preview, err := h.Store.PreviewOperation(ctx, o)
 	if err != nil {
 		return nil, err
@@ -38,15 +35,17 @@ func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, e
 }
 
 // planHost says what would be done on one host. Where nobody knows which commands
-// the host has, the reason is among what blocks.
+// the host has, the reason is what blocks it, unless there is a better one.
 func planHost(op fleet.Operation, h store.PreviewHost) gen.PlanHost {
 	p := gen.PlanHost{Address: h.Address, Canary: h.Canary, Os: h.OS, Steps: []gen.PlanStep{}, Blocks: h.Blocks}
 	family, err := hostos.FamilyOf(h.OS, h.OSTree, h.Bootc, h.PackageManager)
 	if err == nil {
 		p.Family = family.Name()
+	}
+	if err == nil || op.Kind == fleet.KindRestart { // which is the same everywhere
 		var commands []hostos.NamedCommand
 		if commands, err = hostos.Commands(family, op.Kind, op.Version); err == nil {
-			p.Steps = planSteps(commands)
+			p.Steps = planSteps(op, commands)
 		}
 	}
 	if err != nil && p.Blocks == "" {
@@ -56,17 +55,48 @@ func planHost(op fleet.Operation, h store.PreviewHost) gen.PlanHost {
 }
 
 // planSteps gathers the commands of each step that run under the same condition.
-func planSteps(commands []hostos.NamedCommand) []gen.PlanStep {
+func planSteps(op fleet.Operation, commands []hostos.NamedCommand) []gen.PlanStep {
 	steps := []gen.PlanStep{}
 	for _, c := range commands {
+		c, runs := underPolicy(op, c)
+		if !runs {
+			continue
+		}
 		last := len(steps) - 1
 		if last < 0 || steps[last].Name != c.Step || steps[last].Condition != c.Condition {
 			steps = append(steps, gen.PlanStep{Name: c.Step, Commands: [][]string{}, Condition: c.Condition})
 			last++
 		}
 		if c.Argv != nil {
-			steps[last].Commands = append(steps[last].Commands, slices.Clone(c.Argv))
+			steps[last].Commands = append(steps[last].Commands, c.Argv)
 		}
 	}
 	return steps
+}
+
+// underPolicy gives a command as the operation's policy has it run, if it does.
+func underPolicy(op fleet.Operation, c hostos.NamedCommand) (in hostos.NamedCommand, runs bool) {
+	reboot := op.Policy.RebootWhen()
+	if op.Kind == fleet.KindRestart {
+		reboot = fleet.RebootAlways
+	}
+	switch c.Step {
+	case "check": // whether it can reboot
+		if reboot == fleet.RebootNever {
+			c.Argv = nil
+		}
+	case "reboot":
+		if reboot == fleet.RebootAlways {
+			c.Condition = ""
+		}
+		return c, reboot != fleet.RebootNever
+	case "wait":
+		return c, reboot != fleet.RebootNever
+	case "settle":
+		if op.Policy.MinReady == nil || *op.Policy.MinReady == 0 {
+			return c, false
+		}
+		c.Condition = op.Policy.MinReady.String() + " later"
+	}
+	return c, true
 }
