@@ -180,5 +180,5 @@ func lastLines(tail []byte) string {
 		return ""
 	}
 	slices.Reverse(kept)
-	return hostSaid + strings.Join(kept, " / ")
+	return fleet.HostSaid + strings.Join(kept, " / ")
 }

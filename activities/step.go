@@ -178,12 +178,8 @@ func ended(row fleet.Step) error {
 	}
 	// What the host said stays in Postgres: it may be anything, and history is
 	// read by others.
-	reason, _, _ := strings.Cut(row.Reason, hostSaid)
-	return temporal.NewNonRetryableApplicationError(reason, string(row.State), nil)
+	return temporal.NewNonRetryableApplicationError(fleet.OurWords(row.Reason), string(row.State), nil)
 }
-
-// hostSaid stands in a reason before the last line that a command printed.
-const hostSaid = "; it said: "
 
 const (
 	recordTimeout = 10 * time.Second

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -130,6 +131,16 @@ const (
 // Ended says whether nothing more will happen in this state.
 func (s HostRunState) Ended() bool {
 	return s == HostRunSucceeded || s == HostRunFailed || s == HostRunSkipped
+}
+
+// HostSaid stands in a reason before the last lines that a command printed. What
+// follows it is kept in the record only: it may be anything.
+const HostSaid = "; it said: "
+
+// OurWords gives a reason without what a host said.
+func OurWords(reason string) string {
+	ours, _, _ := strings.Cut(reason, HostSaid)
+	return ours
 }
 
 // Step is a named act within a host run.

@@ -68,6 +68,9 @@ type Decision struct {
 	Reason string
 }
 
+// ReasonHostFailed is why an operation fails that tolerates no failure.
+const ReasonHostFailed = "a host failed"
+
 // Next decides what comes next. It hands out nothing while there is a reason to
 // wait, and it ends the operation only when no host is at work.
 func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
@@ -124,7 +127,7 @@ func (p Policy) stop(t Tally, s Steering) (OperationState, string) {
 	case t.Canary.Failed > 0:
 		return OperationFailed, "a canary failed"
 	case t.Failed > allowed && allowed == 0:
-		return OperationFailed, "a host failed"
+		return OperationFailed, ReasonHostFailed
 	case t.Failed > allowed:
 		return OperationFailed, fmt.Sprintf("%s failed, more than max_failures (%d)", ofHosts(t.Failed, t.Hosts), allowed)
 	}

@@ -51,20 +51,26 @@ const (
 
 	lockRolloutSQL = `SELECT turn FROM rollout WHERE tenant = $1 AND operation_id = $2 FOR NO KEY UPDATE`
 
+	// As an array in the statement they are looked up one by one, also while Postgres
+	// does not know yet how many rows its tables have.
+	failedHostsSQL = `SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state = 'failed'`
+
 	// One row for the canaries and one for all others. Hosts that are not staged yet
 	// are away, too, when they are failed.
 	tallySQL = `SELECT g.canary,
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'pending' AND stages LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND (state = 'staged' OR state = 'pending' AND NOT stages) LIMIT $4) x),
-			(SELECT count(*) FROM (SELECT FROM host h JOIN host_run r ON r.operation_id = $1 AND r.address = h.address
-				WHERE h.tenant = $2 AND h.cluster = $3 AND h.state = 'failed' AND r.canary = g.canary AND r.state IN ('pending', 'staged') LIMIT $4) x),
+			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state IN ('pending', 'staged')
+				AND address = ANY (ARRAY(` + failedHostsSQL + `)) LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
 			(SELECT max(finished) FROM host_run WHERE operation_id = $1 AND canary AND finished IS NOT NULL),
 			clock_timestamp()
 		FROM (VALUES (true), (false)) g (canary)`
+
+	firstFailedSQL = `SELECT address, reason FROM host_run WHERE operation_id = $1 AND state = 'failed' ORDER BY finished, position LIMIT 1`
 
 	claimedSQL = `SELECT address, state = 'staging', slot, turn FROM host_run
 		WHERE operation_id = $1 AND turn = $2 AND state IN ('staging', 'running') ORDER BY position`
@@ -230,10 +236,26 @@ func (s *Store) decide(ctx context.Context, q querier, op fleet.Operation) (d fl
 		Paused: !op.Paused.IsZero(), PausedBy: op.PausedBy, Approved: !op.Approved.IsZero(),
 		Cancelled: !op.Cancelled.IsZero(), CanariesDone: canariesDone,
 	}, now)
-	if d.End == fleet.OperationCancelled {
+	switch {
+	case d.End == fleet.OperationCancelled:
 		d.Reason = cancelledBy(op.CancelledBy)
+	case d.End == fleet.OperationFailed && t.Failed > 0:
+		d.Reason, err = s.blame(ctx, q, op, d.Reason)
 	}
-	return d, now, nil
+	return d, now, err
+}
+
+// blame adds the host that failed first to the reason for which a rollout fails.
+func (s *Store) blame(ctx context.Context, q querier, op fleet.Operation, reason string) (string, error) {
+	var address, why string
+	if err := q.QueryRow(ctx, firstFailedSQL, op.ID).Scan(&address, &why); err != nil {
+		return reason, err
+	}
+	host := "host " + address + ": " + fleet.OurWords(why)
+	if reason == fleet.ReasonHostFailed {
+		return host, nil
+	}
+	return reason + "; first " + host, nil
 }
 
 func cancelledBy(who string) string {

@@ -17,10 +17,13 @@ const (
 
 	beginOperationSQL = `UPDATE operation SET state = 'running', started = now() WHERE tenant = $1 AND id = $2 AND state = 'pending'`
 
-	// When the workflow blames a host, that host's own reason says more.
+	// When the workflow blames a host, that host's own reason says more: it has the
+	// host's words ($5 stands before them), which do not travel through history.
 	endOperationSQL = `UPDATE operation SET state = $3, finished = now(),
 			reason = CASE WHEN $3 = 'failed' THEN coalesce(
 				(SELECT 'host ' || address || ': ' || reason FROM host_run WHERE operation_id = $2 AND state = 'failed' AND starts_with($4, 'host ' || address || ': ')),
+				(SELECT replace($4, 'host ' || address || ': ' || split_part(reason, $5, 1), 'host ' || address || ': ' || reason)
+					FROM host_run WHERE operation_id = $2 AND state = 'failed' ORDER BY finished, position LIMIT 1),
 				$4) ELSE $4 END,
 			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
@@ -83,7 +86,7 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 		return op, err
 	}
 	reason = storable(reason)
-	tag, err := q.Exec(ctx, endOperationSQL, s.tenant, id, string(state), reason)
+	tag, err := q.Exec(ctx, endOperationSQL, s.tenant, id, string(state), reason, fleet.HostSaid)
 	if err != nil {
 		return fleet.Operation{}, err
 	}
