@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"commissaire/api/gen"
@@ -363,4 +364,33 @@ func TestLabels(t *testing.T) {
 	require.Equal(t, []string{"selector"}, blamed(t, a))
 	a = b.v0(t, "PUT /cluster/c/restart?dry_run=true", `{"policy":{"selector":"env=prod"}}`, 200, "")
 	require.Len(t, field(t, a, "hosts"), 1)
+}
+
+// manyHosts puts bootstrapped hosts into a cluster, past the API.
+func (b *bundle) manyHosts(t testing.TB, cluster string, count int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), b.dsn)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), `INSERT INTO host (tenant, address, cluster, join_order, state, os, package_manager, bootstrapped)
+		SELECT 'default', format('host-%s', lpad(n::text, 5, '0')), $1, n, 'disassociated', 'fedora', 'dnf', now() FROM generate_series(1, $2::int) n`, cluster, count)
+	require.NoError(t, err)
+}
+
+func TestThousandHosts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.v0(t, "PUT /cluster/c", "", 201, "")
+	b.manyHosts(t, "c", 1000)
+	a := b.v0(t, "PUT /cluster/c/upgrade?dry_run=true", `{"policy":{"max_unavailable":"10%"}}`, 200, "")
+	require.Len(t, field(t, a, "hosts"), 1000)
+	require.Equal(t, 100.0, field(t, a, "slots"))
+	b.v0(t, "PUT /cluster/c/upgrade", `{"policy":{"max_unavailable":"10%"}}`, 201, "")
+	page := b.hostRuns(t, b.lastStarted().ID, "?limit=1000")
+	require.Len(t, page.Hosts, 1000)
+	require.Empty(t, page.Next)
+	page = b.hostRuns(t, b.lastStarted().ID, "")
+	require.Len(t, page.Hosts, 200)
+	require.Equal(t, "host-00200", page.Hosts[199].Address)
+	b.v0(t, "GET /cluster/c/upgrade", "", 200, "")
 }

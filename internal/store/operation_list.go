@@ -10,10 +10,10 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// Limits of a page of operations.
+// Limits of a page.
 const (
 	DefaultPage = 50
-	MaxPage     = 200
+	MaxPage     = 1000
 )
 
 // OperationFilter chooses operations; "" means any.
