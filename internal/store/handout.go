@@ -36,25 +36,27 @@ type candidate struct {
 	holder   string // the operation that works on it, "" for none
 	since    time.Time
 	waiting  string // as it stands in the record
+	reason   string // why it ends without being touched
 }
 
 const (
 	candidatesSQL = `SELECT r.address, r.position,
 			CASE WHEN h.address IS NULL THEN 'the host was removed before its turn'
-				WHEN $4 <> '' AND h.cluster IS DISTINCT FROM $4 THEN 'the host left the cluster before its turn'
-				WHEN h.created > $5 THEN 'the host was removed and added again before its turn'
+				WHEN $3 <> '' AND h.cluster IS DISTINCT FROM $3 THEN 'the host left the cluster before its turn'
+				WHEN h.created > $6 THEN 'the host was removed and added again before its turn'
 				ELSE '' END,
 			coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 				FROM host_run w JOIN operation x ON x.id = w.operation_id
 				WHERE w.tenant = r.tenant AND w.address = r.address AND w.operation_id <> r.operation_id AND w.state IN ('staging', 'running')), ''),
 			r.held_since, r.waiting
 		FROM host_run r LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address
-		WHERE r.operation_id = $1 AND r.canary = $2 AND r.position > $3 AND `
+		WHERE r.operation_id = $1 AND r.tenant = $2 AND r.canary = $4 AND r.position > $5 AND `
 
-	unstagedSQL = candidatesSQL + `r.state = 'pending' AND r.stages ORDER BY r.position LIMIT $6`
-	readySQL    = candidatesSQL + `(r.state = 'staged' OR r.state = 'pending' AND NOT r.stages) ORDER BY r.position LIMIT $6`
-	// From the side of the failed hosts, which are few.
-	awaySQL = candidatesSQL + `r.state IN ('pending', 'staged') AND h.state = 'failed' AND h.tenant = $7 AND h.cluster = $4 ORDER BY r.position LIMIT $6`
+	unstagedSQL = candidatesSQL + `r.state = 'pending' AND r.stages ORDER BY r.position LIMIT $7`
+	readySQL    = candidatesSQL + `(r.state = 'staged' OR r.state = 'pending' AND NOT r.stages) ORDER BY r.position LIMIT $7`
+	// Sorted by no column, so that no index is walked in the order of positions: those
+	// who are away may be far behind.
+	awaySQL = candidatesSQL + `r.state IN ('pending', 'staged') AND r.address = ANY (ARRAY(` + failedHostsSQL + `)) ORDER BY r.position + 0 LIMIT $7`
 
 	slotsInUseSQL = `SELECT slot FROM host_run WHERE operation_id = $1 AND state = $2 AND state IN ('staging', 'running')
 		UNION ALL SELECT slot FROM host_run WHERE operation_id = $1 AND state = 'failed' AND down AND $3`
@@ -106,52 +108,67 @@ func (h *handout) more(ctx context.Context) (wanted bool, err error) {
 func (h *handout) some(ctx context.Context, limit int) (moved bool, err error) {
 	d := h.decision
 	sql, want := readySQL, d.Start-d.StartAway
-	args := []any{h.op.ID, d.Canary, -1, h.op.Cluster, h.op.Created, 0}
 	switch {
 	case d.Stage > 0:
 		sql, want = unstagedSQL, d.Stage
 	case want == 0:
 		sql, want = awaySQL, d.StartAway
-		args = append(args, h.s.tenant)
 	}
-	want = min(want, limit)
-	h.held = nil
-	var free []string
-	var gone, late [2][]string // addresses and reasons
-	for len(free) < want && h.looked < maxLooked {
-		args[5] = want - len(free)
-		page, err := collect(ctx, h.q, scanCandidate, sql, args...)
-		if err != nil {
-			return false, err
-		}
-		h.looked += len(page)
-		for _, c := range page {
-			switch {
-			case c.gone != "":
-				gone[0], gone[1] = append(gone[0], c.address), append(gone[1], c.gone)
-			case c.holder != "" && !c.since.IsZero() && h.now.Sub(c.since) > h.hold:
-				late[0], late[1] = append(late[0], c.address), append(late[1], fmt.Sprintf("%s, for longer than %s", c.holder, h.hold))
-			case c.holder != "":
-				h.held = append(h.held, c)
-			default:
-				free = append(free, c.address)
-			}
-			args[2] = c.position
-		}
-		if len(page) < args[5].(int) {
-			break
-		}
-	}
-	if err := h.end(ctx, fleet.HostRunSkipped, gone); err != nil {
+	next, err := h.look(ctx, sql, min(want, limit))
+	if err != nil {
 		return false, err
 	}
+	if err := h.end(ctx, fleet.HostRunSkipped, next.gone); err != nil {
+		return false, err
+	}
+	h.held = next.held
 	if err := h.wait(ctx); err != nil {
 		return false, err
 	}
-	if len(late[0]) > 0 { // a failure may stop the rollout, so nothing is handed out before the planner knows
-		return true, h.end(ctx, fleet.HostRunFailed, late)
+	if len(next.late) > 0 { // a failure may stop the rollout, so the planner comes first
+		return true, h.end(ctx, fleet.HostRunFailed, next.late)
 	}
-	return len(free)+len(gone[0]) > 0, h.assign(ctx, free, d.Stage > 0)
+	return len(next.free)+len(next.gone) > 0, h.assign(ctx, next.free, d.Stage > 0)
+}
+
+// candidates are the first hosts of a group, by what is to be done with them.
+type candidates struct {
+	free []candidate
+	held []candidate
+	gone []candidate // not there any more
+	late []candidate // held for too long
+}
+
+// look goes through a group until there are so many free hosts.
+func (h *handout) look(ctx context.Context, sql string, want int) (found candidates, err error) {
+	after := -1
+	for page := want; len(found.free) < want && h.looked < maxLooked; page = min(2*page, maxAssignments) {
+		rows, err := collect(ctx, h.q, scanCandidate, sql, h.op.ID, h.s.tenant, h.op.Cluster, h.decision.Canary, after, h.op.Created, page)
+		if err != nil {
+			return found, err
+		}
+		h.looked += len(rows)
+		for _, c := range rows {
+			after = c.position
+			switch {
+			case c.gone != "":
+				c.reason = c.gone
+				found.gone = append(found.gone, c)
+			case c.holder == "" && len(found.free) < want:
+				found.free = append(found.free, c)
+			case c.holder == "":
+			case !c.since.IsZero() && h.now.Sub(c.since) > h.hold:
+				c.reason = fmt.Sprintf("%s, for longer than %s", c.holder, h.hold)
+				found.late = append(found.late, c)
+			default:
+				found.held = append(found.held, c)
+			}
+		}
+		if len(rows) < page {
+			break
+		}
+	}
+	return found, nil
 }
 
 func scanCandidate(row pgx.CollectableRow) (c candidate, err error) {
@@ -162,11 +179,15 @@ func scanCandidate(row pgx.CollectableRow) (c candidate, err error) {
 }
 
 // end ends hosts that were not touched.
-func (h *handout) end(ctx context.Context, state fleet.HostRunState, hosts [2][]string) error {
-	if len(hosts[0]) == 0 {
+func (h *handout) end(ctx context.Context, state fleet.HostRunState, hosts []candidate) error {
+	if len(hosts) == 0 {
 		return nil
 	}
-	_, err := h.q.Exec(ctx, skipSQL, h.op.ID, string(state), hosts[0], hosts[1])
+	var addresses, reasons []string
+	for _, c := range hosts {
+		addresses, reasons = append(addresses, c.address), append(reasons, c.reason)
+	}
+	_, err := h.q.Exec(ctx, skipSQL, h.op.ID, string(state), addresses, reasons)
 	return err
 }
 
@@ -189,31 +210,31 @@ func (h *handout) wait(ctx context.Context) error {
 }
 
 // assign gives hosts to slots.
-func (h *handout) assign(ctx context.Context, addresses []string, stage bool) error {
-	if len(addresses) == 0 {
+func (h *handout) assign(ctx context.Context, hosts []candidate, stage bool) error {
+	if len(hosts) == 0 {
 		return nil
 	}
 	state := fleet.HostRunRunning
 	if stage {
 		state = fleet.HostRunStaging
 	}
-	slots, err := h.free(ctx, state, len(addresses))
+	slots, err := h.free(ctx, state, len(hosts))
 	if err != nil || len(slots) == 0 {
 		return err
+	}
+	var addresses []string
+	for i, c := range hosts {
+		addresses = append(addresses, c.address)
+		h.given = append(h.given, Assignment{Address: c.address, Stage: stage, Slot: slots[i], Turn: h.turn})
 	}
 	tag, err := h.q.Exec(ctx, assignSQL, h.op.ID, string(state), h.turn, addresses, slots)
 	switch {
 	case violates(err, "host_run_one_running"):
 		return errAgain // another operation took one in between; the next look names it
-	case err != nil:
-		return err
-	case tag.RowsAffected() != int64(len(addresses)):
+	case err == nil && tag.RowsAffected() != int64(len(hosts)):
 		return errAgain // somebody without our lock (a worker of the version before) took one
 	}
-	for i, address := range addresses {
-		h.given = append(h.given, Assignment{Address: address, Stage: stage, Slot: slots[i], Turn: h.turn})
-	}
-	return nil
+	return err
 }
 
 // free gives the n smallest slot numbers that no host has. Hosts that failed while
