@@ -54,9 +54,7 @@ const (
 
 	unstagedSQL = candidatesSQL + `r.state = 'pending' AND r.stages ORDER BY r.position LIMIT $7`
 	readySQL    = candidatesSQL + `(r.state = 'staged' OR r.state = 'pending' AND NOT r.stages) ORDER BY r.position LIMIT $7`
-	// Sorted by no column, so that no index is walked in the order of positions: those
-	// who are away may be far behind.
-	awaySQL = candidatesSQL + `r.state IN ('pending', 'staged') AND r.address = ANY (ARRAY(` + failedHostsSQL + `)) ORDER BY r.position + 0 LIMIT $7`
+	awaySQL     = candidatesSQL + `r.state IN ('pending', 'staged') AND r.address = ANY (ARRAY(` + failedHostsSQL + `)) ORDER BY r.position LIMIT $7`
 
 	slotsInUseSQL = `SELECT slot FROM host_run WHERE operation_id = $1 AND state = $2 AND state IN ('staging', 'running')
 		UNION ALL SELECT slot FROM host_run WHERE operation_id = $1 AND state = 'failed' AND down AND $3`
