@@ -18,8 +18,8 @@ const (
 	streamFor      = time.Hour        // then the client comes again, with its credentials
 	heartbeatEvery = 15 * time.Second // of silence
 	slowClient     = 10 * time.Second // for a client to take what was written
-	eventsPage     = 200              // events read and held at once
-	outputsPage    = 16               // the same with output, of which each has up to 128 KiB
+	eventsPage     = 1000             // events read and held at once
+	outputsPage    = 64               // the same with output, of which each has up to 128 KiB
 	lookAgain      = 100 * time.Millisecond
 	settledAfter   = 20 * time.Second // no transaction of the store takes so long
 )

@@ -27,7 +27,7 @@ var problems = map[string]problem{
 	},
 	"conflict": {
 		"It does not fit what is stored",
-		"The request is right in itself but contradicts what is stored. When `holder` is there, that operation holds the cluster or host: wait for it at its URL, then try again.",
+		"The request is right in itself but contradicts what is stored. When `holder` is there, that operation holds the cluster or host: wait for it at its URL, or cancel it by POST of its /cancel, then try again.",
 	},
 	"too_large": {
 		"The body is too large",
@@ -43,7 +43,7 @@ var problems = map[string]problem{
 	},
 	"unavailable": {
 		"A part of the server does not answer",
-		"The database or the workflow service does not answer now. Try again after the time in Retry-After; sending the same PUT again is safe, also when the first one did arrive. /readyz tells which part it is.",
+		"The database or the workflow service does not answer now, or too many event streams are open. Try again after the time in Retry-After. Sending the same PUT again is safe, also when the first one did arrive, and so is a POST with an Idempotency-Key. /readyz tells which part it is.",
 	},
 }
 
