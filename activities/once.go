@@ -143,6 +143,9 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 		return failed("%s was cancelled before it began", what)
 	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
 		return unknown("%s was ended by signal %d while somebody rebooted the host", what, out.ExitCode-128)
+	case out.State == remote.Exited && out.ExitCode > 128 && s.late():
+		// We ended it, or an attempt before this one did that did not come to say so.
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s: %s was ended by signal %d", errDeadline, what, out.ExitCode-128), detail: lastLines(last)}
 	case out.State == remote.Exited:
 		reason := fmt.Sprintf("%s ended with exit code %d", what, out.ExitCode)
 		if known := hostos.Diagnose(last); known != "" {
@@ -153,6 +156,9 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 		return unknown("nobody knows how %s ended: %s", what, out.Reason)
 	}
 }
+
+// late says whether the step has had all its time.
+func (s *stepRun) late() bool { return s.limit > 0 && time.Since(s.row.Started) >= s.limit }
 
 func unknown(format string, args ...any) error {
 	return &failure{state: fleet.StepIndeterminate, reason: printable(fmt.Sprintf(format, args...)) + "; look at the host before repeating it"}

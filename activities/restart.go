@@ -163,5 +163,5 @@ func settled(ctx context.Context, c *remote.Conn) (string, error) {
 
 // untilDeadline lets a host be out of reach for as long as the step may take.
 func untilDeadline(ctx context.Context) time.Duration {
-	return time.Until(activity.GetInfo(ctx).Deadline)
+	return time.Until(patience(activity.GetInfo(ctx)))
 }

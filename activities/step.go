@@ -79,9 +79,10 @@ type stepRun struct {
 	host  fleet.Host
 	to    remote.Target
 	row   fleet.Step
-	exit  *int   // of the command, when one ended
-	last  []byte // end of what it printed
-	note  string // what the record says of a step that succeeded
+	exit  *int          // of the command, when one ended
+	last  []byte        // end of what it printed
+	note  string        // what the record says of a step that succeeded
+	limit time.Duration // how long the step may take
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and
@@ -89,7 +90,7 @@ type stepRun struct {
 // answers as the record does. Anything else than an ending leaves the step
 // running, and Temporal repeats it.
 func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) (*stepRun, error) {
-	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in}
+	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in, limit: time.Until(patience(activity.GetInfo(ctx)))}
 	if done, err := s.begin(ctx); done || err != nil {
 		return s, err
 	}
@@ -187,23 +188,28 @@ const (
 	reconnectMax  = 2 * time.Second
 )
 
-// errDeadline ends a step a little before Temporal would, so that the reason
-// is ours.
+// errDeadline ends a step before Temporal would, so that the reason is ours and
+// what runs on the host is ended.
 var errDeadline = errors.New("no result within the step's deadline")
 
 // errLate ends the part of a worker that was asleep when the deadline came: the
 // step may be another one's by now, whose time is not over.
 var errLate = errors.New("this worker slept over the step's deadline; another one goes on")
 
-// alive heartbeats while the step runs and gives a context that also ends when
-// the worker stops or the step's deadline is near.
+// patience is the moment at which the step's own time is over.
+func patience(info activity.Info) time.Time {
+	return info.Deadline.Add(-min(time.Until(info.Deadline)/2, workflows.EndGrace))
+}
+
+// alive heartbeats until the step has ended, also while it ends a command on the
+// host. The context ends earlier: when the worker stops or the step's time is over.
 func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 	info := activity.GetInfo(ctx)
 	work, cancel := context.WithCancelCause(ctx)
-	end := info.Deadline.Add(-min(time.Until(info.Deadline)/10, 3*time.Second))
+	end := patience(info)
 	deadline := time.NewTimer(time.Until(end))
 	beat := time.NewTicker(max(info.HeartbeatTimeout/4, 50*time.Millisecond))
-	done := make(chan struct{})
+	over, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		defer beat.Stop()
@@ -218,7 +224,7 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 			case <-stopping:
 				cancel(errStopping)
 				stopping = nil
-			case <-work.Done():
+			case <-over:
 				return
 			}
 			switch now := wallClock(); {
@@ -232,6 +238,7 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 	}()
 	return work, func() {
 		cancel(nil)
+		close(over)
 		<-done
 	}
 }

@@ -56,6 +56,10 @@ func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	})
 }
 
+// EndGrace is how long a step may take to end what it began once its time is over:
+// a command on the host is asked to end, then killed.
+const EndGrace = 30 * time.Second
+
 // onHost is for steps on a host. limit is the host's own budget: it counts from
 // when a worker takes the step, so an outage of ours is not the host's failure.
 // A lost worker is replaced, and the step re-attaches to what runs on the host;
@@ -63,7 +67,7 @@ func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
 // waits for the step to end cleanly.
 func onHost(ctx workflow.Context, t Timing, limit time.Duration, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		StartToCloseTimeout:    limit,
+		StartToCloseTimeout:    limit + EndGrace,
 		ScheduleToCloseTimeout: recordDeadline,
 		HeartbeatTimeout:       t.Heartbeat,
 		WaitForCancellation:    true,

@@ -81,7 +81,7 @@ func TestWrongInputChangesNothing(t *testing.T) {
 	s.orderRestart(harness.Cluster)
 	op := s.ended("kind=restart")
 	require.Equal(t, "succeeded", op.State, op.Reason)
-	want := append(slices.Clone(workflows), "cluster/default/"+harness.Cluster, "host/default/"+h.Address())
+	want := append(slices.Clone(workflows), "cluster/default/"+harness.Cluster, "cluster/default/"+harness.Cluster+"/"+h.Address())
 	slices.Sort(want)
 	s.until(limit, "the list of workflows", func() bool { return len(s.workflows()) >= len(want) })
 	require.Equal(t, want, s.workflows())

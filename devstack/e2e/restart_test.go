@@ -143,7 +143,7 @@ func commandFails(s *site, h *remotetest.Host, cluster string) {
 	require.NoError(s.t, h.OnCommand("systemctl", `[ "$1" != reboot ] || { echo first; echo "Call to Reboot failed: Access denied" >&2; exit 3; }`))
 	old := h.BootID()
 	s.orderRestart(cluster)
-	op := s.restartFailed(cluster, h, "reboot", "exit code 3; it said: Call to Reboot failed: Access denied")
+	op := s.restartFailed(cluster, h, "reboot", "exit code 3; it said: first / Call to Reboot failed: Access denied")
 	require.Equal(s.t, old, h.BootID())
 	require.Equal(s.t, "first\nCall to Reboot failed: Access denied\n", string(s.output(op.ID, h.Address(), "reboot")))
 

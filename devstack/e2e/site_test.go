@@ -164,7 +164,9 @@ type (
 	}
 	operationView struct {
 		ID, Kind, Cluster, Host, State, Reason string
+		Waiting                                string
 		RequestedBy                            string `json:"requested_by"`
+		RetryOf                                string `json:"retry_of"`
 	}
 	hostRunView struct {
 		Address, State, Reason string
@@ -176,6 +178,8 @@ type (
 		OutputSize                   int64 `json:"output_size"`
 	}
 )
+
+func jsonInto(text []byte, into any) error { return json.Unmarshal(text, into) }
 
 func hostPath(h *remotetest.Host) string { return "host/" + url.PathEscape(h.Address()) }
 

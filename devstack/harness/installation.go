@@ -42,13 +42,14 @@ const (
 
 // Options say what an installation is made of.
 type Options struct {
-	Dir      string            // for its state and logs
-	Name     string            // database and Temporal namespace
-	Binary   string            // commissaire
-	Postgres *privatepg.Server // the server to make the database on
-	Temporal string            // host:port of the frontend
-	Hosts    int
-	Env      []string // further settings
+	Dir      string                  // for its state and logs
+	Name     string                  // database and Temporal namespace
+	Binary   string                  // commissaire
+	Postgres *privatepg.Server       // the server to make the database on
+	Temporal string                  // host:port of the frontend
+	Hosts    int                     // Debian ones
+	Machines []remotetest.HostConfig // after them
+	Env      []string                // further settings
 }
 
 // Installation is a database, a Temporal namespace, an API server and hosts.
@@ -116,7 +117,7 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 		"COMMISSAIRE_STEP_TIMEOUT=60s",
 	)
 	l.env = append(l.env, o.Env...)
-	if l.Fleet, err = remotetest.Open(ctx, filepath.Join(l.Dir, "hosts"), hosts(o.Hosts)...); err != nil {
+	if l.Fleet, err = remotetest.Open(ctx, filepath.Join(l.Dir, "hosts"), append(hosts(o.Hosts), o.Machines...)...); err != nil {
 		return nil, err
 	}
 	if err := l.migrate(); err != nil {
@@ -251,6 +252,11 @@ type Response struct {
 // Request makes one request with the tester's credentials. body is sent as JSON
 // unless it is nil or bytes. path is below /api/v0/.
 func (l *Installation) Request(ctx context.Context, method, path string, body any) (*Response, error) {
+	return l.RequestWith(ctx, method, path, body, nil)
+}
+
+// RequestWith is Request with more headers.
+func (l *Installation) RequestWith(ctx context.Context, method, path string, body any, header http.Header) (*Response, error) {
 	var payload io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -266,6 +272,9 @@ func (l *Installation) Request(ctx context.Context, method, path string, body an
 	r, err := http.NewRequestWithContext(ctx, method, l.API+"/api/v0/"+path, payload)
 	if err != nil {
 		return nil, err
+	}
+	for name, values := range header {
+		r.Header[name] = values
 	}
 	r.SetBasicAuth(User, Password)
 	response, err := http.DefaultClient.Do(r)
