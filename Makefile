@@ -63,10 +63,10 @@ test-machines: ## Run the tests on real systemd machines (root; installs systemd
 	$(GO) test -race -count 1 -timeout $(TIMEOUT) ./internal/remote/nspawntest/...
 
 .PHONY: chaos
-chaos: setup ## Kill a worker at every point of every step and see that nothing is lost (long)
+chaos: setup ## Kill worker and API at every point of every step and see that nothing is lost (long)
 	$(GO) build -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
 	cd devstack && $(GO) build -o ../bin/ ./cmd/chaos
-	bin/chaos
+	bin/chaos $(ARGS)
 
 .PHONY: scale
 scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000" for more)

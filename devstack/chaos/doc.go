@@ -1,14 +1,24 @@
-// Package chaos proves that nothing is lost when a worker dies: it kills a
-// worker with SIGKILL at every point of every step of bootstrap and restart,
-// and compares what the record says with what the hosts say happened to them,
-// and with how the workflows ended.
+// Package chaos proves that nothing is lost when a part of the product dies: it
+// does harm at the points of bootstrap, restart, upgrade and deploy, and compares
+// what the record says with what the hosts say happened to them, and with how the
+// workflows ended.
 //
-// At some points the worker is not killed but stopped, until Temporal has taken
-// it for lost and another worker has its step. Then it goes on where it was: a
-// zombie, that must do no harm.
+// The points are taken from the histories of a clean run, so a new step joins by
+// itself. Each is tried alone, with an operation of its own:
 //
-// The points are taken from the histories of a clean run, so a new step joins
-// by itself. Each is tried alone: a worker that kills itself there (a build
-// with the tag chaos), then an ordinary one that must bring the operation to
-// its right end. The hosts are real sshd; their ledgers are kept by the hosts.
+//   - A worker is killed with SIGKILL before an activity's code, after its effect,
+//     after its report, or at a workflow task, and an ordinary one must bring the
+//     operation to its right end. This is tried at each occurrence of an activity,
+//     so on each host, and at every fourth workflow task.
+//   - At one occurrence of each activity in each kind of operation: a worker is
+//     killed while the activity runs; it is stopped until another one has the
+//     activity, and then goes on, a zombie that must do no harm; the activity is
+//     carried out twice; its effect happens and Temporal is told that it failed; the
+//     API is killed before it, after its effect and after its report, and another
+//     one must know what goes on and take orders meanwhile.
+//
+// The harm is done by a build of the product with the tag chaos. The hosts are
+// real sshd; their ledgers are kept by the hosts. Rollouts go over three hosts, two
+// at a time, so that there are slots to be lost; the hosts of an upgrade are of
+// three sorts.
 package chaos

@@ -18,7 +18,7 @@ import (
 	"commissaire/devstack/harness"
 )
 
-// doomed is a worker that kills or stops itself at a point.
+// doomed is a worker that harms itself at a point.
 type doomed struct {
 	point Point
 	cmd   *exec.Cmd
@@ -67,6 +67,21 @@ func (d *doomed) down() bool {
 	// The name, in parentheses, may hold anything; the state comes after it.
 	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
 	return bytes.HasPrefix(state, []byte("T"))
+}
+
+// dies says that the worker kills itself at its point.
+func (d *doomed) dies() bool {
+	p := d.point
+	return !p.Replaced() && !p.API() && !p.Lives()
+}
+
+// struck says whether the worker has come to its point, or is gone.
+func (d *doomed) struck() bool {
+	if !d.point.Lives() {
+		return d.down()
+	}
+	_, err := os.Stat(d.hit)
+	return err == nil
 }
 
 // reached gives what the worker wrote at its point, line by line, or nil when

@@ -3,66 +3,102 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/sdk/client"
+	historypb "go.temporal.io/api/history/v1"
 )
 
-// Point is one moment at which a worker is killed, or stopped for a while.
+// Point is one moment at which harm is done.
 type Point struct {
-	Kind     string // operation: bootstrap or restart
+	kind     kind
 	Activity string // step's name in history, or "workflow-task"
-	Phase    string // before, during, effect, report, late, zombie; see internal/app/failpoint_chaos.go
+	Phase    string // see internal/app/failpoint_chaos.go
 	Nth      int    // which occurrence, from 1
 }
 
-func (p Point) String() string { return p.Kind + " " + p.Failpoint() }
+func (p Point) String() string { return p.kind.name + " " + p.Failpoint() }
 
 // Failpoint is how the point is written in CHAOS_FAILPOINT.
 func (p Point) Failpoint() string { return fmt.Sprintf("%s:%s:%d", p.Activity, p.Phase, p.Nth) }
 
-// Stops says that the worker is not killed there but stopped, and goes on when
-// another one has taken its place.
-func (p Point) Stops() bool { return p.Phase == "late" || p.Phase == "zombie" }
+// Replaced says that the worker is stopped there, and goes on when another one has
+// taken its place.
+func (p Point) Replaced() bool { return p.Phase == "late" || p.Phase == "zombie" }
 
-const workflowTask = "workflow-task"
+// API says that the worker is only held there while the API dies.
+func (p Point) API() bool { return strings.HasPrefix(p.Phase, "api-") }
 
-// pointsOf reads the histories of the workflows of a clean run and gives every
-// point at which its worker could have died.
-func pointsOf(ctx context.Context, c client.Client, kind string, workflowIDs []string) ([]Point, error) {
-	counts := map[string]int{}
-	for _, id := range workflowIDs {
-		events := c.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-		for events.HasNext() {
-			e, err := events.Next()
-			if err != nil {
-				return nil, fmt.Errorf("history of %s: %w", id, err)
+// Lives says that the worker goes on by itself.
+func (p Point) Lives() bool { return p.Phase == "twice" || p.Phase == "denied" }
+
+// Phases of an activity. Kills are tried at each of its occurrences, so on each
+// host; the others at one occurrence, each at another one as far as there are
+// enough.
+var (
+	everywhere = []string{"before", "effect", "report"}
+	somewhere  = []string{"twice", "denied", "during", "late", "zombie", "api-before", "api-effect", "api-report"}
+)
+
+// Workflow tasks are many and much alike, so only some are tried.
+const (
+	workflowTask  = "workflow-task"
+	workflowTasks = 4 // every so many
+)
+
+// occurrences counts what happened in a clean run, by the names of activities, and
+// workflow tasks.
+type occurrences map[string]int
+
+// occurrences reads the histories of the workflows of a clean run.
+func (l *lane) occurrences(ctx context.Context, k kind) (occurrences, error) {
+	counts := occurrences{}
+	for _, id := range l.roots(k) {
+		err := l.walk(ctx, id, "", func(_ string, e *historypb.HistoryEvent) {
+			if a := e.GetActivityTaskScheduledEventAttributes(); a != nil {
+				counts[a.GetActivityType().GetName()]++
 			}
-			switch {
-			case e.GetActivityTaskScheduledEventAttributes() != nil:
-				counts[e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName()]++
-			case e.GetWorkflowTaskCompletedEventAttributes() != nil:
+			if e.GetWorkflowTaskCompletedEventAttributes() != nil {
 				counts[workflowTask]++
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	var names []string
-	for name := range counts {
-		names = append(names, name)
+	return counts, nil
+}
+
+// least keeps of two counts the smaller ones: runs differ a little in how often
+// the workflow of a rollout looks around.
+func (o occurrences) least(other occurrences) occurrences {
+	out := occurrences{}
+	for name, n := range o {
+		if n = min(n, other[name]); n > 0 {
+			out[name] = n
+		}
 	}
-	slices.Sort(names)
-	var points []Point
-	for _, name := range names {
-		phases := []string{"before", "during", "effect", "report", "late", "zombie"}
+	return out
+}
+
+// points are where harm is done in an operation of a kind.
+func (o occurrences) points(k kind) (points []Point) {
+	for _, name := range slices.Sorted(maps.Keys(o)) {
 		if name == workflowTask {
-			phases = []string{"effect", "report"}
+			for nth := 1; nth <= o[name]; nth += workflowTasks {
+				points = append(points, Point{k, name, "effect", nth}, Point{k, name, "report", nth})
+			}
+			continue
 		}
-		for nth := 1; nth <= counts[name]; nth++ {
-			for _, phase := range phases {
-				points = append(points, Point{Kind: kind, Activity: name, Phase: phase, Nth: nth})
+		for nth := 1; nth <= o[name]; nth++ {
+			for _, phase := range everywhere {
+				points = append(points, Point{k, name, phase, nth})
 			}
 		}
+		for i, phase := range somewhere {
+			points = append(points, Point{k, name, phase, 1 + i%o[name]})
+		}
 	}
-	return points, nil
+	return points
 }

@@ -26,22 +26,17 @@ type Options struct {
 
 // Result adds up every trial.
 type Result struct {
-	Points, Kills           int
-	Lost, Duplicated, Stuck int
-	Unreached               []Point // points that were not reached, so nobody was killed
+	Points, Kills int // a kill is any harm that was done
+	Finding
+	Unreached []Point // points that were not reached, so that no harm was done
 }
 
 func (r Result) String() string {
-	return fmt.Sprintf("chaos: points=%d kills=%d lost=%d duplicated=%d stuck=%d", r.Points, r.Kills, r.Lost, r.Duplicated, r.Stuck)
+	return fmt.Sprintf("chaos: points=%d kills=%d lost=%d duplicated=%d stuck=%d slots_leaked=%d", r.Points, r.Kills, r.Lost, r.Duplicated, r.Stuck, r.Leaked)
 }
 
 // OK says whether every promise was held and every kill happened.
-func (r Result) OK() bool {
-	return r.Points > 0 && r.Kills == r.Points && r.Lost+r.Duplicated+r.Stuck == 0
-}
-
-// kinds of operation, in the order in which a host lives through them.
-var kinds = []string{"bootstrap", "restart"}
+func (r Result) OK() bool { return r.Points > 0 && r.Kills == r.Points && r.Finding.OK() }
 
 // Run tries every point.
 func Run(ctx context.Context, o Options) (_ Result, err error) {
@@ -63,62 +58,77 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		}
 	}()
 	for i := range o.Lanes {
-		l, err := harness.New(ctx, harness.Options{Dir: o.Dir, Name: fmt.Sprintf("lane%d", i+1), Binary: o.Binary, Postgres: pg, Temporal: server.Addr(), Hosts: hostCount})
+		l, err := harness.New(ctx, harness.Options{Dir: o.Dir, Name: fmt.Sprintf("lane%d", i+1), Binary: o.Binary, Postgres: pg, Temporal: server.Addr(), Machines: machines})
 		if err != nil {
 			return Result{}, fmt.Errorf("lane %d: %w", i+1, err)
 		}
-		lanes = append(lanes, &lane{l})
+		lanes = append(lanes, &lane{Installation: l})
 	}
 	points, err := plan(ctx, lanes, o)
 	if err != nil {
 		return Result{}, err
 	}
-	fmt.Fprintf(o.Out, "chaos: %d points, %d lanes of %d hosts\n", len(points), len(lanes), hostCount)
+	fmt.Fprintf(o.Out, "chaos: %d points, %d lanes of %d hosts\n", len(points), len(lanes), len(machines))
 	return try(ctx, lanes, points, o.Out)
 }
 
 // plan runs every kind once undisturbed in each lane, which also leaves the
-// lane's hosts ready, and takes the points from the first lane's histories.
-func plan(ctx context.Context, lanes []*lane, o Options) ([]Point, error) {
-	var points []Point
+// lane's hosts ready, and takes the points from what happened in every lane.
+func plan(ctx context.Context, lanes []*lane, o Options) (points []Point, err error) {
+	counts := make([]map[kind]occurrences, len(lanes))
+	errs := make([]error, len(lanes))
+	var all sync.WaitGroup
 	for i, l := range lanes {
-		for _, kind := range kinds {
-			ids, err := l.clean(ctx, kind)
-			if err != nil {
-				return nil, err
-			}
-			if i > 0 {
-				continue
-			}
-			found, err := pointsOf(ctx, l.Temporal, kind, ids)
-			if err != nil {
-				return nil, err
-			}
-			for _, p := range found {
-				if o.Only == nil || o.Only.MatchString(p.String()) {
-					points = append(points, p)
-				}
+		all.Go(func() { counts[i], errs[i] = l.prepare(ctx) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, k := range kinds {
+		least := counts[0][k]
+		for _, c := range counts[1:] {
+			least = least.least(c[k])
+		}
+		for _, p := range least.points(k) {
+			if o.Only == nil || o.Only.MatchString(p.String()) {
+				points = append(points, p)
 			}
 		}
 	}
 	return points, nil
 }
 
-// try tries the points, each lane taking the next one when it is free.
-func try(ctx context.Context, lanes []*lane, points []Point, out io.Writer) (Result, error) {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	next := make(chan Point)
-	go func() {
-		defer close(next)
-		for _, p := range points {
-			select {
-			case next <- p:
-			case <-ctx.Done():
-				return
+// prepare makes the hosts of a lane ready and runs every kind once.
+func (l *lane) prepare(ctx context.Context) (map[kind]occurrences, error) {
+	for _, h := range l.hosts(kind{cluster: imagesCluster}) {
+		for _, version := range deployed {
+			if err := h.PublishOSTree(version); err != nil {
+				return nil, err
 			}
 		}
-	}()
+	}
+	if _, err := l.clean(ctx, kind{"bootstrap", imagesCluster}); err != nil {
+		return nil, err
+	}
+	counts := map[kind]occurrences{}
+	for _, k := range kinds {
+		var err error
+		if counts[k], err = l.clean(ctx, k); err != nil {
+			return nil, err
+		}
+	}
+	return counts, nil
+}
+
+// try tries the points, each lane taking the next one when it is free. A lane in
+// which a trial did not come to its end is given up; the others go on.
+func try(ctx context.Context, lanes []*lane, points []Point, out io.Writer) (Result, error) {
+	next := make(chan Point, len(points))
+	for _, p := range points {
+		next <- p
+	}
+	close(next)
 	var (
 		mu  sync.Mutex
 		r   Result
@@ -127,28 +137,44 @@ func try(ctx context.Context, lanes []*lane, points []Point, out io.Writer) (Res
 	for _, l := range lanes {
 		all.Go(func() {
 			for p := range next {
-				t, err := l.try(ctx, p)
-				if err != nil {
-					stop(fmt.Errorf("%s: %w (logs in %s)", p, err, l.Dir))
+				t, err := l.insist(ctx, p)
+				if ctx.Err() != nil {
 					return
+				}
+				if err != nil {
+					t = &Trial{Point: p, Finding: new(Finding)}
+					t.add(&t.Stuck, "%s; this lane is given up, its logs are in %s", err, l.Dir)
 				}
 				mu.Lock()
 				r.count(t, out, len(points))
 				mu.Unlock()
+				if err != nil {
+					return
+				}
 			}
 		})
 	}
 	all.Wait()
-	return r, context.Cause(ctx)
+	return r, ctx.Err()
+}
+
+// insist tries a point again when it was not reached: how often the workflow of a
+// rollout looks around depends on which host is done first.
+func (l *lane) insist(ctx context.Context, p Point) (t *Trial, err error) {
+	const most = 3
+	for range most {
+		if t, err = l.try(ctx, p); err != nil || t.Reached || !t.OK() {
+			break
+		}
+	}
+	return t, err
 }
 
 func (r *Result) count(t *Trial, out io.Writer, of int) {
 	r.Points++
-	r.Lost += t.Lost
-	r.Duplicated += t.Duplicated
-	r.Stuck += t.Stuck
+	r.sum(t.Finding)
 	verdict := "ok"
-	if t.Killed {
+	if t.Reached {
 		r.Kills++
 	} else {
 		r.Unreached = append(r.Unreached, t.Point)

@@ -6,17 +6,17 @@ import (
 	"time"
 
 	"commissaire/devstack/harness"
-	"commissaire/internal/fleet"
-	"commissaire/workflows"
 )
 
 // lane is one installation in which one point after the other is tried. Lanes
 // run side by side.
-type lane struct{ *harness.Installation }
+type lane struct {
+	*harness.Installation
+	round  int // counts orders, and is the version that they bring
+	joined int // hosts that are in the inventory between trials
+}
 
-const hostCount = 3
-
-// endLimit is how long an operation may take to end after the kill. Recovery
+// endLimit is how long an operation may take to end after the harm. Recovery
 // takes a heartbeat timeout (2 s here) or a workflow task timeout (10 s).
 const endLimit = 60 * time.Second
 
@@ -25,22 +25,26 @@ const lastPoint = 3 * time.Second
 
 // Trial is one point tried.
 type Trial struct {
-	Point  Point
-	Killed bool // the worker died, or was stopped and replaced, where it was asked to
+	Point   Point
+	Reached bool // the harm was done where it was asked for
 	*Finding
 	Took time.Duration
 }
 
-// try kills or stops a worker at a point and lets another bring the operations
-// to their end.
+// try does harm at a point and sees that the operations come to their right end,
+// if need be by another worker.
 func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	begin := time.Now()
-	if p.Kind == "bootstrap" {
-		if err := l.ForgetHosts(ctx); err != nil {
+	if !p.kind.rollout() {
+		if err := l.forget(ctx, p.kind); err != nil {
 			return nil, err
 		}
 	}
-	before, err := l.effects()
+	o, err := l.offer(p.kind)
+	if err != nil {
+		return nil, err
+	}
+	before, err := l.ledgers()
 	if err != nil {
 		return nil, err
 	}
@@ -49,15 +53,45 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 		return nil, err
 	}
 	defer d.kill()
-	ids, err := l.Order(ctx, p.Kind)
+	ids, err := l.request(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	// The worker comes to the point, or the operations end without reaching it. The
-	// last points come a moment after the end.
+	note, err := l.harm(ctx, d, ids)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trial{Point: p, Reached: note != nil}
+	if !t.Reached || !p.Lives() && !p.API() {
+		next, err := l.Start("worker")
+		if err != nil {
+			return nil, err
+		}
+		defer harness.Kill(next)
+	}
+	switch {
+	case t.Reached && p.Replaced():
+		err = l.resume(ctx, d, note)
+	case t.Reached && p.API():
+		err = l.killAPI(ctx, d, o, ids)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.Finding, err = l.finish(ctx, o, ids, before); err != nil {
+		return nil, err
+	}
+	t.Took = time.Since(begin)
+	return t, nil
+}
+
+// harm waits until the worker comes to its point, or the operations end without
+// that; the last points come a moment after the end. It gives what the worker
+// wrote at its point.
+func (l *lane) harm(ctx context.Context, d *doomed, ids []string) ([]string, error) {
 	var ended time.Time
-	err = harness.Until(ctx, endLimit, "the worker to come to "+p.String(), func() (bool, error) {
-		if d.down() {
+	err := harness.Until(ctx, endLimit, "the worker to come to "+d.point.String(), func() (bool, error) {
+		if d.struck() {
 			return true, nil
 		}
 		done, err := l.Ended(ctx, ids)
@@ -69,43 +103,35 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !p.Stops() {
+	note, err := d.reached()
+	if err == nil && (note == nil || d.dies()) {
 		d.kill()
 	}
-	note, err := d.reached()
-	if err != nil {
-		return nil, err
-	}
-	t := &Trial{Point: p, Killed: note != nil}
+	return note, err
+}
 
-	next, err := l.Start("worker")
-	if err != nil {
-		return nil, err
-	}
-	defer harness.Kill(next)
-	if t.Killed && p.Stops() {
-		if err := l.resume(ctx, d, note); err != nil {
-			return nil, err
-		}
-	}
+// finish waits for the end of the operations and compares what is to be seen with
+// what was ordered.
+func (l *lane) finish(ctx context.Context, o order, ids []string, before ledgers) (*Finding, error) {
 	late := harness.Until(ctx, endLimit, "the operations to end", func() (bool, error) { return l.Ended(ctx, ids) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if t.Finding, err = l.verify(ctx, p.Kind, ids, before); err != nil {
-		return nil, err
+	f, err := l.verify(ctx, o, ids, before)
+	if err == nil && late != nil {
+		f.Notes = append(f.Notes, late.Error())
 	}
-	if late != nil {
-		t.Notes = append(t.Notes, late.Error())
-	}
-	t.Took = time.Since(begin)
-	return t, nil
+	return f, err
 }
 
-// clean runs one operation of a kind with a worker that lives, and gives the
-// ids of its workflows.
-func (l *lane) clean(ctx context.Context, kind string) ([]string, error) {
-	before, err := l.effects()
+// clean carries out one operation of a kind with a worker that lives, and counts
+// what happens in it.
+func (l *lane) clean(ctx context.Context, k kind) (occurrences, error) {
+	o, err := l.offer(k)
+	if err != nil {
+		return nil, err
+	}
+	before, err := l.ledgers()
 	if err != nil {
 		return nil, err
 	}
@@ -114,31 +140,16 @@ func (l *lane) clean(ctx context.Context, kind string) ([]string, error) {
 		return nil, err
 	}
 	defer harness.Kill(w)
-	ids, err := l.Order(ctx, kind)
+	ids, err := l.request(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := harness.Until(ctx, endLimit, "a clean "+kind, func() (bool, error) { return l.Ended(ctx, ids) }); err != nil {
-		return nil, err
-	}
-	f, err := l.verify(ctx, kind, ids, before)
+	f, err := l.finish(ctx, o, ids, before)
 	if err != nil {
 		return nil, err
 	}
 	if !f.OK() {
-		return nil, fmt.Errorf("a %s that nobody disturbed went wrong: %v", kind, f.Notes)
+		return nil, fmt.Errorf("a %s that nobody disturbed went wrong: %v", k.name, f.Notes)
 	}
-	return l.workflows(kind), nil
-}
-
-// workflows are the ids of the workflows of an operation of a kind.
-func (l *lane) workflows(kind string) []string {
-	var ids []string
-	for _, h := range l.Fleet.Hosts() {
-		ids = append(ids, workflows.HostWorkflowID(fleet.DefaultTenant, h.Address()))
-	}
-	if kind == "restart" {
-		ids = append(ids, workflows.ClusterWorkflowID(fleet.DefaultTenant, harness.Cluster))
-	}
-	return ids
+	return l.occurrences(ctx, k)
 }

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,27 +18,31 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// This build kills or stops itself at one point, so that a test can prove that
-// nothing is lost there. CHAOS_FAILPOINT names the point:
+// This build harms itself at one point, so that a test can prove that nothing is
+// lost there. CHAOS_FAILPOINT names the point:
 //
 //	<activity>:<phase>:<nth>
 //
 // activity is a step's name as in workflow history, or "workflow-task". phase is
 //
-//	before   before the activity's code runs
-//	during   50 ms after it began, or at its end if it is quicker
-//	effect   its effect has happened, nobody was told
-//	report   Temporal has been told, the worker does not know yet
+//	before   before the activity's code runs: killed
+//	during   50 ms after it began, or at its end if it is quicker: killed
+//	effect   its effect has happened, nobody was told: killed
+//	report   Temporal has been told, the worker does not know yet: killed
 //	late     as before, but the process is only stopped
 //	zombie   as during, but the process is only stopped
+//	twice    the activity's code runs, and at once again with the same input
+//	denied   its effect has happened, but Temporal is told that it failed
+//	api-before, api-effect, api-report: stopped there, for the test to kill the API
 //
 // nth counts from 1, over this process. The process writes the point to
-// CHAOS_FAILPOINT_HIT and kills itself with SIGKILL, or stops itself with
-// SIGSTOP until the test lets it go on with SIGCONT. It then adds the id of the
-// workflow and of the activity, each on a line of its own, and when that
-// activity has ended it writes CHAOS_FAILPOINT_HIT with ".over" behind it.
+// CHAOS_FAILPOINT_HIT. Killed is by SIGKILL; stopped is by SIGSTOP, until the test
+// lets it go on with SIGCONT. A process that was stopped in an activity's code
+// adds the id of the workflow and of the activity, each on a line of its own, and
+// when that activity has ended it writes CHAOS_FAILPOINT_HIT with ".over" behind it.
 type failpoints struct{ f *failpoint }
 
 type failpoint struct {
@@ -47,10 +52,11 @@ type failpoint struct {
 
 	mu    sync.Mutex
 	seen  int
-	token []byte // of the activity that is to be killed at its end
+	token []byte // of the activity around whose report the point is
 }
 
 func installFailpoints(o *client.Options) failpoints {
+	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(unstick))
 	spec := os.Getenv("CHAOS_FAILPOINT")
 	if spec == "" {
 		return failpoints{}
@@ -75,15 +81,35 @@ func (p failpoints) interceptors() []interceptor.WorkerInterceptor {
 	return []interceptor.WorkerInterceptor{&workerFailpoint{f: p.f}}
 }
 
-// die proves that the point was reached, then kills this process at once.
-func (f *failpoint) die() {
+// unstick shortens for how long Temporal keeps the next task of a workflow for the
+// worker that has it in memory: 5 s otherwise, which each workflow of a killed
+// worker waits for.
+func unstick(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if r, ok := req.(*workflowservice.RespondWorkflowTaskCompletedRequest); ok && r.StickyAttributes != nil {
+		r.StickyAttributes.ScheduleToStartTimeout = durationpb.New(time.Second)
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+// reached proves that the point was reached.
+func (f *failpoint) reached() {
 	f.note("", fmt.Sprintf("%s:%s:%d\n", f.activity, f.phase, f.nth))
+}
+
+// die kills this process at once.
+func (f *failpoint) die() {
+	f.reached()
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
 
-// freeze proves that the point was reached, then stops this process. It returns
-// when somebody lets the process go on.
+// stop stops this process. It returns when somebody lets the process go on.
+func (f *failpoint) stop() {
+	f.reached()
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+}
+
+// freeze is stop within the code of an activity.
 func (f *failpoint) freeze(info activity.Info) {
 	f.note("", fmt.Sprintf("%s:%s:%d\n%s\n%s\n", f.activity, f.phase, f.nth, info.WorkflowExecution.ID, info.ActivityID))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
@@ -114,7 +140,7 @@ func (f *failpoint) counted(name string) bool {
 	return f.seen == f.nth
 }
 
-// rpc kills around the report of an activity or workflow task.
+// rpc strikes around the report of an activity or workflow task.
 func (f *failpoint) rpc(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ours := false
 	switch r := req.(type) {
@@ -125,12 +151,21 @@ func (f *failpoint) rpc(ctx context.Context, method string, req, reply any, cc *
 	case *workflowservice.RespondWorkflowTaskCompletedRequest:
 		ours = f.counted("workflow-task")
 	}
-	if ours && f.phase == "effect" {
+	if !ours {
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	switch f.phase {
+	case "effect":
 		f.die()
+	case "api-effect":
+		f.stop()
 	}
 	err := invoke(ctx, method, req, reply, cc, opts...)
-	if ours && f.phase == "report" {
+	switch f.phase {
+	case "report":
 		f.die()
+	case "api-report":
+		f.stop()
 	}
 	return err
 }
@@ -176,9 +211,23 @@ func (a *activityFailpoint) ExecuteActivity(ctx context.Context, in *interceptor
 		time.AfterFunc(soon, freeze)
 		defer a.f.note(".over", "")
 		defer freeze()
+	case "twice":
+		_, _ = a.Next.ExecuteActivity(ctx, in)
+		a.f.reached()
+	case "denied":
+		out, err := a.Next.ExecuteActivity(ctx, in)
+		if err != nil {
+			return out, err
+		}
+		a.f.reached()
+		return nil, errDenied
+	case "api-before":
+		a.f.stop()
 	}
 	a.f.mu.Lock()
 	a.f.token = info.TaskToken
 	a.f.mu.Unlock()
 	return a.Next.ExecuteActivity(ctx, in)
 }
+
+var errDenied = errors.New("a test says that this failed")

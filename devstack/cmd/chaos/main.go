@@ -1,4 +1,4 @@
-// Command chaos kills or stops a worker at every point of bootstrap and restart
+// Command chaos does harm at every point of bootstrap, restart, upgrade and deploy
 // and says what was lost, doubled or left stuck. Its last line is for machines.
 package main
 
@@ -25,7 +25,7 @@ func main() {
 func run() error {
 	binary := flag.String("commissaire", "bin/commissaire-chaos", "commissaire, built with -tags chaos")
 	dir := flag.String("dir", "", "folder for logs and state; kept when given, else a temporary one that is removed after a good run")
-	lanes := flag.Int("lanes", 3, "installations side by side")
+	lanes := flag.Int("lanes", 6, "installations side by side")
 	only := flag.String("only", "", "try only points that match this regular expression, such as 'restart host.reboot'")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
