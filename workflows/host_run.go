@@ -71,7 +71,7 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 	end := success
 	switch {
 	case failure == nil:
-	case temporal.IsCanceledError(failure):
+	case temporal.IsCanceledError(failure), ctx.Err() != nil && temporal.IsTimeoutError(failure):
 		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence("cancelled"), Event: fleet.HostBroke, Down: r.away()}
 	default:
 		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence(explain(failure)), Event: fleet.HostBroke, Down: r.away() || isType(failure, TypeGaveUp)}

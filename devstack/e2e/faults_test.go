@@ -56,7 +56,7 @@ func TestHostsInTrouble(t *testing.T) {
 	for name, want := range map[string][]string{
 		"hangs":   {"step check: gave up after 4s"},
 		"gone":    {"step wait: the host did not come back with a new boot id in time"},
-		"full":    {"No space left on device"},
+		"full":    {"no space left on the disk"},
 		"locked":  {"step upgrade:", "lock"},
 		"slow":    {"step upgrade: no result within the step's deadline"},
 		"samekey": {"host-key-changed"},

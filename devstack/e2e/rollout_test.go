@@ -204,7 +204,7 @@ func TestSteering(t *testing.T) {
 	require.Zero(t, boots(hosts[1]), "approved, but paused")
 	s.ask(http.StatusCreated, http.MethodPut, "operations/"+op.ID+"/policy", map[string]any{"max_unavailable": 2})
 	p := s.refused(http.StatusBadRequest, http.MethodPut, "operations/"+op.ID+"/policy", map[string]any{"order": map[string]any{"by": "name"}})
-	require.Equal(t, "policy.order", p.Errors[0].Field)
+	require.Equal(t, "order", p.Errors[0].Field)
 	s.steer(op, "resume", nil)
 	op = s.end(op)
 	require.Equal(t, "failed", op.State)

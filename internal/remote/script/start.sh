@@ -20,7 +20,11 @@ c_start() { # unique name of the job file
 }
 
 c_disk() { # why a write fails is more than every shell tells
-  echo "the disk: $(df -Pk "$c_runs" | tail -n 1)"
+  c_line=$(df -Pk "$c_runs" | tail -n 1)
+  case $c_line in
+  *" 100% "*) echo "no space left on the disk: $c_line" ;;
+  *) echo "the disk: $c_line" ;;
+  esac
 }
 
 c_launch() {
