@@ -78,6 +78,11 @@ scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000
 bench-slots: ## Compare the planner's slots with batches, by a simulated clock
 	@$(GO) test ./internal/fleet -run '^$$' -bench '^BenchmarkSlots$$' -benchtime 1x | grep '^slots:'
 
+.PHONY: rest
+rest: setup ## Measure an installation with nothing else to do: time to the first answer of a host, idle CPU
+	cd devstack && $(GO) build -o ../bin/ ./cmd/rest
+	bin/rest $(ARGS)
+
 .PHONY: generate
 generate: ## Make the generated code anew
 	$(GO) generate ./...
