@@ -51,9 +51,11 @@ const (
 
 	lockRolloutSQL = `SELECT turn FROM rollout WHERE tenant = $1 AND operation_id = $2 FOR NO KEY UPDATE`
 
-	// As an array in the statement they are looked up one by one, also while Postgres
-	// does not know yet how many rows its tables have.
-	failedHostsSQL = `SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state = 'failed'`
+	// From the failed hosts, which are few, to their host runs, one by one: OFFSET 0
+	// keeps Postgres from going the other way while it does not know yet how many rows
+	// a new operation has.
+	awayJoin = `(SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state = 'failed') f,
+		LATERAL (SELECT * FROM host_run WHERE operation_id = $1 AND address = f.address OFFSET 0) r`
 
 	// One row for the canaries and one for all others. Hosts that are not staged yet
 	// are away, too, when they are failed.
@@ -61,8 +63,7 @@ const (
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'pending' AND stages LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND (state = 'staged' OR state = 'pending' AND NOT stages) LIMIT $4) x),
-			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state IN ('pending', 'staged')
-				AND address = ANY (ARRAY(` + failedHostsSQL + `)) LIMIT $4) x),
+			(SELECT count(*) FROM (SELECT FROM ` + awayJoin + ` WHERE r.canary = g.canary AND r.state IN ('pending', 'staged') LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),

@@ -56,7 +56,9 @@ const eventsSQL = `(SELECT xid, seq, at, kind, address, step, attempt, state, re
 
 // Events gives what happened in an operation, in one order for all readers, so that
 // who goes on After the last one misses nothing. An empty list means that nothing
-// more is known now; Changes says when to look again.
+// more is known now. Changes says when to look again; look each second besides,
+// since an event also waits for older transactions of the server, whose end wakes
+// nobody.
 func (s *Store) Events(ctx context.Context, operationID string, f EventFilter) (events []Event, err error) {
 	xid, seq, err := eventCursor(f.After)
 	if err != nil {

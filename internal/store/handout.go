@@ -49,12 +49,13 @@ const (
 				FROM host_run w JOIN operation x ON x.id = w.operation_id
 				WHERE w.tenant = r.tenant AND w.address = r.address AND w.operation_id <> r.operation_id AND w.state IN ('staging', 'running')), ''),
 			r.held_since, r.waiting
-		FROM host_run r LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address
+		FROM `
+	candidatesWhere = ` LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address
 		WHERE r.operation_id = $1 AND r.tenant = $2 AND r.canary = $4 AND r.position > $5 AND `
 
-	unstagedSQL = candidatesSQL + `r.state = 'pending' AND r.stages ORDER BY r.position LIMIT $7`
-	readySQL    = candidatesSQL + `(r.state = 'staged' OR r.state = 'pending' AND NOT r.stages) ORDER BY r.position LIMIT $7`
-	awaySQL     = candidatesSQL + `r.state IN ('pending', 'staged') AND r.address = ANY (ARRAY(` + failedHostsSQL + `)) ORDER BY r.position LIMIT $7`
+	unstagedSQL = candidatesSQL + `host_run r` + candidatesWhere + `r.state = 'pending' AND r.stages ORDER BY r.position LIMIT $7`
+	readySQL    = candidatesSQL + `host_run r` + candidatesWhere + `(r.state = 'staged' OR r.state = 'pending' AND NOT r.stages) ORDER BY r.position LIMIT $7`
+	awaySQL     = candidatesSQL + awayJoin + candidatesWhere + `r.state IN ('pending', 'staged') ORDER BY r.position LIMIT $7`
 
 	slotsInUseSQL = `SELECT slot FROM host_run WHERE operation_id = $1 AND state = $2 AND state IN ('staging', 'running')
 		UNION ALL SELECT slot FROM host_run WHERE operation_id = $1 AND state = 'failed' AND down AND $3`

@@ -257,8 +257,16 @@ func (w *crew) check(t *testing.T, failed int) {
 	t.Logf("%s of %d hosts %s: %d succeeded, %d failed, %d skipped; %s", op.Kind, op.Hosts, op.State, p.Succeeded, p.Failed, p.Skipped, op.Reason)
 }
 
-// allEvents reads page after page.
-func (f *fixture) allEvents(t testing.TB, id string) (all []Event) {
+// allEvents reads page after page, when no other transaction of the server is open
+// that could come before one of them.
+func (f *fixture) allEvents(t testing.TB, id string) []Event {
+	t.Helper()
+	const open = "SELECT (SELECT count(*) FROM event WHERE operation_id = $1 AND NOT " + settledSQL + ") + (SELECT count(*) FROM output WHERE operation_id = $1 AND NOT " + settledSQL + ") || ''"
+	require.Eventually(t, func() bool { return f.scan(t, open, id) == "0" }, time.Minute, 5*time.Millisecond)
+	return f.settledEvents(t, id)
+}
+
+func (f *fixture) settledEvents(t testing.TB, id string) (all []Event) {
 	t.Helper()
 	for after := ""; ; {
 		page, err := f.Events(t.Context(), id, EventFilter{After: after, Limit: 7, Output: true})

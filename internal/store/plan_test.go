@@ -1,0 +1,176 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/fleet"
+)
+
+func TestPolicyOfTheClusterLiesUnderTheRequest(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 4)
+	require.NoError(t, f.PutHostLabels(ctx, "h2", map[string]string{"env": "prod"}))
+	require.NoError(t, f.PutHostLabels(ctx, "h4", map[string]string{"env": "prod"}))
+	labels, err := f.HostLabels(ctx, "h4")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"env": "prod"}, labels)
+	h, err := f.Host(ctx, "h4")
+	require.NoError(t, err)
+	require.Equal(t, labels, h.Labels)
+	require.NoError(t, f.PutClusterPolicy(ctx, "c", fleet.Policy{MaxUnavailable: fleet.Count(3), Order: &fleet.Order{By: fleet.OrderName}}))
+	p, err := f.ClusterPolicy(ctx, "c")
+	require.NoError(t, err)
+	require.Equal(t, fleet.Count(3), p.MaxUnavailable)
+	requireKind(t, fleet.NotFound, f.PutClusterPolicy(ctx, "nope", p))
+	requireKind(t, fleet.NotFound, f.PutHostLabels(ctx, "nope", nil))
+
+	n := NewOperation{Policy: fleet.Policy{Selector: text("env=prod"), Canary: &fleet.Canary{Hosts: fleet.Count(1)}}}
+	v, err := f.PreviewOperation(ctx, NewOperation{Kind: fleet.KindRestart, Cluster: "c", Policy: n.Policy})
+	require.NoError(t, err)
+	require.Empty(t, v.Blocks)
+	require.Len(t, v.Hosts, 2)
+	require.True(t, v.Hosts[0].Canary)
+	op := f.rollout(t, n)
+	require.Equal(t, v.Operation.Policy, op.Policy)
+	require.Equal(t, fleet.Count(3), op.Policy.MaxUnavailable)
+	runs, err := f.HostRuns(ctx, op.ID)
+	require.NoError(t, err)
+	require.Equal(t, []string{"h2", "h4"}, []string{runs[0].Address, runs[1].Address})
+	require.True(t, runs[0].Canary)
+
+	same, err := f.SetOperationPolicy(ctx, op.ID, fleet.Policy{Selector: text("env=prod"), MaxUnavailable: fleet.Count(1)}, "ann", "")
+	require.NoError(t, err)
+	require.Equal(t, fleet.Count(1), same.Policy.MaxUnavailable)
+	_, err = f.SetOperationPolicy(ctx, op.ID, fleet.Policy{Selector: text("env=dev")}, "ann", "")
+	requireKind(t, fleet.Invalid, err)
+	require.ErrorContains(t, err, "policy.selector")
+
+	f.exec(t, "UPDATE host SET state = 'failed', reason = 'broken disk' WHERE address = 'h4'")
+	v, err = f.PreviewOperation(ctx, NewOperation{Kind: fleet.KindRestart, Cluster: "c"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"operation " + op.ID + " (restart of cluster c) is pending", "failed: h4"}, v.Blocks)
+	require.Equal(t, "it is failed: broken disk", v.Hosts[3].Blocks)
+}
+
+func TestDeployNeedsHostsThatTakeOne(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.manyHosts(t, "c", 9)
+	n := NewOperation{Kind: fleet.KindDeploy, Cluster: "c", Version: "1"}
+	_, _, err := f.StartOperation(t.Context(), n)
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "6 of 9 hosts have neither OSTree nor bootc, so they cannot take a deploy: h1, h2, h4, h5, h7 and 1 more")
+	_, err = f.PreviewOperation(t.Context(), n)
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, "0", f.scan(t, "SELECT count(*)::text FROM operation"))
+	f.exec(t, "UPDATE host SET bootc = true WHERE NOT ostree AND address <> 'h1'")
+	f.exec(t, "UPDATE host SET os = '' WHERE address = 'h1'")
+	op := f.rollout(t, n)
+	n.Version = "2"
+	_, _, err = f.StartOperation(t.Context(), n)
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, op.ID, holder(t, err).ID)
+	require.Equal(t, "8", f.scan(t, "SELECT count(*)::text FROM host_run WHERE stages"))
+}
+
+func TestRetryTakesWhatHasNotSucceeded(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 4)
+	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(2), Canary: &fleet.Canary{Hosts: fleet.Count(2), Then: fleet.ThenPause}}})
+	_, _, err := f.StartOperation(ctx, NewOperation{RetryOf: op.ID})
+	requireKind(t, fleet.Conflict, err)
+	f.claims(t, op.ID, 1)
+	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded})
+	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunFailed, Reason: "x"})
+	require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationFailed, "a canary failed"))
+	require.NoError(t, f.RemoveMember(ctx, "c", "h3"))
+
+	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: op.ID, Policy: fleet.Policy{Order: &fleet.Order{By: fleet.OrderName}}})
+	requireKind(t, fleet.Invalid, err)
+	again, created, err := f.StartOperation(ctx, NewOperation{RetryOf: op.ID, Policy: fleet.Policy{MaxUnavailable: fleet.Count(1)}})
+	require.NoError(t, err)
+	require.True(t, created)
+	require.Equal(t, op.ID, again.RetryOf)
+	require.Equal(t, fleet.Count(1), again.Policy.MaxUnavailable)
+	require.Equal(t, op.Policy.Canary, again.Policy.Canary)
+	runs, err := f.HostRuns(ctx, again.ID)
+	require.NoError(t, err)
+	require.Len(t, runs, 2)
+	require.Equal(t, "h2", runs[0].Address)
+	require.True(t, runs[0].Canary)
+	require.False(t, runs[1].Canary)
+	f.claims(t, again.ID, 1)
+	f.ends(t, HostRunEnd{OperationID: again.ID, Address: "h2", State: fleet.HostRunSucceeded})
+	f.claims(t, again.ID, 2) // passes the gate
+	_, err = f.Steer(ctx, again.ID, SteerAction{Action: "cancel", By: "ann"})
+	require.NoError(t, err)
+	c := f.claims(t, again.ID, 3)
+	require.Equal(t, fleet.OperationCancelled, c.End)
+	require.Equal(t, "cancelled by ann", c.Reason)
+	require.NoError(t, f.EndOperation(ctx, again.ID, c.End, c.Reason))
+	third, _, err := f.StartOperation(ctx, NewOperation{RetryOf: again.ID})
+	require.NoError(t, err)
+	require.Equal(t, "the policy", third.ApprovedBy, "a gate that was passed stays so")
+	require.Equal(t, []Assignment{{"h4", false, 1, 1}}, f.claims(t, third.ID, 1).Assignments)
+	f.ends(t, HostRunEnd{OperationID: third.ID, Address: "h4", State: fleet.HostRunFailed, Reason: "x"})
+	require.NoError(t, f.EndOperation(ctx, third.ID, fleet.OperationFailed, "x"))
+	require.NoError(t, f.RemoveMember(ctx, "c", "h4"))
+	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: third.ID})
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "left to retry")
+}
+
+func TestIdempotencyKeys(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 1)
+	n := NewOperation{Kind: fleet.KindRestart, Cluster: "c", IdempotencyKey: "k1", RequestedBy: "ann"}
+	type answer struct {
+		id      string
+		created bool
+	}
+	answers := together(8, func(int) answer {
+		op, created, err := f.StartOperation(t.Context(), n)
+		if err != nil {
+			return answer{id: err.Error()}
+		}
+		return answer{op.ID, created}
+	})
+	for _, a := range answers {
+		require.Equal(t, answer{answers[0].id, true}, a, "the same answer")
+	}
+	other := n
+	other.Policy.MaxUnavailable = fleet.Count(1)
+	_, _, err := f.StartOperation(ctx, other)
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "Idempotency-Key")
+
+	pause := SteerAction{Action: "pause", By: "ann", IdempotencyKey: "k2"}
+	_, err = f.Steer(ctx, answers[0].id, pause)
+	require.NoError(t, err)
+	_, err = f.Steer(ctx, answers[0].id, SteerAction{Action: "resume", By: "ann"})
+	require.NoError(t, err)
+	op, err := f.Steer(ctx, answers[0].id, pause)
+	require.NoError(t, err)
+	require.Zero(t, op.Paused, "the request was carried out once")
+
+	op, err = f.Steer(ctx, op.ID, SteerAction{Action: "cancel", By: "ann"})
+	require.NoError(t, err)
+	require.Equal(t, fleet.OperationCancelled, op.State, "it had not begun")
+	require.Equal(t, "cancelled by ann", op.Reason)
+	_, err = f.Steer(ctx, op.ID, pause)
+	require.NoError(t, err, "the first answer, for ever")
+	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "pause"})
+	requireKind(t, fleet.Conflict, err)
+	again, created, err := f.StartOperation(ctx, n)
+	require.NoError(t, err)
+	require.True(t, created)
+	require.Equal(t, op.ID, again.ID)
+}
