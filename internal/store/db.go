@@ -22,6 +22,9 @@ const (
 	statementTimeout = 10 * time.Second
 	callTimeout      = 15 * time.Second // one method of the store
 	acquireTimeout   = 5 * time.Second  // a connection from the pool
+	// idleTimeout is for a process that was stopped in the middle of a transaction.
+	// It is below lockTimeout, so that whoever waits for its locks gets them.
+	idleTimeout = 4 * time.Second
 	connectTimeout   = 3 * time.Second
 	pingTimeout      = 3 * time.Second
 )
@@ -74,7 +77,7 @@ func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
 	settings["timezone"] = "UTC"
 	settings["lock_timeout"] = milliseconds(lockTimeout)
 	settings["statement_timeout"] = milliseconds(statementTimeout)
-	settings["idle_in_transaction_session_timeout"] = milliseconds(callTimeout)
+	settings["idle_in_transaction_session_timeout"] = milliseconds(idleTimeout)
 	// Statements with optional filters are planned for the filters that are
 	// given; a generic plan could use no index.
 	settings["plan_cache_mode"] = "force_custom_plan"
