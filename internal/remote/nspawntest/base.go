@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,8 +94,15 @@ func build(ctx context.Context, suite, tree, packed string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase",
+	// What debootstrap mounts in the tree, and every process of it, goes when this
+	// thread or the test does: a mount that is left could not be removed with the
+	// tree, and a process that is left would write into the next one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child",
+		"debootstrap", "--variant=minbase",
 		"--include="+strings.Join(basePackages, ","), "--components="+from.components, suite, tree, from.uri)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if from.proxy != "" {
 		cmd.Env = append(os.Environ(), "http_proxy="+from.proxy)
 	}
