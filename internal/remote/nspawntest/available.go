@@ -24,7 +24,7 @@ var available = sync.OnceValue(func() error {
 	if os.Geteuid() != 0 {
 		return errors.New("nspawn machines need root")
 	}
-	for _, program := range []string{"systemd-nspawn", "debootstrap", "apt-get", "zstd", "tar", "ip", "ss", "nsenter", "unshare", "mount"} {
+	for _, program := range []string{"systemd-nspawn", "debootstrap", "apt-get", "dpkg-deb", "zstd", "tar", "ip", "ss", "nsenter", "unshare", "mount"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("nspawn machines need %s, which is not installed; %s", program, setupHint)
 		}

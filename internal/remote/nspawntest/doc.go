@@ -7,7 +7,7 @@
 // The machines of one [Machines] share a network namespace that nothing else can
 // reach. A test reaches them with [Machines.Dial], or with [Machines.Forward] where
 // the code under test makes its own connections; a whole process is started inside
-// with [Machines.Command].
+// with [Machines.Command]. Packages for them come from a [Machines.Repository].
 //
 // What a container cannot give: the kernel, its uptime and its messages are
 // those of the machine that runs the test. A reboot shows in the boot id only.

@@ -11,14 +11,18 @@ import (
 )
 
 // Run runs a command as root in the machine, past sshd and the network, for a
-// test that wants the truth while those are broken. It gives standard output.
+// test that wants the truth while those are broken. Its environment is a
+// machine's, without the test's own proxies and languages. It gives standard
+// output.
 func (m *Machine) Run(ctx context.Context, argv ...string) (string, error) {
 	init, err := m.init()
 	if err != nil {
 		return "", err
 	}
 	args := append([]string{"--target=" + strconv.Itoa(init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}, argv...)
-	out, err := exec.CommandContext(ctx, "nsenter", args...).Output()
+	cmd := exec.CommandContext(ctx, "nsenter", args...)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		err = fmt.Errorf("%s on %s: %w: %s", argv[0], m.name, err, strings.TrimSpace(string(exit.Stderr)))
 	}

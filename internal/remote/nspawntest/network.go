@@ -14,7 +14,7 @@ import (
 
 const (
 	bridgeName    = "br0"
-	bridgeAddress = "10.77.255.1/16"
+	bridgeAddress = "10.77.255.1"
 )
 
 // network is a network namespace without a name: it lives as long as this
@@ -38,7 +38,7 @@ func newNetwork(ctx context.Context) (*network, error) {
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", bridgeName, "type", "bridge"},
-		{"addr", "add", bridgeAddress, "dev", bridgeName},
+		{"addr", "add", bridgeAddress + "/16", "dev", bridgeName},
 		{"link", "set", bridgeName, "up"},
 	} {
 		if err := quiet(n.command(ctx, "ip", args...)); err != nil {

@@ -245,3 +245,22 @@ func TestCommandAndExpose(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, "SSH-2.0")
 }
+
+// apt on a machine installs from a repository, and finds what is published later.
+func TestRepository(t *testing.T) {
+	_, authorized := newKey(t)
+	ms := nspawntest.Start(t, 1, authorized)
+	m := ms.All()[0]
+	r, err := ms.Repository()
+	require.NoError(t, err)
+	for _, version := range []string{"1.0", "2.0"} {
+		require.NoError(t, r.Publish(t.Context(), nspawntest.Package{Name: "tool", Version: version, Postinst: "echo " + version + " >> /var/lib/ledger"}))
+		require.NoError(t, r.Install(t.Context(), m, "tool"))
+		out, err := m.Run(t.Context(), "cat", "/usr/share/tool/version")
+		require.NoError(t, err)
+		require.Equal(t, version+"\n", out)
+	}
+	out, err := m.Run(t.Context(), "cat", "/var/lib/ledger")
+	require.NoError(t, err)
+	require.Equal(t, "1.0\n2.0\n", out, "the script ran once for each version")
+}

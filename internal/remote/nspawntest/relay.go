@@ -42,7 +42,8 @@ func (ms *Machines) Forward(m *Machine) (*net.TCPAddr, error) {
 	return l.Addr().(*net.TCPAddr), nil
 }
 
-// relays owns the listeners and connections of Expose and Forward.
+// relays owns the listeners and connections of Expose and Forward, and the server
+// of each Repository.
 type relays struct {
 	mu     sync.Mutex
 	closed bool
