@@ -83,6 +83,10 @@ rest: setup ## Measure an installation with nothing else to do: time to the firs
 	cd devstack && $(GO) build -o ../bin/ ./cmd/rest
 	bin/rest $(ARGS)
 
+.PHONY: histories
+histories: setup ## Record the workflow histories that tests replay, for the present revision
+	cd devstack && $(GO) run ./cmd/histories -root ..
+
 .PHONY: generate
 generate: ## Make the generated code anew
 	$(GO) generate ./...
