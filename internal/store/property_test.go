@@ -19,6 +19,7 @@ var invariants = map[string]string{
 	"two operations at work on a host":          `SELECT count(*)::text FROM (SELECT FROM host_run WHERE tenant = $1 AND state IN ('staging', 'running') GROUP BY address HAVING count(*) > 1) x`,
 	"open host runs in an ended operation":      `SELECT count(*)::text FROM host_run r JOIN operation o ON o.id = r.operation_id WHERE o.tenant = $1 AND o.finished IS NOT NULL AND r.finished IS NULL`,
 	"open steps in an ended host run":           `SELECT count(*)::text FROM step s JOIN host_run r USING (operation_id, address) WHERE s.tenant = $1 AND r.finished IS NOT NULL AND s.finished IS NULL`,
+	"counts that are wrong":                     `SELECT count(*)::text FROM rollout p WHERE p.tenant = $1 AND concat_ws(' ', pending, running, failed, skipped) <> (SELECT concat_ws(' ', count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'skipped')) FROM host_run r WHERE r.operation_id = p.operation_id)`,
 	"hosts in a bootstrap that nobody does":     `SELECT count(*)::text FROM host h WHERE h.tenant = $1 AND h.state IN ('investigating', 'bootstrapping') AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = h.tenant AND o.host = h.address AND o.finished IS NULL)`,
 	"unfinished operations on a host not there": `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = o.tenant AND h.address = o.host)`,
 }
@@ -45,6 +46,7 @@ func TestOperationsProperty(t *testing.T) {
 			"begin":           m.begin,
 			"end":             m.end,
 			"claim":           m.claim,
+			"steer":           m.steer,
 			"begin host run":  m.beginHostRun,
 			"end host run":    m.endHostRun,
 			"begin step":      m.beginStep,
@@ -144,6 +146,12 @@ func (m *machine) end(rt *rapid.T) {
 
 func (m *machine) claim(rt *rapid.T) {
 	_, err := m.s.Claim(m.t.Context(), m.op(rt), rapid.IntRange(1, 3).Draw(rt, "turn"), hold)
+	m.fine(rt, err)
+}
+
+func (m *machine) steer(rt *rapid.T) {
+	action := rapid.SampledFrom([]string{"pause", "resume", "cancel"}).Draw(rt, "action")
+	_, err := m.s.Steer(m.t.Context(), m.op(rt), SteerAction{Action: action, By: "ann"})
 	m.fine(rt, err)
 }
 

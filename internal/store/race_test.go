@@ -75,7 +75,7 @@ func (o *operationIDs) pick(r *rand.Rand) string {
 func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationIDs) (err error) {
 	address, cluster := fmt.Sprint("h", 1+r.IntN(4)), fmt.Sprint("c", 1+r.IntN(2))
 	id := ids.pick(r)
-	switch r.IntN(16) {
+	switch r.IntN(18) {
 	case 0:
 		var op *fleet.Operation
 		if _, op, err = f.PutHost(ctx, HostPut{Address: address, Cluster: cluster, Creds: creds("key")}); op != nil {
@@ -114,6 +114,10 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 		}
 	case 14:
 		err = f.endRun(ctx, id, address, fleet.HostRunSucceeded, "", fleet.HostPrepared)
+	case 16:
+		_, err = f.Steer(ctx, id, SteerAction{Action: []string{"pause", "resume", "cancel"}[r.IntN(3)], By: "ann"})
+	case 17:
+		err = f.EndSlot(ctx, id, Assignment{Slot: 1, Turn: 1 + r.IntN(3)}, "lost")
 	case 15:
 		if r.IntN(4) == 0 {
 			err = f.DeleteCluster(ctx, cluster)
