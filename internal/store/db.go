@@ -24,9 +24,9 @@ const (
 	acquireTimeout   = 5 * time.Second  // a connection from the pool
 	// idleTimeout is for a process that was stopped in the middle of a transaction.
 	// It is below lockTimeout, so that whoever waits for its locks gets them.
-	idleTimeout = 4 * time.Second
-	connectTimeout   = 3 * time.Second
-	pingTimeout      = 3 * time.Second
+	idleTimeout    = 4 * time.Second
+	connectTimeout = 3 * time.Second
+	pingTimeout    = 3 * time.Second
 )
 
 const (
