@@ -1,0 +1,126 @@
+package workflows_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/log"
+	sdk "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"commissaire/activities"
+	"commissaire/worker"
+	"commissaire/workflows"
+)
+
+// endings are the histories that every revision has of each workflow: it came to
+// its end, failed, was cancelled, and stood still for a while in between. make
+// histories records them, and more.
+var endings = map[string][]string{
+	"Bootstrap": {"finished", "failed", "cancelled", "held"},
+	"Rollout":   {"finished", "failed", "cancelled", "paused", "staged", "approved"},
+	"Slot":      {"finished", "failed", "cancelled", "settled", "staged", "kept"},
+}
+
+// registered collects the workflows that a worker runs.
+type registered struct {
+	sdk.Registry
+	workflows []any
+}
+
+func (r *registered) RegisterWorkflow(w any) { r.workflows = append(r.workflows, w) }
+
+func (r *registered) RegisterActivityWithOptions(any, activity.RegisterOptions) {}
+
+func allWorkflows() []any {
+	var r registered
+	worker.Register(&r, new(activities.Record), new(activities.Hosts))
+	return r.workflows
+}
+
+func nameOf(w any) string {
+	name := runtime.FuncForPC(reflect.ValueOf(w).Pointer()).Name()
+	return name[strings.LastIndexByte(name, '.')+1:]
+}
+
+// quiet is a log for replays, which say a lot.
+func quiet() log.Logger { return log.NewStructuredLogger(slog.New(slog.DiscardHandler)) }
+
+// An operation that an older revision began goes on under this one.
+func TestHistoriesOfEveryRevisionReplay(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/histories/*/*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimPrefix(file, "testdata/histories/"), func(t *testing.T) {
+			t.Parallel()
+			replayer := sdk.NewWorkflowReplayer()
+			for _, w := range allWorkflows() {
+				replayer.RegisterWorkflow(w)
+			}
+			require.NoError(t, replayer.ReplayWorkflowHistoryFromJSONFile(quiet(), file))
+		})
+	}
+}
+
+func TestEveryWorkflowHasItsHistories(t *testing.T) {
+	t.Parallel()
+	for _, w := range allWorkflows() {
+		name := nameOf(w)
+		require.GreaterOrEqual(t, len(endings[name]), 4, "histories of %s", name)
+		for revision := 1; revision <= workflows.Revision; revision++ {
+			for _, how := range endings[name] {
+				require.FileExists(t, fmt.Sprintf("testdata/histories/%d/%s-%s.json", revision, name, how))
+			}
+		}
+	}
+}
+
+var (
+	payload  = regexp.MustCompile(`"data":"([^"]*)"`)
+	identity = regexp.MustCompile(`"identity":"([^"]*)"`)
+)
+
+// Histories say nothing of the machine that recorded them, and hold no secret.
+func TestHistoriesTellNothing(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/histories/*/*.json")
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, who := range identity.FindAllSubmatch(text, -1) {
+			require.Equal(t, "worker", string(who[1]), file)
+		}
+		for _, p := range payload.FindAllSubmatch(text, -1) {
+			plain, err := base64.StdEncoding.DecodeString(string(p[1]))
+			require.NoError(t, err)
+			text = append(text, plain...)
+		}
+		for _, trace := range []string{"PRIVATE KEY", "ssh_priv_key", "password", "/root/", "/home/", "/tmp/"} {
+			require.NotContains(t, string(text), trace, file)
+		}
+	}
+}
+
+// A replay notices code that does not do what a history says.
+func TestReplayNoticesOtherCode(t *testing.T) {
+	t.Parallel()
+	replayer := sdk.NewWorkflowReplayer()
+	replayer.RegisterWorkflowWithOptions(func(ctx workflow.Context, in workflows.RolloutInput) error {
+		return workflow.Sleep(ctx, 1)
+	}, workflow.RegisterOptions{Name: "Rollout"})
+	err := replayer.ReplayWorkflowHistoryFromJSONFile(quiet(), fmt.Sprintf("testdata/histories/%d/Rollout-finished.json", workflows.Revision))
+	require.ErrorContains(t, err, "[TMPRL1100]")
+}
