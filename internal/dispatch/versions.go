@@ -46,21 +46,24 @@ const (
 // without a current revision gives nothing to anybody.
 func KeepCurrent(ctx context.Context, c client.Client, revision int, log *slog.Logger) {
 	log = log.With("revision", revision)
-	said, began, wait := "", time.Now(), currentFirst
+	var failing time.Time // since when, zero while it works
+	said, wait := "", currentFirst
 	for {
 		now, err := makeCurrent(ctx, c, revision)
-		text := ""
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if text = err.Error(); text != said && time.Since(began) > currentQuiet {
+			if failing.IsZero() {
+				failing, wait = time.Now(), currentFirst
+			}
+			if text := err.Error(); text != said && time.Since(failing) > currentQuiet {
 				said = text
-				log.WarnContext(ctx, "Temporal gives no new work to this revision yet; trying again", "error", err)
+				log.WarnContext(ctx, "cannot see to it that Temporal gives operations to this revision; trying again", "error", err)
 			}
 			wait = min(2*wait, currentMost)
 		default:
-			if text = strconv.Itoa(now); text != said {
+			if text := strconv.Itoa(now); text != said {
 				said = text
 				if now == revision {
 					log.InfoContext(ctx, "Temporal gives operations to workers of this revision")
@@ -68,7 +71,7 @@ func KeepCurrent(ctx context.Context, c client.Client, revision int, log *slog.L
 					log.WarnContext(ctx, "Temporal gives operations to newer workers; this one ends the steps it has and gets no others", "current", now)
 				}
 			}
-			began, wait = time.Now(), currentAgain
+			failing, wait = time.Time{}, currentAgain
 		}
 		select {
 		case <-ctx.Done():
