@@ -16,7 +16,7 @@ ALTER TABLE host
     ADD COLUMN package_manager text NOT NULL DEFAULT '',
     ADD CONSTRAINT host_labels_object CHECK (jsonb_typeof(labels) = 'object');
 
-CREATE INDEX host_failed ON host (tenant, cluster, address) WHERE state = 'failed';
+CREATE INDEX host_away ON host (tenant, cluster, address) WHERE state NOT IN ('active', 'disassociated');
 
 -- hosts is how many host runs there are; a trigger counts them.
 ALTER TABLE operation
@@ -27,10 +27,12 @@ ALTER TABLE operation
     ADD CONSTRAINT operation_kind CHECK (kind IN ('bootstrap', 'restart', 'upgrade', 'deploy'));
 
 CREATE INDEX operation_by_requester ON operation (tenant, requested_by, id);
+CREATE INDEX operation_by_retried ON operation (retry_of, id) WHERE retry_of IS NOT NULL;
 
 -- What changes often while a rollout runs. The row is also its lock: whoever hands
 -- out hosts, ends one or steers locks it. turn is the last one that was claimed.
--- Steering counts up generation, and a claim notes the one it has seen. The counts
+-- Steering counts up generation, and a claim notes the one it has seen. canaries_done
+-- is when the last canary was done in the operations that this one retries. The counts
 -- of host runs by state, and the seconds that succeeded ones had a slot (busy), are
 -- kept by a trigger.
 CREATE TABLE rollout (
@@ -48,6 +50,7 @@ CREATE TABLE rollout (
     cancelled       timestamptz,
     cancelled_by    text NOT NULL DEFAULT '',
     waiting         text NOT NULL DEFAULT '',
+    canaries_done   timestamptz,
     pending         integer NOT NULL DEFAULT 0,
     staging         integer NOT NULL DEFAULT 0,
     staged          integer NOT NULL DEFAULT 0,

@@ -51,14 +51,15 @@ const (
 
 	lockRolloutSQL = `SELECT turn FROM rollout WHERE tenant = $1 AND operation_id = $2 FOR NO KEY UPDATE`
 
-	// From the failed hosts, which are few, to their host runs, one by one: OFFSET 0
-	// keeps Postgres from going the other way while it does not know yet how many rows
-	// a new operation has.
-	awayJoin = `(SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state = 'failed') f,
+	// A host that is neither active nor disassociated does no work: it failed, or
+	// somebody tries to mend it by a bootstrap. From these hosts, which are few, to
+	// their host runs, one by one: OFFSET 0 keeps Postgres from going the other way
+	// while it does not know yet how many rows a new operation has.
+	awayJoin = `(SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state NOT IN ('active', 'disassociated')) f,
 		LATERAL (SELECT * FROM host_run WHERE operation_id = $1 AND address = f.address OFFSET 0) r`
 
 	// One row for the canaries and one for all others. Hosts that are not staged yet
-	// are away, too, when they are failed.
+	// may be away, too.
 	tallySQL = `SELECT g.canary,
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'pending' AND stages LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
@@ -67,7 +68,8 @@ const (
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
-			(SELECT max(finished) FROM host_run WHERE operation_id = $1 AND canary AND finished IS NOT NULL),
+			greatest((SELECT max(finished) FROM host_run WHERE operation_id = $1 AND canary AND finished IS NOT NULL),
+				(SELECT canaries_done FROM rollout WHERE operation_id = $1)),
 			clock_timestamp()
 		FROM (VALUES (true), (false)) g (canary)`
 

@@ -188,6 +188,20 @@ func TestHostsThatAreAwayKeepSlots(t *testing.T) {
 	require.Contains(t, c.Reason, "uses up max_unavailable (2)")
 }
 
+// TestHostsInABootstrapAreAway: hosts that failed are mended by a bootstrap, and do
+// no work until it has ended well.
+func TestHostsInABootstrapAreAway(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.manyHosts(t, "c", 5)
+	for host, state := range map[string]string{"h3": "investigating", "h4": "bootstrapping", "h5": "failed"} {
+		f.exec(t, "UPDATE host SET state = $2, reason = 'x' WHERE address = $1", host, state)
+	}
+	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(3)}})
+	c := f.claims(t, op.ID, 1)
+	require.Equal(t, []Assignment{{"h3", false, 1, 1}, {"h4", false, 2, 1}, {"h5", false, 3, 1}}, c.Assignments, "no working host is taken away besides")
+}
+
 func TestHostsThatAreGoneAreSkipped(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
