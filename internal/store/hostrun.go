@@ -110,7 +110,7 @@ func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.H
 		}
 		holder, err := one(ctx, q, scanOperation, otherRunOnHostSQL, s.tenant, address, id)
 		if err == nil {
-			return held(holder)
+			return held(holder, "")
 		}
 		if !isNoRows(err) {
 			return err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -46,9 +47,11 @@ const (
 // StartOperation puts a pending operation on record, with a pending host run for
 // every host that its policy chooses, in the policy's order, or for the one host.
 //
-// While one is unfinished on the same cluster (or host), the same kind, and for a
-// deploy the same version, gives that one and created is false; any other is a
-// Conflict with its Holder. A deploy is a Conflict when it chooses hosts that take
+// While one is unfinished on the same cluster (or host), a request that it answers
+// gives that one and created is false; any other is a Conflict with its Holder. It
+// answers the same kind, for a deploy of the same version, for a retry of the same
+// operation, when the policy asks for nothing that it does not do. A retry of what
+// was retried before is a Conflict. A deploy is one when it chooses hosts that take
 // none. A bootstrap sets its host back to investigating. A request that comes again
 // with the same IdempotencyKey gets what the first one got, for ever, and a
 // Conflict when it asks for something else.
@@ -88,10 +91,10 @@ func (s *Store) start(ctx context.Context, q querier, n NewOperation) (op fleet.
 		return op, false, err
 	}
 	if !created {
-		if op.Kind != n.Kind || op.Version != n.Version {
-			return op, false, held(op)
-		}
-		return op, false, nil
+		return op, false, answers(op, n)
+	}
+	if err := s.notRetried(ctx, q, n, op.ID); err != nil {
+		return op, false, err
 	}
 	if n.Kind == fleet.KindBootstrap {
 		if _, err := s.applyEvent(ctx, q, stateChange{addresses: []string{n.Host}, event: fleet.HostInvestigate, operation: op.ID}); err != nil {
@@ -150,13 +153,28 @@ func (s *Store) insertHostRuns(ctx context.Context, q querier, id string, n NewO
 	return s.writePlan(ctx, q, id, p)
 }
 
+// answers says whether an unfinished operation is what is asked for; if not, it is
+// the Conflict.
+func answers(running fleet.Operation, n NewOperation) error {
+	switch {
+	case running.Kind != n.Kind || running.Version != n.Version || n.RetryOf != "" && running.RetryOf != n.RetryOf:
+		return held(running, "")
+	case !reflect.DeepEqual(n.Policy.Over(running.Policy), running.Policy):
+		return held(running, " by another policy")
+	}
+	return nil
+}
+
 // held is the refusal that names who stands in the way.
-func held(holder fleet.Operation) *fleet.Error {
-	on := "cluster " + holder.Cluster
+func held(holder fleet.Operation, how string) *fleet.Error {
+	on, rather := "cluster "+holder.Cluster, "or cancel it"
 	if holder.Host != "" {
 		on = "host " + holder.Host
 	}
-	e := fleet.Errorf(fleet.Conflict, "operation %s (%s of %s) is %s; wait for its end or cancel it", holder.ID, holder.Kind, on, holder.State)
+	if !holder.Kind.Rollout() {
+		rather = "or delete the host, which cancels it"
+	}
+	e := fleet.Errorf(fleet.Conflict, "operation %s (%s of %s) is %s%s; wait for its end %s", holder.ID, holder.Kind, on, holder.State, how, rather)
 	e.Holder = &holder
 	return e
 }

@@ -24,14 +24,17 @@ const (
 
 	membersToArrangeSQL = `SELECT address, join_order, labels FROM host WHERE tenant = $1 AND cluster = $2`
 
-	hostsToRetrySQL = `SELECT r.address, r.canary FROM host_run r JOIN host h ON h.tenant = r.tenant AND h.address = r.address
-		WHERE r.tenant = $1 AND r.operation_id = $2 AND r.state <> 'succeeded' AND h.cluster = $3 ORDER BY r.position`
+	retryOfSQL = selectOperations + `WHERE o.tenant = $1 AND o.retry_of = $2 AND o.id IS DISTINCT FROM nullif($3, '')::uuid ORDER BY o.id DESC LIMIT 1`
 
 	// Hosts that were never looked at are tried: they may take one.
 	takeNoDeploySQL = `SELECT address, count(*) OVER () FROM host
 		WHERE tenant = $1 AND address = ANY ($2) AND os <> '' AND NOT ostree AND NOT bootc ORDER BY address LIMIT $3`
 
-	writePolicySQL = `UPDATE rollout SET policy = $2, approved = $3, approved_by = $4 WHERE operation_id = $1`
+	// Canaries that succeeded are not tried again, so their soak goes on from there.
+	writePolicySQL = `UPDATE rollout SET policy = $2, approved = $3, approved_by = $4, canaries_done = greatest(
+			(SELECT canaries_done FROM rollout WHERE operation_id = nullif($5, '')::uuid),
+			(SELECT max(finished) FROM host_run WHERE operation_id = nullif($5, '')::uuid AND canary AND state = 'succeeded' AND finished IS NOT NULL))
+		WHERE operation_id = $1`
 
 	insertHostRunsSQL = `INSERT INTO host_run (operation_id, tenant, address, position, canary, stages)
 		SELECT $1, h.tenant, h.address, m.place - 1, m.canary, $5 AND (h.ostree OR h.bootc)
@@ -61,6 +64,29 @@ func (s *Store) retried(ctx context.Context, q querier, n NewOperation) (NewOper
 	}
 	n.Kind, n.Cluster, n.Host, n.Version = old.Kind, old.Cluster, old.Host, old.Version
 	return n, old, nil
+}
+
+// notRetried refuses to retry an operation twice: the hosts that it left undone are
+// those of its retry now, and what that one did would be done again. id is the
+// retry that is being put on record, "" for none.
+func (s *Store) notRetried(ctx context.Context, q querier, n NewOperation, id string) error {
+	if n.RetryOf == "" {
+		return nil
+	}
+	retry, err := one(ctx, q, scanOperation, retryOfSQL, s.tenant, n.RetryOf, id)
+	switch {
+	case isNoRows(err):
+		return nil
+	case err != nil:
+		return err
+	case retry.State == fleet.OperationSucceeded:
+		return fleet.Errorf(fleet.Conflict, "operation %s was retried by %s, which has succeeded; there is nothing to retry", n.RetryOf, retry.ID)
+	}
+	e := fleet.Errorf(fleet.Conflict, "operation %s was retried by %s; retry that one", n.RetryOf, retry.ID)
+	if !retry.State.Ended() {
+		e.Holder = &retry
+	}
+	return e
 }
 
 // plan decides which hosts a rollout has, in which order, and by which policy.
@@ -95,11 +121,23 @@ func (s *Store) planRetry(ctx context.Context, q querier, n NewOperation, p *pla
 	if p.policy, err = replace(p.old.Policy, n.Policy); err != nil {
 		return err
 	}
-	p.hosts, err = collect(ctx, q, pgx.RowToStructByPos[fleet.Placed], hostsToRetrySQL, s.tenant, p.old.ID, n.Cluster)
-	if err == nil && len(p.hosts) == 0 {
+	runs, err := collect(ctx, q, scanHostRun, hostRunsSQL, s.tenant, p.old.ID)
+	if err != nil {
+		return err
+	}
+	members, err := collect(ctx, q, pgx.RowTo[string], membersSQL, s.tenant, n.Cluster)
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, m := range members {
+		there[m] = true
+	}
+	p.hosts = fleet.Unfinished(slices.DeleteFunc(runs, func(r fleet.HostRun) bool { return !there[r.Address] }))
+	if len(p.hosts) == 0 {
 		return fleet.Errorf(fleet.Conflict, "no host of operation %s is left to retry: each has succeeded or is no member of cluster %q any more", p.old.ID, n.Cluster)
 	}
-	return err
+	return nil
 }
 
 // replace gives a policy with the members of changes in place of its own. Those
@@ -151,7 +189,7 @@ func (s *Store) takeDeploys(ctx context.Context, q querier, addresses []string) 
 }
 
 func (s *Store) writePlan(ctx context.Context, q querier, id string, p plan) error {
-	if _, err := q.Exec(ctx, writePolicySQL, id, p.policy, orNull(p.old.Approved), p.old.ApprovedBy); err != nil {
+	if _, err := q.Exec(ctx, writePolicySQL, id, p.policy, orNull(p.old.Approved), p.old.ApprovedBy, p.old.ID); err != nil {
 		return err
 	}
 	canary := make([]bool, len(p.hosts))

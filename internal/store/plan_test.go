@@ -2,6 +2,7 @@ package store
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -117,6 +118,12 @@ func TestRetryTakesWhatHasNotSucceeded(t *testing.T) {
 	third, _, err := f.StartOperation(ctx, NewOperation{RetryOf: again.ID})
 	require.NoError(t, err)
 	require.Equal(t, "the policy", third.ApprovedBy, "a gate that was passed stays so")
+	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: op.ID})
+	requireKind(t, fleet.Conflict, err)
+	same, created, err := f.StartOperation(ctx, NewOperation{RetryOf: again.ID, RequestedBy: "bob"})
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, third.ID, same.ID)
 	require.Equal(t, []Assignment{{"h4", false, 1, 1}}, f.claims(t, third.ID, 1).Assignments)
 	f.ends(t, HostRunEnd{OperationID: third.ID, Address: "h4", State: fleet.HostRunFailed, Reason: "x"})
 	require.NoError(t, f.EndOperation(ctx, third.ID, fleet.OperationFailed, "x"))
@@ -124,6 +131,101 @@ func TestRetryTakesWhatHasNotSucceeded(t *testing.T) {
 	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: third.ID})
 	requireKind(t, fleet.Conflict, err)
 	require.ErrorContains(t, err, "left to retry")
+}
+
+func TestRetryIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 2)
+	fail := func(op fleet.Operation) {
+		t.Helper()
+		host := f.claims(t, op.ID, 1).Assignments[0].Address
+		f.ends(t, HostRunEnd{OperationID: op.ID, Address: host, State: fleet.HostRunFailed, Reason: "x"})
+		require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationFailed, "a host failed"))
+	}
+	op := f.rollout(t, NewOperation{})
+	fail(op)
+	n := NewOperation{RetryOf: op.ID}
+	again, created, err := f.StartOperation(ctx, n)
+	require.NoError(t, err)
+	require.True(t, created)
+	same, created, err := f.StartOperation(ctx, n)
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, again.ID, same.ID)
+	_, err = f.PreviewOperation(ctx, n)
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, again.ID, holder(t, err).ID)
+	fail(again)
+
+	_, _, err = f.StartOperation(ctx, n)
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "operation "+op.ID+" was retried by "+again.ID+"; retry that one")
+	_, err = f.PreviewOperation(ctx, n)
+	requireKind(t, fleet.Conflict, err)
+	third, _, err := f.StartOperation(ctx, NewOperation{RetryOf: again.ID})
+	require.NoError(t, err)
+	for turn := 1; turn <= 2; turn++ {
+		for _, a := range f.claims(t, third.ID, turn).Assignments {
+			f.ends(t, HostRunEnd{OperationID: third.ID, Address: a.Address, State: fleet.HostRunSucceeded})
+		}
+	}
+	require.NoError(t, f.EndOperation(ctx, third.ID, fleet.OperationSucceeded, ""))
+	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: again.ID})
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "which has succeeded")
+	require.Equal(t, "3", f.scan(t, "SELECT count(*)::text FROM operation WHERE cluster = 'c'"), "nothing was begun again")
+}
+
+// TestAnUnfinishedOperationAnswersWhatItDoes, and nothing else.
+func TestAnUnfinishedOperationAnswersWhatItDoes(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 2)
+	failed := f.rollout(t, NewOperation{})
+	require.NoError(t, f.EndOperation(ctx, failed.ID, fleet.OperationFailed, "lost"))
+	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(2), MaxFailures: fleet.Percent(10)}})
+	n := NewOperation{Kind: fleet.KindRestart, Cluster: "c"}
+	for _, p := range []fleet.Policy{{}, {MaxUnavailable: fleet.Count(2)}} {
+		n.Policy = p
+		same, created, err := f.StartOperation(ctx, n)
+		require.NoError(t, err)
+		require.False(t, created)
+		require.Equal(t, op.ID, same.ID)
+	}
+	n.Policy = fleet.Policy{MaxUnavailable: fleet.Count(1)}
+	_, _, err := f.StartOperation(ctx, n)
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, op.ID, holder(t, err).ID)
+	require.ErrorContains(t, err, "by another policy")
+	_, _, err = f.StartOperation(ctx, NewOperation{RetryOf: failed.ID})
+	requireKind(t, fleet.Conflict, err)
+	require.Equal(t, op.ID, holder(t, err).ID)
+}
+
+// TestSoakGoesOnInARetry, which has no canaries left to watch.
+func TestSoakGoesOnInARetry(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 2)
+	op := f.rollout(t, NewOperation{Policy: fleet.Policy{Canary: &fleet.Canary{Hosts: fleet.Count(1), Soak: fleet.Duration(time.Hour)}}})
+	f.claims(t, op.ID, 1)
+	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded})
+	for range 2 { // also in a retry of a retry
+		c := f.claims(t, op.ID, 2)
+		require.Empty(t, c.Assignments)
+		require.Contains(t, c.Waiting, "the canaries are watched until")
+		require.WithinDuration(t, time.Now().Add(time.Hour), c.Again, time.Minute)
+		require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationCancelled, "x"))
+		again, _, err := f.StartOperation(ctx, NewOperation{RetryOf: op.ID})
+		require.NoError(t, err)
+		op = again
+	}
+	f.exec(t, "UPDATE rollout SET canaries_done = canaries_done - interval '1 hour'")
+	require.Equal(t, []Assignment{{"h2", false, 1, 1}}, f.claims(t, op.ID, 1).Assignments)
 }
 
 func TestIdempotencyKeys(t *testing.T) {

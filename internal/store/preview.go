@@ -49,6 +49,9 @@ func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Previ
 	if n.Cluster == "" {
 		return v, fleet.Errorf(fleet.Invalid, "only operations on a cluster have a preview")
 	}
+	if err := s.notRetried(ctx, q, n, ""); err != nil {
+		return v, err
+	}
 	p, err := s.plan(ctx, q, n, old)
 	if err != nil {
 		return v, err
