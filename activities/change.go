@@ -106,12 +106,9 @@ func familyOf(h fleet.Host) (hostos.Family, error) {
 // that is. The command is claimed on the host, so repeating this attaches to it.
 func (a *Hosts) Stage(ctx context.Context, in workflows.ChangeStep) (workflows.Nothing, error) {
 	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
-		family, err := familyOf(s.host)
+		family, err := s.stagingFamily(ctx)
 		if err != nil {
-			return failed("%s", err)
-		}
-		if !family.Stages() {
-			return failed("the host upgrades by %s and cannot stage anything", family.Name())
+			return err
 		}
 		argv := family.Upgrade()
 		if in.Kind == fleet.KindDeploy {
@@ -140,6 +137,9 @@ func (a *Hosts) Stage(ctx context.Context, in workflows.ChangeStep) (workflows.N
 		if !now.Staged.IsZero() {
 			next = now.Staged
 		}
+		if in.Kind == fleet.KindDeploy && !next.Is(in.Version) {
+			return failed("the host would boot %s and not %s; somebody else stages on it, too", deploymentName(next), in.Version)
+		}
 		if _, err := s.store.SetHostRunTarget(ctx, in.OperationID, in.Address, next.Checksum); err != nil {
 			return err
 		}
@@ -150,6 +150,25 @@ func (a *Hosts) Stage(ctx context.Context, in workflows.ChangeStep) (workflows.N
 		s.forget(ctx, in.Step)
 		return nil
 	}))
+}
+
+// stagingFamily tells how the host stages, by what it is now: the facts on record
+// may be older than the system that runs.
+func (s *stepRun) stagingFamily(ctx context.Context) (family hostos.Family, err error) {
+	err = s.contact(ctx, s.in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
+		facts, err := s.facts(ctx, c)
+		if err != nil {
+			return err
+		}
+		if family, err = hostos.FamilyOf(facts.OS, facts.OSTree, facts.Bootc, facts.PackageManager); err != nil {
+			return failed("%s", err)
+		}
+		return s.store.RecordFacts(ctx, s.in.OperationID, s.in.Address, facts)
+	})
+	if err == nil && !family.Stages() {
+		return nil, failed("the host upgrades by %s and cannot stage anything", family.Name())
+	}
+	return family, err
 }
 
 // deployments reads what the host runs and what it will boot.

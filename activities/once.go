@@ -2,13 +2,10 @@ package activities
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
 	"commissaire/internal/hostos"
@@ -41,41 +38,25 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
 		return err
 	})
-	if why := context.Cause(ctx); err != nil && (temporal.IsCanceledError(why) || errors.Is(why, errDeadline)) {
-		s.cancel(ctx, command)
-	}
 	if err != nil {
 		return out, err
 	}
+	return out, s.keepEnd(ctx, out)
+}
+
+// keepEnd stores the end of an output whose middle is left out, and what is known
+// of how the command ended.
+func (s *stepRun) keepEnd(ctx context.Context, out remote.Outcome) (err error) {
 	if len(out.Tail) > 0 && out.OutputSize > s.row.OutputTo {
 		if s.row.OutputTo, err = s.store.AppendTail(ctx, s.row.ID, s.row.OutputTo, out.TailOffset, out.Tail); err != nil {
-			return out, err
+			return err
 		}
 	}
 	s.row.OutputSize = out.OutputSize
 	if out.State == remote.Exited {
 		s.exit = &out.ExitCode
 	}
-	return out, nil
-}
-
-// cancelGrace is how long a cancelled command may take to end by itself.
-const cancelGrace = 10 * time.Second
-
-// cancel ends the command on the host and keeps what it still printed: the
-// operation was cancelled, or the step's time is over. Repeating it finds the
-// command ended. A host that is out of reach keeps its command.
-func (s *stepRun) cancel(ctx context.Context, command remote.Command) {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*cancelGrace)
-	defer stop()
-	conn, release, err := s.ssh.Get(ctx, s.to)
-	if err != nil {
-		return
-	}
-	defer release()
-	if conn.Cancel(ctx, command.Key, cancelGrace) == nil {
-		_, _ = conn.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
-	}
+	return nil
 }
 
 // keep stores output as it comes.
@@ -143,9 +124,6 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 		return failed("%s was cancelled before it began", what)
 	case out.State == remote.Exited && out.ExitCode > 128 && out.BootID != out.BootIDNow:
 		return unknown("%s was ended by signal %d while somebody rebooted the host", what, out.ExitCode-128)
-	case out.State == remote.Exited && out.ExitCode > 128 && s.late():
-		// We ended it, or an attempt before this one did that did not come to say so.
-		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s: %s was ended by signal %d", errDeadline, what, out.ExitCode-128), detail: lastLines(last)}
 	case out.State == remote.Exited:
 		reason := fmt.Sprintf("%s ended with exit code %d", what, out.ExitCode)
 		if known := hostos.Diagnose(last); known != "" {
@@ -156,9 +134,6 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 		return unknown("nobody knows how %s ended: %s", what, out.Reason)
 	}
 }
-
-// late says whether the step has had all its time.
-func (s *stepRun) late() bool { return s.limit > 0 && time.Since(s.row.Started) >= s.limit }
 
 func unknown(format string, args ...any) error {
 	return &failure{state: fleet.StepIndeterminate, reason: printable(fmt.Sprintf(format, args...)) + "; look at the host before repeating it"}

@@ -94,7 +94,7 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 func (a *Record) EndHost(ctx context.Context, in workflows.HostEnd) (workflows.HostEnded, error) {
 	s := a.Store(in.Tenant)
 	next, err := s.EndHostRun(ctx, store.HostRunEnd{
-		OperationID: in.OperationID, Address: in.Address, State: in.State, Reason: in.Reason, Event: in.Event, Down: in.Down, Next: in.Next,
+		OperationID: in.OperationID, Address: in.Address, State: in.State, Reason: in.Reason, Event: in.Event, Down: in.Down, Next: in.Next, Turn: in.Turn,
 	})
 	if err != nil || next == nil {
 		return workflows.HostEnded{}, verdict(ctx, err)

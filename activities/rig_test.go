@@ -241,7 +241,7 @@ func (r *rig) do(c *crew, step string, h how) (any, error) {
 	if h.unreachable == 0 {
 		h.unreachable = patience
 	}
-	in := workflows.HostStep{HostRef: r.ref(), Step: step, Attempt: 1, Unreachable: h.unreachable}
+	in := workflows.HostStep{HostRef: r.handed(step), Step: step, Attempt: 1, Unreachable: h.unreachable}
 	change := workflows.ChangeStep{HostStep: in, Kind: r.track.kind, Reboot: fleet.RebootIfNeeded}
 	if r.track.kind == fleet.KindDeploy {
 		change.Version = wantedVersion
@@ -278,6 +278,15 @@ func (r *rig) ref() workflows.HostRef {
 	return workflows.HostRef{
 		OperationRef: workflows.OperationRef{Tenant: fleet.DefaultTenant, OperationID: r.op.ID}, Address: r.host.Address(),
 	}
+}
+
+// handed is the host as a rollout was given it, for the steps that take it up.
+func (r *rig) handed(step string) workflows.HostRef {
+	ref := r.ref()
+	if step == workflows.StepCheck || step == workflows.StepStage {
+		_ = r.sql.QueryRow(context.Background(), `SELECT turn FROM host_run WHERE operation_id = $1`, r.op.ID).Scan(&ref.Turn)
+	}
+	return ref
 }
 
 // execute runs one activity as a worker would.

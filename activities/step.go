@@ -33,6 +33,7 @@ type HostStore interface {
 
 // StepStore keeps what one step did.
 type StepStore interface {
+	TakeUp(ctx context.Context, id, address string, turn int) error
 	BeginStep(ctx context.Context, id, address, name string, attempt int) (fleet.Step, error)
 	AppendOutput(ctx context.Context, step, offset int64, data []byte) (next int64, err error)
 	AppendTail(ctx context.Context, step, from, offset int64, data []byte) (next int64, err error)
@@ -79,10 +80,9 @@ type stepRun struct {
 	host  fleet.Host
 	to    remote.Target
 	row   fleet.Step
-	exit  *int          // of the command, when one ended
-	last  []byte        // end of what it printed
-	note  string        // what the record says of a step that succeeded
-	limit time.Duration // how long the step may take
+	exit  *int   // of the command, when one ended
+	last  []byte // end of what it printed
+	note  string // what the record says of a step that succeeded
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and
@@ -90,7 +90,7 @@ type stepRun struct {
 // answers as the record does. Anything else than an ending leaves the step
 // running, and Temporal repeats it.
 func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) (*stepRun, error) {
-	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in, limit: time.Until(patience(activity.GetInfo(ctx)))}
+	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in}
 	if done, err := s.begin(ctx); done || err != nil {
 		return s, err
 	}
@@ -106,6 +106,15 @@ func nothing(_ *stepRun, err error) (workflows.Nothing, error) { return workflow
 // begin puts the step on record and finds out how to reach the host. done says
 // that the step has ended before; err is then how.
 func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
+	if first := s.in.Step == workflows.StepCheck || s.in.Step == workflows.StepStage; first && s.in.Turn > 0 {
+		err := s.store.TakeUp(ctx, s.in.OperationID, s.in.Address, s.in.Turn)
+		if errors.Is(err, store.ErrGivenBack) {
+			return false, temporal.NewNonRetryableApplicationError(err.Error(), workflows.TypeGivenBack, nil)
+		}
+		if err != nil {
+			return false, verdict(ctx, err)
+		}
+	}
 	if s.row, err = s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); err != nil {
 		return false, verdict(ctx, err)
 	}
@@ -188,8 +197,8 @@ const (
 	reconnectMax  = 2 * time.Second
 )
 
-// errDeadline ends a step before Temporal would, so that the reason is ours and
-// what runs on the host is ended.
+// errDeadline ends a step before Temporal would, so that the reason is ours. What
+// runs on the host is ended by the step Stop.
 var errDeadline = errors.New("no result within the step's deadline")
 
 // errLate ends the part of a worker that was asleep when the deadline came: the
@@ -201,8 +210,8 @@ func patience(info activity.Info) time.Time {
 	return info.Deadline.Add(-min(time.Until(info.Deadline)/2, workflows.EndGrace))
 }
 
-// alive heartbeats until the step has ended, also while it ends a command on the
-// host. The context ends earlier: when the worker stops or the step's time is over.
+// alive heartbeats until the step has ended. The context ends earlier: when the
+// worker stops or the step's time is over.
 func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 	info := activity.GetInfo(ctx)
 	work, cancel := context.WithCancelCause(ctx)

@@ -57,10 +57,78 @@ func TestCancel(t *testing.T) {
 
 	cancel(temporal.NewCanceledError()) // as the SDK does when a heartbeat is answered so
 	require.True(t, temporal.IsCanceledError(await(t, done)))
-	require.False(t, r.running(), "the command was ended before the answer")
-	require.Zero(t, r.host.Count("uname", ""), "it did not come to its work")
-	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
-	require.Equal(t, fleet.StepRunning, r.row(t, workflows.StepPrepare).State, "the workflow ends it")
+	require.True(t, r.running(), "it is another step that ends it")
+	for range 2 { // any worker may, and twice
+		require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{}))
+		require.False(t, r.running())
+		require.Zero(t, r.host.Count("uname", ""), "it did not come to its work")
+		require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
+		row := r.row(t, workflows.StepPrepare)
+		require.Equal(t, fleet.StepFailed, row.State)
+		require.Contains(t, row.Reason, "cancelled; its command was ended by signal 15")
+		require.Equal(t, 128+15, *row.ExitCode)
+	}
+}
+
+// stop ends the command of a step by one crew.
+func (r *rig) stop(c *crew, step string, h how) error {
+	if h.unreachable == 0 {
+		h.unreachable = patience
+	}
+	in := workflows.StopStep{HostStep: workflows.HostStep{HostRef: r.ref(), Step: step, Attempt: 1, Unreachable: h.unreachable}, Reason: "cancelled"}
+	_, err := execute(h, workflows.Stop, c.hosts.Stop, in)
+	return err
+}
+
+// A command that ended by itself in time has done its work.
+func TestStopComesLate(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	before := r.effects(t)
+	r.slow(t)
+	lost := r.beside(r.crew(t), workflows.StepPrepare, how{})
+	r.begun(t)
+	r.release(t)
+	require.NoError(t, await(t, lost))
+	_, err := r.sql.Exec(t.Context(), `UPDATE step SET state = 'running', finished = NULL, exit_code = NULL`)
+	require.NoError(t, err)
+	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{}))
+	require.Equal(t, fleet.StepSucceeded, r.row(t, workflows.StepPrepare).State)
+	require.Equal(t, 1, r.since(t, before)["uname -a"])
+}
+
+// Nobody can say what became of a command on a host that cannot be reached.
+func TestStopOutOfReach(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	r.slow(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	lost := r.beside(r.crew(t), workflows.StepPrepare, how{ctx: ctx})
+	r.begun(t)
+	cancel(temporal.NewCanceledError())
+	require.Error(t, await(t, lost))
+	require.NoError(t, r.host.Refuse())
+	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{unreachable: 300 * time.Millisecond}))
+	row := r.row(t, workflows.StepPrepare)
+	require.Equal(t, fleet.StepIndeterminate, row.State)
+	require.Contains(t, row.Reason, "cancelled; its command may still run on the host, which could not be told to end it: gave up after 300ms")
+	require.NoError(t, r.host.Accept(t.Context()))
+	r.release(t)
+}
+
+// What was not begun never will be, whoever comes late.
+func TestStopBeforeBegin(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepReboot)
+	require.NoError(t, r.stop(r.crew(t), workflows.StepReboot, how{}))
+	require.Equal(t, "cancelled; its command had not begun", r.row(t, workflows.StepReboot).Reason)
+	_, err := r.do(r.crew(t), workflows.StepReboot, how{})
+	requireRefused(t, "failed", err)
+	require.Zero(t, r.host.Count("systemctl", "reboot"))
 }
 
 func TestCancelBeforeBegin(t *testing.T) {
@@ -128,6 +196,7 @@ func TestDeadline(t *testing.T) {
 	done := r.beside(r.crew(t), workflows.StepPrepare, how{deadline: time.Now().Add(3 * time.Second)})
 	r.begun(t)
 	require.Contains(t, requireRefused(t, "gave-up", await(t, done)), "no result within the step's deadline")
+	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{}))
 	require.False(t, r.running(), "the command's time is over, too")
 	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
 }

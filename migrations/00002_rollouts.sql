@@ -68,7 +68,8 @@ CREATE TABLE rollout (
 CREATE INDEX rollout_unseen ON rollout (steered) WHERE generation > seen_generation;
 
 -- stages: the host must be staged before it is taken away. rolling is when it got
--- its slot; started, when it was first at work. turn is the claim that handed out
+-- its slot; started, when it was first at work; begun, that a worker took it up,
+-- from when on no pause stops it. turn is the claim that handed out
 -- its slot, also when that was handed on since, to the host in next_address.
 ALTER TABLE host_run
     ADD COLUMN canary boolean NOT NULL DEFAULT false,
@@ -81,6 +82,7 @@ ALTER TABLE host_run
     ADD COLUMN waiting text NOT NULL DEFAULT '',
     ADD COLUMN held_since timestamptz,
     ADD COLUMN rolling timestamptz,
+    ADD COLUMN begun boolean NOT NULL DEFAULT false,
     DROP CONSTRAINT host_run_state,
     ADD CONSTRAINT host_run_state CHECK (state IN ('pending', 'staging', 'staged', 'running', 'succeeded', 'failed', 'skipped')),
     DROP CONSTRAINT host_run_started,

@@ -76,4 +76,5 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.AwaitBoot.Bind(r, hosts.AwaitBoot)
 	workflows.Verify.Bind(r, hosts.Verify)
 	workflows.Settle.Bind(r, hosts.Settle)
+	workflows.Stop.Bind(r, hosts.Stop)
 }

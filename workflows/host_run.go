@@ -32,6 +32,7 @@ type hostRun struct {
 	at    string   // the step under way
 	done  []string
 
+	rolls   bool // it is part of a rollout
 	reboots bool // it goes away
 }
 
@@ -66,23 +67,28 @@ func (r *hostRun) begin(ctx workflow.Context) (HostBegun, error) {
 }
 
 // end writes down how the host's part ended. It runs also when the workflow
-// was cancelled, so that no host is left in limbo.
+// was cancelled, so that no host is left in limbo and no command behind.
 func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (HostResult, HostEnded, error) {
+	if isType(failure, TypeGivenBack) {
+		return HostResult{State: fleet.HostRunPending}, HostEnded{}, nil // it waits for its turn again
+	}
 	end := success
-	switch {
-	case failure == nil:
-	case temporal.IsCanceledError(failure), ctx.Err() != nil && temporal.IsTimeoutError(failure):
-		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence("cancelled"), Event: fleet.HostBroke, Down: r.away()}
-	default:
-		end = HostEnd{State: fleet.HostRunFailed, Reason: r.sentence(explain(failure)), Event: fleet.HostBroke, Down: r.away() || isType(failure, TypeGaveUp)}
-	}
-	if isType(failure, heldType) {
-		end.Event = "" // the host was never ours
-	}
-	end.HostRef = r.in.HostRef
 	end.Next = r.keep && ctx.Err() == nil
+	cancelled := temporal.IsCanceledError(failure) || ctx.Err() != nil && temporal.IsTimeoutError(failure)
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
+	if failure != nil {
+		why := explain(failure)
+		if cancelled {
+			why = "cancelled"
+		}
+		if cancelled || isType(failure, TypeGaveUp) || temporal.IsTimeoutError(failure) {
+			why += r.stop(ctx, why)
+		}
+		end.State, end.Reason, end.Event = fleet.HostRunFailed, r.sentence(why), r.meaning(failure, cancelled)
+		end.Down = r.away() || isType(failure, TypeGaveUp)
+	}
+	end.HostRef = r.in.HostRef
 	result := HostResult{State: end.State, Reason: end.Reason}
 	ended, err := EndHost.Run(onRecord(ctx, r.in.Timing, fmt.Sprintf("%s %s", r.in.Address, end.State)), end)
 	if failure == nil {
@@ -98,6 +104,34 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 	}
 	workflow.SetCurrentDetails(ctx, r.table(result))
 	return result, ended, err
+}
+
+// stop ends the command that the step under way may have on the host, when nobody
+// waits for it any more: the worker that did may be dead. It gives what is to be
+// added to the reason.
+func (r *hostRun) stop(ctx workflow.Context, why string) string {
+	if !slices.Contains([]string{StepPrepare, StepStage, StepUpgrade, StepReboot}, r.at) {
+		return ""
+	}
+	t := r.in.Timing
+	in := StopStep{HostStep: HostStep{HostRef: r.in.HostRef, Step: r.at, Attempt: 1, Unreachable: t.Unreachable}, Reason: why}
+	if _, err := Stop.Run(onHost(ctx, t, t.Unreachable+stopLimit, "stop "+r.in.Address), in); err != nil {
+		return "; whether its command still runs on the host is not known"
+	}
+	return ""
+}
+
+// meaning is what a failure means for the host's state. A host that nothing was
+// done to works as before.
+func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
+	untouched := r.rolls && slices.Contains([]string{"", StepCheck, StepStage}, r.at)
+	switch {
+	case isType(failure, heldType): // the host was never ours
+		return ""
+	case untouched && cancelled, r.rolls && r.at == StepStage && !isType(failure, TypeGaveUp):
+		return ""
+	}
+	return fleet.HostBroke
 }
 
 // away says whether the step under way has taken the host away.
@@ -148,7 +182,9 @@ func within(ctx workflow.Context, limit time.Duration, f func(workflow.Context) 
 // going on.
 const (
 	// TypeGaveUp is a judgement, not a fact: patience is over.
-	TypeGaveUp     = "gave-up"
+	TypeGaveUp = "gave-up"
+	// TypeGivenBack says that the host waits for its turn again.
+	TypeGivenBack  = "given-back"
 	hostFailedType = "host-failed"
 	heldType       = "held"
 )

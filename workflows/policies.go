@@ -56,9 +56,12 @@ func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	})
 }
 
-// EndGrace is how long a step may take to end what it began once its time is over:
-// a command on the host is asked to end, then killed.
-const EndGrace = 30 * time.Second
+// EndGrace is how long a step may take to say that its time is over.
+const EndGrace = 10 * time.Second
+
+// stopLimit bounds how long a host may keep us from ending its command, beside the
+// time that it may be out of reach.
+const stopLimit = time.Minute
 
 // onHost is for steps on a host. limit is the host's own budget: it counts from
 // when a worker takes the step, so an outage of ours is not the host's failure.

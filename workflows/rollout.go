@@ -198,8 +198,8 @@ func (r *rollout) long(ctx workflow.Context) bool {
 	return info.GetContinueAsNewSuggested() && (r.atWork == 0 || info.GetCurrentHistoryLength() > longHistory)
 }
 
-// abort ends an operation that was cancelled in Temporal, or whose record says
-// no. The hosts at work are cancelled, and end cleanly.
+// abort ends an operation that was cancelled in Temporal, or whose record says no,
+// when the hosts at work have ended. In a cancelled one they were told to.
 func (r *rollout) abort(ctx workflow.Context, cause error) error {
 	end := OperationEnd{OperationRef: r.in.OperationRef, State: fleet.OperationFailed, Reason: explain(cause)}
 	if temporal.IsCanceledError(cause) || ctx.Err() != nil {

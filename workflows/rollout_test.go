@@ -266,6 +266,62 @@ func TestACancelledRolloutEndsItsHosts(t *testing.T) {
 	require.Equal(t, "end", w.log[len(w.log)-1], "the operation ends after its hosts")
 }
 
+// The command of a step that is cancelled, or has had its time, is ended on the
+// host, also when the worker that followed it is dead.
+func TestNoCommandIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		err    error
+		cancel bool
+		reason string
+	}{
+		"cancelled": {temporal.NewCanceledError(), true, "step upgrade: cancelled"},
+		"late":      {temporal.NewNonRetryableApplicationError("no result within the step's deadline", workflows.TypeGaveUp, nil), false, "step upgrade: no result within the step's deadline"},
+	} {
+		w := &world{hosts: hosts("a"), broken: map[string]error{"upgrade a": c.err}}
+		env := environment(t, w)
+		w.at = func(did string) {
+			if did == "upgrade a" && c.cancel {
+				env.CancelWorkflow()
+			}
+		}
+		require.Error(t, roll(t, w, fleet.KindUpgrade), name)
+		require.Equal(t, []string{"check a", "upgrade a", "stop upgrade a", "leave a", "end"}, w.steps(), name)
+		require.Equal(t, c.reason, w.ends["a"].Reason, name)
+		require.Equal(t, fleet.HostBroke, w.ends["a"].Event, name)
+	}
+}
+
+// A host that was handed out before a pause and is taken up after it is given back.
+func TestAHostThatWasGivenBackWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	w := &world{hosts: hosts("a", "b"), broken: map[string]error{"check a": temporal.NewNonRetryableApplicationError("given back", workflows.TypeGivenBack, nil)}}
+	env := environment(t, w)
+	w.at = func(did string) {
+		if did == "check a" && w.broken[did] != nil {
+			w.host("a").state, w.steering.Paused, w.steering.PausedBy = fleet.HostRunPending, true, "alice"
+		}
+	}
+	env.RegisterDelayedCallback(func() {
+		require.Empty(t, w.boots)
+		require.Empty(t, w.ends, "it has not ended")
+		delete(w.broken, "check a")
+		w.steering.Paused = false
+		env.SignalWorkflow(workflows.SignalWake, nil)
+	}, 24*time.Hour)
+	require.NoError(t, roll(t, w, fleet.KindRestart))
+	require.Equal(t, map[string]int{"a": 1, "b": 1}, w.boots)
+}
+
+// A host that only failed to stage works as before.
+func TestAFailureBeforeAnythingWasDoneLeavesTheHostAlone(t *testing.T) {
+	t.Parallel()
+	w := &world{hosts: hosts("ostree1"), broken: map[string]error{"stage ostree1": permanent("no such version")}}
+	w.hosts[0].stages = true
+	require.Error(t, roll(t, w, fleet.KindDeploy))
+	require.Empty(t, w.ends["ostree1"].Event)
+}
+
 // Somebody terminates the workflow of a host: its slot is given back.
 func TestALostSlotIsGivenBack(t *testing.T) {
 	t.Parallel()

@@ -18,8 +18,8 @@ type SlotInput struct {
 // host after the other until the record has no other for it.
 func Slot(ctx workflow.Context, in SlotInput) (HostResult, error) {
 	for {
-		r := newHostRun(HostInput{HostRef: HostRef{OperationRef: in.OperationRef, Address: in.Address}, Timing: in.timing()}, in.steps())
-		r.keep = in.Keep
+		r := newHostRun(HostInput{HostRef: HostRef{OperationRef: in.OperationRef, Address: in.Address, Turn: in.Turn}, Timing: in.timing()}, in.steps())
+		r.keep, r.rolls = in.Keep, true
 		result, ended, err := r.run(ctx, in.success(), func(ctx workflow.Context) error {
 			return within(ctx, in.Policy.HostTimeout, func(ctx workflow.Context) error { return rollSteps(ctx, r, in) })
 		})
@@ -29,7 +29,11 @@ func Slot(ctx workflow.Context, in SlotInput) (HostResult, error) {
 		case !in.Keep:
 			return result, showFailure(result)
 		case ended.Next == nil:
-			markState(ctx, fleet.OperationSucceeded)
+			state := fleet.OperationSucceeded
+			if ctx.Err() != nil {
+				state = fleet.OperationCancelled
+			}
+			markState(ctx, state)
 			return result, nil
 		}
 		in.Assignment, in.Policy = *ended.Next, ended.Policy

@@ -50,6 +50,7 @@ var (
 	AwaitBoot      = Step[RebootStep, Nothing]{"host.wait"}
 	Verify         = Step[RebootStep, Nothing]{"host.verify"}
 	Settle         = Step[RebootStep, Nothing]{"host.settle"}
+	Stop           = Step[StopStep, Nothing]{"host.stop"}
 )
 
 // Names of the steps on a host, as the record shows them.
@@ -76,10 +77,9 @@ type OperationRef struct {
 	OperationID string `json:"operation"`
 }
 
-// OperationBegun says what an operation is about to do.
+// OperationBegun says whether an operation is ours to carry out.
 type OperationBegun struct {
 	Ended bool `json:"ended,omitempty"` // by another run of the workflow; nothing is left to do
-	Hosts int  `json:"hosts"`
 }
 
 // PlanInput asks which hosts come next. Turn counts the questions of an
@@ -132,6 +132,7 @@ type OperationEnd struct {
 type HostRef struct {
 	OperationRef
 	Address string `json:"address"`
+	Turn    int    `json:"turn,omitempty"` // in which the host was handed out; 0 for a bootstrap
 }
 
 // HostBegun says whether the host is ours now.
@@ -170,6 +171,12 @@ type HostStep struct {
 	Step        string        `json:"step"`
 	Attempt     int           `json:"attempt"`
 	Unreachable time.Duration `json:"unreachable"` // how long the host may be out of reach
+}
+
+// StopStep ends the command of a step that is not to go on.
+type StopStep struct {
+	HostStep
+	Reason string `json:"reason"` // why it does not go on
 }
 
 // ChangeStep is a step that changes what runs on a host, or looks at it.

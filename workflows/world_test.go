@@ -257,6 +257,11 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 	} {
 		register(s.activity, onHost(s.step))
 	}
+	register(workflows.Stop.Name, func(_ context.Context, in workflows.StopStep) (workflows.Nothing, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return workflows.Nothing{}, w.did("stop "+in.Step, in.Address)
+	})
 	w.registerReboot(register)
 	env.RegisterWorkflow(workflows.Rollout)
 	env.RegisterWorkflow(workflows.Slot)

@@ -97,11 +97,8 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 	} else if wait := p.gate(s, now); wait.Waiting != "" {
 		return wait
 	}
-	if p.Window != nil {
-		open, change := p.Window.Next(now)
-		if !open {
-			return Decision{Waiting: "the maintenance window opens at " + change.Format(time.RFC3339), Again: change.UTC()}
-		}
+	if wait := p.closed(now); wait.Waiting != "" {
+		return wait
 	}
 	if group.Unstaged > 0 || group.Staging > 0 {
 		// All hosts stage before the first one is taken away: a version that cannot be
@@ -132,6 +129,29 @@ func (p Policy) stop(t Tally, s Steering) (OperationState, string) {
 		return OperationFailed, fmt.Sprintf("%s failed, more than max_failures (%d)", ofHosts(t.Failed, t.Hosts), allowed)
 	}
 	return "", ""
+}
+
+// Hold says why no host may begin now that was handed out before, "" when it may.
+func (p Policy) Hold(t Tally, s Steering, now time.Time) string {
+	if _, why := p.stop(t, s); why != "" {
+		return why
+	}
+	if s.Paused {
+		return "paused by " + s.PausedBy
+	}
+	return p.closed(now).Waiting
+}
+
+// closed holds everybody back outside the maintenance window.
+func (p Policy) closed(now time.Time) Decision {
+	if p.Window == nil {
+		return Decision{}
+	}
+	open, change := p.Window.Next(now)
+	if open {
+		return Decision{}
+	}
+	return Decision{Waiting: "the maintenance window opens at " + change.Format(time.RFC3339), Again: change.UTC()}
 }
 
 // gate holds the others back after the canaries.

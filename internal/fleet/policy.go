@@ -158,6 +158,9 @@ func (p Policy) Check(field string) error {
 			return bad(t.name, "must be at least %s and at most a year", t.min)
 		}
 	}
+	if p.MinReady != nil && p.HostTimeout != nil && *p.MinReady >= *p.HostTimeout {
+		return bad("min_ready", "must be shorter than host_timeout, which it is part of")
+	}
 	if r := p.Reboot; r != nil && *r != RebootNever && *r != RebootIfNeeded && *r != RebootAlways {
 		return bad("reboot", "must be never, if-needed or always")
 	}

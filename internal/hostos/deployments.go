@@ -3,6 +3,7 @@ package hostos
 import (
 	"errors"
 	"regexp"
+	"strings"
 )
 
 // Deployments are what a host that boots images runs, and what it boots next.
@@ -59,7 +60,9 @@ func (d Deployment) Is(version string) bool {
 	if d.Image != "" && imageOf(version, d) == d.Image {
 		return true
 	}
-	return version == d.Version || version == d.Checksum || version == d.Base
+	const short = 8 // digits of a checksum that name it
+	abbreviated := len(version) >= short && (strings.HasPrefix(d.Checksum, version) || strings.HasPrefix(d.Base, version))
+	return version == d.Version || abbreviated
 }
 
 // check refuses what no host answers: a deployment must be known by its checksum,

@@ -134,6 +134,24 @@ func (c *Conn) once(ctx context.Context, cmd Command, from int64, sink Sink) (o 
 	return f.follow(sink)
 }
 
+// Attach follows a run as Once does, from byte from on, but never starts it. A run
+// that nobody has started is Absent.
+func (c *Conn) Attach(ctx context.Context, key Key, limits Limits, from int64, sink Sink) (Outcome, error) {
+	const script = `if c_read_claim; then c_follow "$2" "$3"; else echo "N $c_now"; fi` + "\n"
+	for {
+		f, err := c.frames(ctx, followScript+script, key, strconv.FormatInt(from, 10), strconv.FormatInt(limits.head(), 10))
+		if err != nil {
+			return Outcome{}, err
+		}
+		o, next, err := f.follow(sink)
+		f.close()
+		if err != nil || next < 0 {
+			return o, err
+		}
+		from = next
+	}
+}
+
 // Start starts the command unless its key was ever claimed on the host, and does
 // not wait for its end: for what takes the connection away, such as a reboot.
 func (c *Conn) Start(ctx context.Context, cmd Command) (Status, error) {

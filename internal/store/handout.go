@@ -60,7 +60,7 @@ const (
 	slotsInUseSQL = `SELECT slot FROM host_run WHERE operation_id = $1 AND state = $2 AND state IN ('staging', 'running')
 		UNION ALL SELECT slot FROM host_run WHERE operation_id = $1 AND state = 'failed' AND down AND $3`
 
-	assignSQL = `UPDATE host_run r SET state = $2, turn = $3, slot = m.slot, next_address = '', waiting = '', held_since = NULL,
+	assignSQL = `UPDATE host_run r SET state = $2, turn = $3, slot = m.slot, next_address = '', begun = false, waiting = '', held_since = NULL,
 			started = coalesce(r.started, now()), rolling = CASE WHEN $2 = 'running' THEN now() END
 		FROM unnest($4::text[], $5::integer[]) AS m (address, slot)
 		WHERE r.operation_id = $1 AND r.address = m.address AND r.state IN ('pending', 'staged')`

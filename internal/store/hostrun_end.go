@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +18,7 @@ type HostRunEnd struct {
 	Reason      string
 	Event       fleet.HostEvent // what happened to the host, "" for nothing
 	Down        bool            // it failed while it was away
+	Turn        int             // in which the host was handed out; the end of one who was replaced changes nothing
 	Next        bool            // hand its slot on to the next host
 }
 
@@ -86,6 +88,12 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 	if r.State.Ended() || e.State == fleet.HostRunStaged && r.State != fleet.HostRunStaging {
 		return s.handedOn(ctx, q, e)
 	}
+	if e.Turn > 0 { // of a rollout
+		ours, _, err := s.takenUp(ctx, q, op.ID, e.Address, e.Turn)
+		if err != nil || !ours {
+			return nil, err
+		}
+	}
 	if _, err := q.Exec(ctx, closeStepsOfHostSQL, op.ID, e.Address, e.Reason); err != nil {
 		return nil, err
 	}
@@ -112,8 +120,9 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 
 // handOn gives the slot of a host that has ended to the next one.
 func (s *Store) handOn(ctx context.Context, q querier, op fleet.Operation, from Assignment) (*Assignment, error) {
-	// The holder of the slot stays the one of the turn in which it was handed out.
-	h := handout{s: s, q: q, op: op, slot: from.Slot, turn: from.Turn}
+	// The holder of the slot stays the one of the turn in which it was handed out. A
+	// host that another operation holds is passed over; to fail it is for a claim.
+	h := handout{s: s, q: q, op: op, slot: from.Slot, turn: from.Turn, hold: math.MaxInt64}
 	if _, err := h.more(ctx); err != nil {
 		return nil, err
 	}
@@ -149,7 +158,7 @@ func (s *Store) handedOn(ctx context.Context, q querier, e HostRunEnd) (*Assignm
 }
 
 // EndSlot ends the host run of a slot whose holder was lost: it has failed, perhaps
-// while the host was away, and the host is failed, too. Slot, Stage and Turn of what
+// while the host was away, and then the host is failed, too. Slot, Stage and Turn of what
 // the holder was given say which; it may have gone on to other hosts since.
 // Repeating it changes nothing, also when the slot was handed out again.
 func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason string) error {
@@ -171,9 +180,11 @@ func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason 
 		if err != nil {
 			return err
 		}
-		_, err = s.endHostRun(ctx, q, op, HostRunEnd{
-			OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: reason, Event: fleet.HostBroke, Down: !lost.Stage,
-		})
+		end := HostRunEnd{OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: reason, Turn: lost.Turn}
+		if !lost.Stage { // a host that only stages works
+			end.Event, end.Down = fleet.HostBroke, true
+		}
+		_, err = s.endHostRun(ctx, q, op, end)
 		return err
 	})
 }

@@ -30,7 +30,8 @@ const (
 
 	// A staged host was not taken away, so it is left as it is.
 	closeHostRunsSQL = `WITH closed AS (
-			UPDATE host_run SET state = CASE WHEN state IN ('pending', 'staged') THEN 'skipped' ELSE 'failed' END, reason = $2, finished = now(), waiting = ''
+			UPDATE host_run SET state = CASE WHEN state IN ('pending', 'staged') THEN 'skipped' ELSE 'failed' END,
+				reason = $2 || CASE state WHEN 'staged' THEN '; what was staged stays on the host, and its next reboot boots it' ELSE '' END, finished = now(), waiting = ''
 			WHERE operation_id = $1 AND finished IS NULL RETURNING address, state
 		)
 		SELECT address FROM closed WHERE state = 'failed'`

@@ -1,0 +1,68 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/remote"
+	"commissaire/workflows"
+)
+
+// cancelGrace is how long a cancelled command may take to end by itself.
+const cancelGrace = 10 * time.Second
+
+// Stop ends the command of a step that is not to go on, keeps what it still
+// printed, and writes down how it ended. A command that was never started never
+// will be. Repeating it finds the command ended. A step that has ended, or whose
+// operation has, is left as it is.
+func (a *Hosts) Stop(ctx context.Context, in workflows.StopStep) (workflows.Nothing, error) {
+	s, err := a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error { return s.stop(ctx, in) })
+	var app *temporal.ApplicationError
+	if s.row.State.Ended() || errors.As(err, &app) && (app.Type() == string(fleet.Conflict) || app.Type() == string(fleet.NotFound)) {
+		return workflows.Nothing{}, nil
+	}
+	return workflows.Nothing{}, err
+}
+
+func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
+	var out remote.Outcome
+	key := s.key(in.Step)
+	err := s.contact(ctx, in.Unreachable, func(ctx context.Context, c *remote.Conn) (err error) {
+		if err := c.Cancel(ctx, key, cancelGrace); err != nil {
+			return err
+		}
+		out, err = c.Attach(ctx, key, remote.Limits{Head: fleet.OutputHead}, s.row.OutputTo, keep{ctx, s})
+		return err
+	})
+	var f *failure
+	if errors.As(err, &f) {
+		return &failure{state: fleet.StepIndeterminate, reason: in.Reason + "; its command may still run on the host, which could not be told to end it: " + f.reason}
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.keepEnd(ctx, out); err != nil {
+		return err
+	}
+	last := out.Tail
+	if len(last) == 0 {
+		last = s.last
+	}
+	switch {
+	case out.State == remote.Exited && out.ExitCode == 0:
+		return nil // it was quicker
+	case out.State == remote.Exited && out.ExitCode > 128:
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command was ended by signal %d", in.Reason, out.ExitCode-128), detail: lastLines(last)}
+	case out.State == remote.Exited:
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command ended with exit code %d", in.Reason, out.ExitCode), detail: lastLines(last)}
+	case out.State == remote.Cancelled:
+		return &failure{state: fleet.StepFailed, reason: in.Reason + "; its command had not begun"}
+	default:
+		return &failure{state: fleet.StepIndeterminate, reason: in.Reason + "; nobody knows how its command ended: " + printable(out.Reason)}
+	}
+}
