@@ -73,6 +73,7 @@ type OperationStore interface {
 	Steps(ctx context.Context, operationID, address string) ([]fleet.Step, error)
 	Output(ctx context.Context, stepID, offset int64, limit int) ([]fleet.OutputChunk, error)
 	Events(ctx context.Context, operationID string, f store.EventFilter) ([]store.Event, error)
+	EventsAfter(ctx context.Context, operationID string, f store.EventFilter) (more bool, err error)
 }
 
 // Changes gives a channel that has something in it when an operation may have

@@ -18,10 +18,10 @@ const (
 	streamFor      = time.Hour        // then the client comes again, with its credentials
 	heartbeatEvery = 15 * time.Second // of silence
 	slowClient     = 10 * time.Second // for a client to take what was written
-	eventsPage     = 1000             // events read and held at once
-	outputsPage    = 64               // the same with output, of which each has up to 128 KiB
+	eventsPage     = 1000             // events read and held at once; the store bounds their output
 	lookAgain      = 100 * time.Millisecond
-	settledAfter   = 20 * time.Second // no transaction of the store takes so long
+	lookForHidden  = time.Second // the longest wait for what an older transaction holds back
+	lastWords      = time.Second // after the end of an operation, for what is on its way to the record
 )
 
 // StreamOperationEvents answers with the events of an operation, as they happen.
@@ -47,9 +47,6 @@ func (h *handlers) StreamOperationEvents(ctx context.Context, r gen.StreamOperat
 		err = blame(err, "after")
 	}
 	s.filter.Limit = eventsPage
-	if s.filter.Output {
-		s.filter.Limit = outputsPage
-	}
 	return s, err
 }
 
@@ -87,21 +84,26 @@ func (s *eventStream) VisitStreamOperationEventsResponse(w http.ResponseWriter) 
 		if err != nil {
 			return err
 		}
+		longest := heartbeatEvery
 		if sent {
 			wait = lookAgain
-		} else if over, err := s.over(ctx); err != nil || over {
-			if over {
-				err = out.end()
+		} else {
+			over, hidden, err := s.over(ctx)
+			switch {
+			case err != nil:
+				return err
+			case over:
+				return out.end()
+			case hidden: // and nobody gives notice when it can be read
+				longest = lookForHidden
 			}
-			return err
 		}
+		wait = min(wait, longest)
 		select {
 		case <-changed:
 			wait = lookAgain
 		case <-time.After(min(wait, out.silence())):
-			// What is committed may be held back while an older transaction is open, and
-			// nobody gives notice when that ends: look again, ever more rarely.
-			wait = min(2*wait, heartbeatEvery)
+			wait = min(2*wait, longest)
 			if err := out.heartbeat(); err != nil {
 				return err
 			}
@@ -134,16 +136,22 @@ func (s *eventStream) send(ctx context.Context, out *eventWriter) (sent bool, er
 	}
 }
 
-// over says whether nothing more will come, after everything on record was sent.
-// When the end of the operation was not among it, it came before the event that the
-// client has already, or before there were events; or it cannot be read yet, and
-// that is over soon.
-func (s *eventStream) over(ctx context.Context) (bool, error) {
-	if s.ended {
-		return true, nil
+// over says whether nothing more will come, after everything that can be read was
+// sent, or else whether something is on record that cannot be read yet. When the end
+// of the operation was not among what was sent, it came before the event that the
+// client has already, or before there were events.
+func (s *eventStream) over(ctx context.Context) (over, hidden bool, err error) {
+	over = s.ended
+	if !over {
+		op, err := s.Store.Operation(ctx, s.operation)
+		if err != nil {
+			return false, false, err
+		}
+		over = op.State.Ended() && time.Since(op.Finished) > lastWords
 	}
-	op, err := s.Store.Operation(ctx, s.operation)
-	return err == nil && op.State.Ended() && time.Since(op.Finished) > settledAfter, err
+	// Asked after the state, so that what was written together with it is seen.
+	hidden, err = s.Store.EventsAfter(ctx, s.operation, s.filter)
+	return over && !hidden, hidden, err
 }
 
 // eventWriter writes server-sent events (WHATWG HTML, section 9.2).

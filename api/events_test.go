@@ -187,6 +187,39 @@ func (b *bundle) longAgo(t testing.TB, id string) {
 	require.NoError(t, err)
 }
 
+// TestEventsEndAfterThoseThatAreHidden behind a transaction that is open for long.
+func TestEventsEndAfterThoseThatAreHidden(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	op, _ := b.startSteps(t, "h1")
+	conn, err := pgx.Connect(t.Context(), b.dsn)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	old, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = old.Exec(t.Context(), "SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+	require.NoError(t, b.store.EndOperation(t.Context(), op.ID, fleet.OperationFailed, "a host failed"))
+	b.longAgo(t, op.ID)
+
+	f := b.follow(t, b.url, op.ID, "?output=false", "")
+	for { // what comes before that transaction
+		e, ok := f.next()
+		require.True(t, ok)
+		require.NotEqual(t, "end", e.name)
+		if e.name == "step" {
+			break
+		}
+	}
+	time.Sleep(3 * lookAgain) // the stream looks in vain, and must not take that for the end
+	require.NoError(t, old.Commit(t.Context()))
+	var states []string
+	for _, e := range f.rest() {
+		states = append(states, e.name+" "+e.data.State)
+	}
+	require.Contains(t, states, "operation failed")
+}
+
 func TestEventsOfAnUnknownOperationOrFromNowhere(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

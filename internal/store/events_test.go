@@ -2,9 +2,11 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/fleet"
@@ -78,15 +80,77 @@ func TestNoEventIsSkipped(t *testing.T) {
 	_, err = late.Exec(ctx, note, op.ID, "late")
 	require.NoError(t, err)
 	f.exec(t, note, op.ID, "early")
-	require.Len(t, f.settledEvents(t, op.ID), seen, "what comes after an open transaction waits for it")
+	settled := f.settledEvents(t, op.ID)
+	require.Len(t, settled, seen, "what comes after an open transaction waits for it")
+	more, err := f.EventsAfter(ctx, op.ID, EventFilter{After: settled[seen-1].ID, Output: true})
+	require.NoError(t, err)
+	require.True(t, more)
 	require.NoError(t, late.Commit(ctx))
 	all := f.allEvents(t, op.ID)
 	require.Len(t, all, seen+2)
+	more, err = f.EventsAfter(ctx, op.ID, EventFilter{After: all[seen+1].ID, Output: true})
+	require.NoError(t, err)
+	require.False(t, more)
 	require.Equal(t, "late", all[seen].Detail)
 
 	// As after a restore on another server, which counts transactions anew.
 	f.exec(t, "UPDATE event SET xid = (xid::text::bigint + 1000000)::text::xid8")
 	require.Len(t, f.allEvents(t, op.ID), seen+2)
+}
+
+// TestPagesOfEventsAreBounded by bytes, and are read by the index before Postgres
+// knows how many rows there are.
+func TestPagesOfEventsAreBounded(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	step := f.step(t)
+	const chunks, size = 40, 128 << 10
+	for i := range int64(chunks) {
+		_, err := f.AppendOutput(t.Context(), step.ID, i*size, make([]byte, size))
+		require.NoError(t, err)
+	}
+	_, err := f.EndStep(t.Context(), StepEnd{StepID: step.ID, State: fleet.StepSucceeded})
+	require.NoError(t, err)
+	all := f.allEvents(t, step.OperationID)
+	filter := EventFilter{Output: true, Limit: MaxPage}
+	var read []Event
+	for len(read) < len(all) {
+		page, err := f.Events(t.Context(), step.OperationID, filter)
+		require.NoError(t, err)
+		require.NotEmpty(t, page)
+		bytes := 0
+		for _, e := range page {
+			bytes += len(e.Data)
+		}
+		require.LessOrEqual(t, bytes, maxEventBytes+size)
+		read = append(read, page...)
+		filter.After = page[len(page)-1].ID
+	}
+	require.Equal(t, all, read)
+	of, err := f.Events(t.Context(), step.OperationID, EventFilter{Host: step.Address, Output: true})
+	require.NoError(t, err)
+	require.NotEmpty(t, of[len(of)-1].Data)
+	none, err := f.Events(t.Context(), step.OperationID, EventFilter{Host: "other", Output: true})
+	require.NoError(t, err)
+	for _, e := range none {
+		require.Empty(t, e.Address)
+	}
+
+	conn, err := f.db.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "SET enable_bitmapscan = off")
+	require.NoError(t, err)
+	defer func() { _, _ = conn.Exec(t.Context(), "RESET enable_bitmapscan") }()
+	for _, host := range []string{"", "h1"} {
+		rows, err := conn.Query(t.Context(), "EXPLAIN "+eventsSQL, step.OperationID, "0", -1, host, true, 51, maxEventBytes)
+		require.NoError(t, err)
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		text := strings.Join(plan, "\n")
+		require.Contains(t, text, "Index Scan using event_pk")
+		require.Contains(t, text, "Index Scan using output_by_operation")
+	}
 }
 
 func woken(t *testing.T, wake <-chan struct{}) {
