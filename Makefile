@@ -63,10 +63,25 @@ test-machines: ## Run the tests on real systemd machines (root; installs systemd
 	$(GO) test -race -count 1 -timeout $(TIMEOUT) ./internal/remote/nspawntest/...
 
 .PHONY: chaos
-chaos: setup ## Kill worker and API at every point of every step and see that nothing is lost (long)
+chaos: build-chaos ## Kill worker and API at every point of every step and see that nothing is lost (long)
+	bin/chaos $(ARGS)
+
+.PHONY: proof-once
+proof-once: build-chaos ## Run 1,000 commands under killed workers, cut connections and restarts of sshd
+	bin/chaos $(ARGS) once
+
+.PHONY: proof-pause
+proof-pause: build-chaos ## Pause rollouts 1,000 times, and see that no host begins
+	bin/chaos $(ARGS) pause
+
+.PHONY: proof-reboot
+proof-reboot: build-chaos ## Restart hosts that reboot slowly, falsely, again and again, or with another key
+	bin/chaos $(ARGS) reboot
+
+.PHONY: build-chaos
+build-chaos: setup
 	$(GO) build -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
 	cd devstack && $(GO) build -o ../bin/ ./cmd/chaos
-	bin/chaos $(ARGS)
 
 .PHONY: scale
 scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000" for more)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"syscall"
+	"time"
 
 	"commissaire/devstack/harness"
 )
@@ -46,10 +47,22 @@ func (l *lane) steer(ctx context.Context, k kind, id string) error {
 	if !k.rollout() || now.State != "pending" && now.State != "running" {
 		return nil
 	}
+	// The worker may have been stopped within a transaction that others wait for,
+	// until Postgres ends it. An operation that has ended meanwhile takes no orders.
 	for _, action := range []string{"pause", "resume"} {
-		if err := l.Call(ctx, http.MethodPost, path+"/"+action, nil); err != nil {
+		err := harness.Until(ctx, steerLimit, action, func() (bool, error) {
+			response, err := l.Request(ctx, http.MethodPost, path+"/"+action, nil)
+			if err == nil && response.Code != http.StatusServiceUnavailable && response.Code != http.StatusOK && response.Code != http.StatusConflict {
+				err = fmt.Errorf("POST %s/%s: %d: %s", path, action, response.Code, response.Body)
+			}
+			return err == nil && response.Code != http.StatusServiceUnavailable, err
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// steerLimit is how long it may take until an order to an operation is taken.
+const steerLimit = 30 * time.Second

@@ -8,12 +8,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +31,7 @@ import (
 	"commissaire/internal/secret"
 )
 
-// The cluster that Order works on, and who asks.
+// The cluster of HostBody, and who asks.
 const (
 	Cluster  = "web"
 	User     = "tester"
@@ -304,57 +302,6 @@ func (l *Installation) HostBody(h *remotetest.Host) map[string]any {
 		"ssh_priv_key": base64.StdEncoding.EncodeToString([]byte(l.Fleet.ClientKey())),
 		"remote_user":  h.User(), "port": h.Port(), "cluster": Cluster,
 	}
-}
-
-// ForgetHosts removes the hosts from the inventory, so that they can be
-// bootstrapped anew.
-func (l *Installation) ForgetHosts(ctx context.Context) error {
-	for _, h := range l.Fleet.Hosts() {
-		if err := l.Call(ctx, http.MethodDelete, "host/"+url.PathEscape(h.Address()), nil, http.StatusNotFound); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Order starts the operations of a kind: a bootstrap of each host, or one
-// restart of the cluster. It gives the ids of the operations.
-func (l *Installation) Order(ctx context.Context, kind string) ([]string, error) {
-	var before string
-	if err := l.DB.QueryRow(ctx, `SELECT coalesce((SELECT id::text FROM operation ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`).Scan(&before); err != nil {
-		return nil, err
-	}
-	switch kind {
-	case "bootstrap":
-		if err := l.Call(ctx, http.MethodPut, "cluster/"+Cluster, map[string]any{}); err != nil {
-			return nil, err
-		}
-		for _, h := range l.Fleet.Hosts() {
-			if err := l.Call(ctx, http.MethodPut, "host/"+url.PathEscape(h.Address()), l.HostBody(h)); err != nil {
-				return nil, err
-			}
-		}
-	case "restart":
-		if err := l.Call(ctx, http.MethodPut, "cluster/"+Cluster+"/restart", nil); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, errors.New("unknown kind " + kind)
-	}
-	rows, err := l.DB.Query(ctx, `SELECT id::text FROM operation WHERE id > $1::uuid ORDER BY id`, before)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
 }
 
 // Ended says whether every one of the operations has ended.

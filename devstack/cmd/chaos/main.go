@@ -1,5 +1,6 @@
 // Command chaos does harm at every point of bootstrap, restart, upgrade and deploy
-// and says what was lost, doubled or left stuck. Its last line is for machines.
+// and says what was lost, doubled or left stuck. With the name of a proof (once,
+// pause, reboot) it carries out that one instead. Its last line is for machines.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"syscall"
 
 	"commissaire/devstack/chaos"
+	"commissaire/devstack/chaos/proof"
 )
 
 func main() {
@@ -27,7 +29,12 @@ func run() error {
 	dir := flag.String("dir", "", "folder for logs and state; kept when given, else a temporary one that is removed after a good run")
 	lanes := flag.Int("lanes", 6, "installations side by side")
 	only := flag.String("only", "", "try only points that match this regular expression, such as 'restart host.reboot'")
+	count := flag.Int("count", 0, "of a proof: commands, trials, or hosts of each sort; 0 for what it promises")
 	flag.Parse()
+	proven := proof.Proofs[flag.Arg(0)]
+	if flag.NArg() > 1 || flag.NArg() == 1 && proven == nil {
+		return errors.New("the only argument may be the name of a proof: once, pause or reboot")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -47,19 +54,36 @@ func run() error {
 			return err
 		}
 	}
-	result, err := chaos.Run(ctx, o)
+	ok, err := try(ctx, o, proven, *count)
 	if err != nil {
 		return fmt.Errorf("%w (state is kept in %s)", err, o.Dir)
 	}
-	for _, p := range result.Unreached {
-		fmt.Println("not reached:", p)
-	}
-	fmt.Println(result)
-	if !result.OK() {
+	if !ok {
 		return errors.New("a promise was broken or a point was not reached; state is kept in " + o.Dir)
 	}
 	if *dir == "" {
 		return os.RemoveAll(o.Dir)
 	}
 	return nil
+}
+
+// try tries all points, or carries out a proof, and prints what came of it.
+func try(ctx context.Context, o chaos.Options, proven func(context.Context, proof.Options) (proof.Result, error), count int) (ok bool, err error) {
+	if proven != nil {
+		result, err := proven(ctx, proof.Options{Binary: o.Binary, Dir: o.Dir, Count: count, Out: o.Out})
+		if err != nil {
+			return false, err
+		}
+		fmt.Fprintln(o.Out, result)
+		return result.OK(), nil
+	}
+	result, err := chaos.Run(ctx, o)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range result.Unreached {
+		fmt.Fprintln(o.Out, "not reached:", p)
+	}
+	fmt.Fprintln(o.Out, result)
+	return result.OK(), nil
 }

@@ -31,7 +31,11 @@ type Proxy struct {
 
 // NewProxy listens on a loopback address of its own. The caller closes it.
 func NewProxy(h *Host) (*Proxy, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ip, port, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 	if err != nil {
 		return nil, err
 	}
