@@ -52,7 +52,8 @@ func (h *handlers) CancelOperation(ctx context.Context, r gen.CancelOperationReq
 			return nil, err
 		}
 	}
-	op, err := h.Store.Steer(ctx, r.Id, store.SteerAction{Action: "cancel", By: callOf(ctx).principal.Name, IdempotencyKey: or(r.Params.IdempotencyKey, "")})
+	cancel := store.SteerAction{Action: "cancel", By: callOf(ctx).principal.Name, Force: r.Body.Force, IdempotencyKey: or(r.Params.IdempotencyKey, "")}
+	op, err := h.Store.Steer(ctx, r.Id, cancel)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ var problems = map[string]problem{
 	},
 	"conflict": {
 		"It does not fit what is stored",
-		"The request is right in itself but contradicts what is stored. When `holder` is there, that operation holds the cluster or host: wait for it at its URL, or cancel it by POST of its /cancel, then try again.",
+		"The request is right in itself but contradicts what is stored. When `holder` is there, that operation holds the cluster or host: wait for it at its URL, or cancel it by POST of its /cancel (a bootstrap by DELETE of its host), then try again.",
 	},
 	"too_large": {
 		"The body is too large",

@@ -188,6 +188,32 @@ func TestHostsThatAreAwayKeepSlots(t *testing.T) {
 	require.Contains(t, c.Reason, "uses up max_unavailable (2)")
 }
 
+// TestDeletingAClusterWakesItsRollout, which may be paused and look at nothing.
+func TestDeletingAClusterWakesItsRollout(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.manyHosts(t, "c", 2)
+	op := f.rollout(t, NewOperation{})
+	_, err := f.Steer(ctx, op.ID, SteerAction{Action: "pause", By: "ann"})
+	require.NoError(t, err)
+	require.Equal(t, "paused by ann", f.claims(t, op.ID, 1).Waiting)
+	unseen, err := f.db.UnseenOperations(ctx, 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, unseen)
+	require.NoError(t, f.DeleteCluster(ctx, "c"))
+	unseen, err = f.db.UnseenOperations(ctx, 0, 10)
+	require.NoError(t, err)
+	require.Len(t, unseen, 1)
+	require.Equal(t, op.ID, unseen[0].ID)
+	c := f.claims(t, op.ID, 2)
+	require.Equal(t, fleet.OperationCancelled, c.End)
+	require.Equal(t, `cluster "c" was deleted`, c.Reason)
+	unseen, err = f.db.UnseenOperations(ctx, 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, unseen)
+}
+
 // TestHostsInABootstrapAreAway: hosts that failed are mended by a bootstrap, and do
 // no work until it has ended well.
 func TestHostsInABootstrapAreAway(t *testing.T) {

@@ -48,6 +48,8 @@ const (
 	claimClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR UPDATE`
 	claimMembersSQL = `SELECT FROM host WHERE tenant = $1 AND cluster = $2 ORDER BY address FOR NO KEY UPDATE`
 
+	noticeSQL = `UPDATE rollout SET ` + steered
+
 	deleteClusterSQL = `DELETE FROM cluster WHERE tenant = $1 AND name = $2`
 )
 
@@ -93,9 +95,12 @@ func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster
 
 // DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster;
 // its operations stay on record, and one that runs stops by itself (see
-// Claim).
+// Claim), also when it is paused.
 func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		if err := s.notice(ctx, q, name); err != nil {
+			return err
+		}
 		_, err := one(ctx, q, scanNothing, claimClusterSQL, s.tenant, name)
 		if err != nil {
 			return orNotFound(err, "cluster", name)
@@ -106,4 +111,22 @@ func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 		_, err = q.Exec(ctx, deleteClusterSQL, s.tenant, name)
 		return err
 	})
+}
+
+// notice makes the unfinished rollout of a cluster look at it again, as if it had
+// been steered. An operation that is put on record at the same time finds the
+// cluster gone at its first look.
+func (s *Store) notice(ctx context.Context, q querier, cluster string) error {
+	op, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, cluster, "")
+	if isNoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, _, err := s.lockTurn(ctx, q, op.ID); err != nil {
+		return err
+	}
+	_, err = q.Exec(ctx, noticeSQL, op.ID)
+	return err
 }

@@ -87,6 +87,7 @@ func TestBootstrapAgain(t *testing.T) {
 
 	_, _, err = f.StartOperation(ctx, NewOperation{Kind: fleet.KindRestart, Host: "h"})
 	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "wait for its end or delete the host, which cancels it")
 	require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationCancelled, "cancelled by ann"))
 	h, err = f.Host(ctx, "h")
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 type SteerAction struct {
 	Action         string // pause, resume, cancel or approve
 	By             string
+	Force          bool   // of cancel: the caller also ends what runs; here it only tells requests apart
 	IdempotencyKey string // "" for none
 }
 
@@ -36,7 +37,7 @@ const (
 // a Conflict, as an approval is that nobody waits for. One that has not begun is
 // ended by cancel at once.
 func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.Operation, err error) {
-	r := request{key: a.IdempotencyKey, digest: digestOf("steer", id, a.Action, a.By)}
+	r := request{key: a.IdempotencyKey, digest: digestOf("steer", id, a.Action, a.By, a.Force)}
 	err = s.steering(ctx, id, r, &op, func(ctx context.Context, q querier) error {
 		return s.steer(ctx, q, op, a)
 	})
