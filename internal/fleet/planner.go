@@ -26,8 +26,8 @@ type Group struct {
 	Staging  int
 	Ready    int // may take a slot, or more
 	Running  int // have a slot
-	// Away is how many hosts without a slot (unstaged, staging or ready) are failed in
-	// the inventory: away already, so each uses up one.
+	// Away is how many hosts without a slot (unstaged, staging or ready) are neither
+	// active nor disassociated in the inventory: away already, so each uses up one.
 	Away   int
 	Failed int
 }
@@ -52,7 +52,7 @@ type Decision struct {
 	// Stage is how many hosts may begin to stage now.
 	Stage int
 	// Start is how many hosts may take a slot now. StartAway of them must be hosts
-	// that are failed in the inventory.
+	// that are away in the inventory.
 	Start, StartAway int
 	// Pause asks for a pause: the canaries are done, and the policy wants somebody
 	// to look. It comes once, since Steering has it afterwards.
@@ -109,7 +109,7 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 	d.Start, d.StartAway = p.free(t, group)
 	if d.Start == 0 && busy == 0 {
 		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
-			"%s failed while away and %s in the inventory, which uses up max_unavailable (%d); mend them, or raise it, then retry",
+			"%s failed while away and %s in the inventory (failed, or in a bootstrap), which uses up max_unavailable (%d); mend them, or raise it, then retry",
 			ofHosts(t.Down, t.Hosts), are(t.Canary.Away+t.Rest.Away), p.Slots(t.Hosts))}
 	}
 	return d
@@ -198,7 +198,7 @@ func ofHosts(n, of int) string {
 
 func are(n int) string {
 	if n == 1 {
-		return "1 is failed"
+		return "1 is away"
 	}
-	return fmt.Sprintf("%d are failed", n)
+	return fmt.Sprintf("%d are away", n)
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // simulated is a host of a simulated operation.
 type simulated struct {
 	canary, stages bool
-	away           bool // failed in the inventory before its turn
+	away           bool // failed or in a bootstrap before its turn
 	held           bool // by another operation, for now
 	state          HostRunState
 	down           bool // failed while away
@@ -428,7 +428,7 @@ func TestARolloutThatCannotGoOnEnds(t *testing.T) {
 	p := Policy{MaxUnavailable: Count(2), MaxFailures: Count(5)}
 	d := p.Next(Tally{Hosts: 10, Failed: 2, Down: 2, Rest: Group{Ready: 7, Failed: 2}}, Steering{}, time.Now())
 	require.Equal(t, OperationFailed, d.End)
-	require.Equal(t, "2 of 10 hosts failed while away and 0 are failed in the inventory, which uses up max_unavailable (2); mend them, or raise it, then retry", d.Reason)
+	require.Equal(t, "2 of 10 hosts failed while away and 0 are away in the inventory (failed, or in a bootstrap), which uses up max_unavailable (2); mend them, or raise it, then retry", d.Reason)
 	d = p.Next(Tally{Hosts: 10, Failed: 1, Down: 1, Rest: Group{Ready: 8, Away: 3, Failed: 1}}, Steering{}, time.Now())
 	require.Equal(t, Decision{Start: 2, StartAway: 2}, d, "a host that is away already may be worked on")
 }

@@ -1,12 +1,7 @@
 package fleet
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"strings"
 	"time"
 )
 
@@ -15,9 +10,9 @@ import (
 // at a time in the order they joined, and the first failure stops.
 type Policy struct {
 	// MaxUnavailable is how many hosts may be away at once, at least 1; a
-	// percentage is rounded down. When it is set, hosts that are failed before
-	// their turn and hosts that failed while away count, too. Not set: hosts go one
-	// at a time, and nothing else counts.
+	// percentage is rounded down. When it is set, hosts that are neither active nor
+	// disassociated before their turn and hosts that failed while away count, too.
+	// Not set: hosts go one at a time, and nothing else counts.
 	MaxUnavailable *Amount `json:"max_unavailable,omitempty"`
 	// MaxFailures is how many hosts may fail in the whole operation before no other
 	// is started; a percentage is rounded down. A host out of reach is a failed one.
@@ -99,31 +94,6 @@ const MaxSlots = 500
 // MaxStaging is how many hosts stage at once. Staging takes no slot, only
 // bandwidth.
 const MaxStaging = 50
-
-// ParsePolicy reads a policy strictly: unknown members, trailing text and values
-// that make no sense are refused, naming the member. field is what the policy is
-// called in the request.
-func ParsePolicy(field string, b []byte) (Policy, error) {
-	var p Policy
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
-		return Policy{}, InvalidField(field, "%s", readable(err))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Policy{}, InvalidField(field, "has something behind its end")
-	}
-	return p, p.Check(field)
-}
-
-// readable takes Go's own words out of a decoding error.
-func readable(err error) string {
-	var mismatch *json.UnmarshalTypeError
-	if errors.As(err, &mismatch) {
-		return fmt.Sprintf("has a %s in %s, which does not fit", mismatch.Value, mismatch.Field)
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
-}
 
 // Check refuses values that make no sense, naming the member below field.
 func (p Policy) Check(field string) error {
