@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-
 	"commissaire/internal/hostos"
 	"commissaire/internal/remote"
 	"commissaire/workflows"
@@ -163,5 +161,6 @@ func settled(ctx context.Context, c *remote.Conn) (string, error) {
 
 // untilDeadline lets a host be out of reach for as long as the step may take.
 func untilDeadline(ctx context.Context) time.Duration {
-	return time.Until(patience(activity.GetInfo(ctx)))
+	end, _ := patience(ctx)
+	return time.Until(end)
 }

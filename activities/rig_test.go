@@ -234,6 +234,7 @@ type how struct {
 	deadline    time.Time
 	heartbeat   time.Duration // silence after which Temporal gives the step to another
 	unreachable time.Duration
+	spent       time.Duration // by attempts before this one
 }
 
 // do carries out a step on the host by one crew and gives its answer.
@@ -297,6 +298,9 @@ func execute[In, Out any](h how, step workflows.Step[In, Out], fn func(context.C
 	env.SetWorkerOptions(worker.Options{BackgroundActivityContext: h.ctx, Interceptors: []interceptor.WorkerInterceptor{&informer{h: h}}})
 	if h.stop != nil {
 		env.SetWorkerStopChannel(h.stop)
+	}
+	if h.spent > 0 {
+		env.SetHeartbeatDetails(h.spent)
 	}
 	step.Bind(env, fn)
 	value, err := env.ExecuteActivity(step.Name, in)

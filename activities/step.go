@@ -205,9 +205,15 @@ var errDeadline = errors.New("no result within the step's deadline")
 // step may be another one's by now, whose time is not over.
 var errLate = errors.New("this worker slept over the step's deadline; another one goes on")
 
-// patience is the moment at which the step's own time is over.
-func patience(info activity.Info) time.Time {
-	return info.Deadline.Add(-min(time.Until(info.Deadline)/2, workflows.EndGrace))
+// patience is the moment at which the step's own time is over: what attempts
+// before this one had of it, by their last heartbeat, is gone. The time in which
+// nobody was at it does not count.
+func patience(ctx context.Context) (end time.Time, spent time.Duration) {
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &spent) // a version without them had none
+	}
+	deadline := activity.GetInfo(ctx).Deadline
+	return deadline.Add(-min(time.Until(deadline)/2, workflows.EndGrace) - spent), spent
 }
 
 // alive heartbeats until the step has ended. The context ends earlier: when the
@@ -215,7 +221,8 @@ func patience(info activity.Info) time.Time {
 func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 	info := activity.GetInfo(ctx)
 	work, cancel := context.WithCancelCause(ctx)
-	end := patience(info)
+	begun := time.Now()
+	end, spent := patience(ctx)
 	deadline := time.NewTimer(time.Until(end))
 	beat := time.NewTicker(max(info.HeartbeatTimeout/4, 50*time.Millisecond))
 	over, done := make(chan struct{}), make(chan struct{})
@@ -226,7 +233,7 @@ func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
 		stopping := activity.GetWorkerStopChannel(ctx)
 		for {
 			last := wallClock()
-			activity.RecordHeartbeat(ctx)
+			activity.RecordHeartbeat(ctx, spent+time.Since(begun))
 			select {
 			case <-beat.C:
 			case <-deadline.C:

@@ -201,6 +201,17 @@ func TestDeadline(t *testing.T) {
 	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
 }
 
+// Workers that come and go do not give a step more time than it has.
+func TestDeadlineOverSeveralAttempts(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	r.slow(t)
+	h := how{attempt: 3, deadline: time.Now().Add(time.Hour), spent: time.Hour - workflows.EndGrace - time.Second}
+	require.Contains(t, requireRefused(t, "gave-up", await(t, r.beside(r.crew(t), workflows.StepPrepare, h))), "no result within the step's deadline")
+	r.release(t)
+}
+
 func TestWorkerStops(t *testing.T) {
 	t.Parallel()
 	r := setup(t)

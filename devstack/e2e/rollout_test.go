@@ -50,7 +50,7 @@ func (s *site) steer(op operationView, what string, body any) {
 // end waits for the end of an operation.
 func (s *site) end(op operationView) operationView {
 	s.t.Helper()
-	s.until(limit, "the end of "+op.Kind+" "+op.ID, func() bool {
+	s.until(2*limit, "the end of "+op.Kind+" "+op.ID, func() bool {
 		s.get("operations/"+op.ID, &op)
 		return op.State != "pending" && op.State != "running"
 	})
