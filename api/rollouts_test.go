@@ -63,14 +63,17 @@ func TestUpgradeFromOrderToEnd(t *testing.T) {
 	require.JSONEq(t, `{"name":"c","status":"in_process","upgraded":[],"in_process":[],"started_at":"T","finished_at":""}`, normalRun(t, first))
 	op := b.lastStarted()
 	require.Equal(t, fleet.KindUpgrade, op.Kind)
-	b.v0(t, "PUT /cluster/c/upgrade", `{"policy":{"max_unavailable":1}}`, 200, first.body)
+	b.v0(t, "PUT /cluster/c/upgrade", "", 200, first.body)
+	b.v0(t, "PUT /cluster/c/upgrade", `{"policy":{"max_unavailable":2}}`, 200, first.body)
+	a := b.v0(t, "PUT /cluster/c/upgrade", `{"policy":{"max_unavailable":1}}`, 409, "")
+	require.Equal(t, map[string]any{"operation": op.ID, "url": "/api/v0/operations/" + op.ID}, field(t, a, "holder"))
 	for _, other := range []string{"restart", "deploy"} {
 		a := b.v0(t, "PUT /cluster/c/"+other, map[string]string{"restart": "", "deploy": `{"version":"1"}`}[other], 409, "")
 		require.Equal(t, map[string]any{"operation": op.ID, "url": "/api/v0/operations/" + op.ID}, field(t, a, "holder"), a.body)
 	}
 
 	require.Len(t, b.claim(t, op.ID, 1).Assignments, 2)
-	a := b.v0(t, "GET /cluster/c/upgrade", "", 200, "")
+	a = b.v0(t, "GET /cluster/c/upgrade", "", 200, "")
 	require.JSONEq(t, `{"name":"c","status":"in_process","upgraded":[],"in_process":["h1","h2"],"started_at":"T","finished_at":""}`, normalRun(t, a))
 	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Event: fleet.HostPrepared})
 	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunFailed, Reason: "no space", Event: fleet.HostBroke})

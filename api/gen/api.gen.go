@@ -1372,7 +1372,7 @@ type ClientInterface interface {
 
 	// DeployClusterWithBody Deploy a version on the hosts of a cluster
 	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1381,7 +1381,7 @@ type ClientInterface interface {
 
 	// DeployCluster Deploy a version on the hosts of a cluster
 	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1478,7 +1478,7 @@ type ClientInterface interface {
 
 	// RestartClusterWithBody Restart the hosts of a cluster
 	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1487,7 +1487,7 @@ type ClientInterface interface {
 
 	// RestartCluster Restart the hosts of a cluster
 	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1501,7 +1501,7 @@ type ClientInterface interface {
 
 	// UpgradeClusterWithBody Upgrade the hosts of a cluster
 	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1510,7 +1510,7 @@ type ClientInterface interface {
 
 	// UpgradeCluster Upgrade the hosts of a cluster
 	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1819,7 +1819,7 @@ type ClientInterface interface {
 
 	// RetryOperationWithBody Do what an operation left undone
 	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1828,7 +1828,7 @@ type ClientInterface interface {
 
 	// RetryOperation Do what an operation left undone
 	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1946,7 +1946,7 @@ func (c *Client) GetClusterDeploy(ctx context.Context, name Name, reqEditors ...
 
 // DeployClusterWithBody Deploy a version on the hosts of a cluster
 //
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1965,7 +1965,7 @@ func (c *Client) DeployClusterWithBody(ctx context.Context, name Name, params *D
 
 // DeployCluster Deploy a version on the hosts of a cluster
 //
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2192,7 +2192,7 @@ func (c *Client) GetClusterRestart(ctx context.Context, name Name, reqEditors ..
 
 // RestartClusterWithBody Restart the hosts of a cluster
 //
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2211,7 +2211,7 @@ func (c *Client) RestartClusterWithBody(ctx context.Context, name Name, params *
 
 // RestartCluster Restart the hosts of a cluster
 //
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2245,7 +2245,7 @@ func (c *Client) GetClusterUpgrade(ctx context.Context, name Name, reqEditors ..
 
 // UpgradeClusterWithBody Upgrade the hosts of a cluster
 //
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2264,7 +2264,7 @@ func (c *Client) UpgradeClusterWithBody(ctx context.Context, name Name, params *
 
 // UpgradeCluster Upgrade the hosts of a cluster
 //
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3003,7 +3003,7 @@ func (c *Client) ResumeOperation(ctx context.Context, id OperationID, params *Re
 
 // RetryOperationWithBody Do what an operation left undone
 //
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3022,7 +3022,7 @@ func (c *Client) RetryOperationWithBody(ctx context.Context, id OperationID, par
 
 // RetryOperation Do what an operation left undone
 //
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5845,7 +5845,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
 	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5854,7 +5854,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeployClusterWithResponse Deploy a version on the hosts of a cluster
 	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5963,7 +5963,7 @@ type ClientWithResponsesInterface interface {
 
 	// RestartClusterWithBodyWithResponse Restart the hosts of a cluster
 	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5972,7 +5972,7 @@ type ClientWithResponsesInterface interface {
 
 	// RestartClusterWithResponse Restart the hosts of a cluster
 	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5988,7 +5988,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
 	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5997,7 +5997,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpgradeClusterWithResponse Upgrade the hosts of a cluster
 	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6342,7 +6342,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryOperationWithBodyWithResponse Do what an operation left undone
 	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6351,7 +6351,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryOperationWithResponse Do what an operation left undone
 	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9019,7 +9019,7 @@ func (c *ClientWithResponses) GetClusterDeployWithResponse(ctx context.Context, 
 
 // DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
 //
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9034,7 +9034,7 @@ func (c *ClientWithResponses) DeployClusterWithBodyWithResponse(ctx context.Cont
 
 // DeployClusterWithResponse Deploy a version on the hosts of a cluster
 //
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version or another kind of operation is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
+// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9221,7 +9221,7 @@ func (c *ClientWithResponses) GetClusterRestartWithResponse(ctx context.Context,
 
 // RestartClusterWithBodyWithResponse Restart the hosts of a cluster
 //
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9236,7 +9236,7 @@ func (c *ClientWithResponses) RestartClusterWithBodyWithResponse(ctx context.Con
 
 // RestartClusterWithResponse Restart the hosts of a cluster
 //
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9264,7 +9264,7 @@ func (c *ClientWithResponses) GetClusterUpgradeWithResponse(ctx context.Context,
 
 // UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
 //
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9279,7 +9279,7 @@ func (c *ClientWithResponses) UpgradeClusterWithBodyWithResponse(ctx context.Con
 
 // UpgradeClusterWithResponse Upgrade the hosts of a cluster
 //
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, it is 409 and `holder` names that.
+// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9882,7 +9882,7 @@ func (c *ClientWithResponses) ResumeOperationWithResponse(ctx context.Context, i
 
 // RetryOperationWithBodyWithResponse Do what an operation left undone
 //
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9897,7 +9897,7 @@ func (c *ClientWithResponses) RetryOperationWithBodyWithResponse(ctx context.Con
 
 // RetryOperationWithResponse Do what an operation left undone
 //
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one.
+// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
