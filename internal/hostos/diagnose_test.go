@@ -20,7 +20,7 @@ func TestDiagnose(t *testing.T) {
 		{"E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. \n", "dpkg --configure -a", ""},
 		{"dpkg: error processing package bad (--configure):\n installed bad package post-installation script subprocess returned error exit status 1\nErrors were encountered while processing:\n bad\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n", "script of a package failed", ""},
 		{"E: Failed to fetch http://127.0.0.1:9/./InRelease  Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)\nE: Some index files failed to download. They have been ignored, or old ones used instead.\n", net, ""},
-		{"Err:1 http://deb.debian.org/debian bookworm InRelease\n  Temporary failure resolving 'deb.debian.org'\n", net, ""},
+		{"Err:1 http://deb.example.org/debian bookworm InRelease\n  Temporary failure resolving 'deb.example.org'\n", net, ""},
 		{"W: GPG error: http://x ./ InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\nE: The repository 'http://x ./ InRelease' is not signed.\nE: Failed to fetch http://x\n", key, ""},
 		{"E: You don't have enough free space in /var/cache/apt/archives/.\n", full, ""},
 		{"dpkg: error processing archive x.deb (--unpack):\n cannot copy extracted data for './usr/x' to '/usr/x.dpkg-new': failed to write (No space left on device)\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n", full, ""},
