@@ -113,6 +113,9 @@ func (s *Store) planNew(ctx context.Context, q querier, n NewOperation, p *plan)
 		return err
 	}
 	p.policy = n.Policy.Over(defaults)
+	if err := p.policy.Check("policy"); err != nil { // each may be right, and not both together
+		return err
+	}
 	p.hosts, err = p.policy.Arrange(members)
 	return err
 }
@@ -151,7 +154,7 @@ func replace(policy, changes fleet.Policy) (fleet.Policy, error) {
 			return policy, fleet.InvalidField("policy."+name, "cannot be changed any more: it has decided which hosts the operation has, and in which order")
 		}
 	}
-	return out, nil
+	return out, out.Check("policy")
 }
 
 // member gives a member of a policy by its name in JSON, nil when it is not set.

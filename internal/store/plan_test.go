@@ -50,6 +50,16 @@ func TestPolicyOfTheClusterLiesUnderTheRequest(t *testing.T) {
 	requireKind(t, fleet.Invalid, err)
 	require.ErrorContains(t, err, "policy.selector")
 
+	_, err = f.SetOperationPolicy(ctx, op.ID, fleet.Policy{HostTimeout: fleet.Lasting(time.Hour)}, "ann", "")
+	require.NoError(t, err)
+	_, err = f.SetOperationPolicy(ctx, op.ID, fleet.Policy{MinReady: fleet.Lasting(2 * time.Hour)}, "ann", "")
+	requireKind(t, fleet.Invalid, err)
+	require.ErrorContains(t, err, "policy.min_ready")
+	require.NoError(t, f.PutClusterPolicy(ctx, "c", fleet.Policy{MinReady: fleet.Lasting(2 * time.Hour)}))
+	_, err = f.PreviewOperation(ctx, NewOperation{Kind: fleet.KindRestart, Cluster: "c", Policy: fleet.Policy{HostTimeout: fleet.Lasting(time.Hour)}})
+	requireKind(t, fleet.Invalid, err)
+	require.ErrorContains(t, err, "policy.min_ready")
+
 	f.exec(t, "UPDATE host SET state = 'failed', reason = 'broken disk' WHERE address = 'h4'")
 	v, err = f.PreviewOperation(ctx, NewOperation{Kind: fleet.KindRestart, Cluster: "c"})
 	require.NoError(t, err)
