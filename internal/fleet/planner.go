@@ -28,8 +28,10 @@ type Group struct {
 	Running  int // have a slot
 	// Away is how many hosts without a slot (unstaged, staging or ready) are neither
 	// active nor disassociated in the inventory: away already, so each uses up one.
-	Away   int
-	Failed int
+	Away int
+	// Mending is how many of those are in a bootstrap, and may soon be back.
+	Mending int
+	Failed  int
 }
 
 func (g Group) busy() int   { return g.Staging + g.Running }
@@ -67,6 +69,10 @@ type Decision struct {
 	End    OperationState
 	Reason string
 }
+
+// lookAtMending is how often a rollout that only waits for bootstraps looks again:
+// nothing tells it when one has ended.
+const lookAtMending = 5 * time.Second
 
 // ReasonHostFailed is why an operation fails that tolerates no failure.
 const ReasonHostFailed = "a host failed"
@@ -107,6 +113,9 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 		return d
 	}
 	d.Start, d.StartAway = p.free(t, group)
+	if mending := t.Canary.Mending + t.Rest.Mending; d.Start == 0 && busy == 0 && mending > 0 {
+		return Decision{Canary: d.Canary, Waiting: fmt.Sprintf("hosts that are away, %d of them in a bootstrap, use up max_unavailable (%d)", mending, p.Slots(t.Hosts)), Again: now.Add(lookAtMending)}
+	}
 	if d.Start == 0 && busy == 0 {
 		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
 			"%s failed while away and %s in the inventory (failed, or in a bootstrap), which uses up max_unavailable (%d); mend them, or raise it, then retry",

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 type simulated struct {
 	canary, stages bool
 	away           bool // failed or in a bootstrap before its turn
+	mending        bool // in a bootstrap
 	held           bool // by another operation, for now
 	state          HostRunState
 	down           bool // failed while away
@@ -53,6 +54,9 @@ func (r *rollout) tally() Tally {
 		}
 		if h.away && (h.state == HostRunPending || h.state == HostRunStaging || h.state == HostRunStaged) {
 			g.Away++
+			if h.mending {
+				g.Mending++
+			}
 		}
 		switch {
 		case h.state == HostRunPending && h.stages:
@@ -150,6 +154,8 @@ func newRollout(t *rapid.T) *rollout {
 			away:   rapid.IntRange(0, 7).Draw(t, "away") == 0,
 			held:   rapid.IntRange(0, 9).Draw(t, "held") == 0,
 		})
+		h := r.hosts[i]
+		h.mending = h.away && rapid.Bool().Draw(t, "mending")
 	}
 	return r
 }
@@ -202,6 +208,9 @@ func (r *rollout) step(t *rapid.T, d Decision) {
 	for _, h := range r.hosts {
 		if h.held && rapid.Bool().Draw(t, "given up") {
 			h.held = false
+		}
+		if h.mending && (h.state == HostRunPending || h.state == HostRunStaged) && rapid.Bool().Draw(t, "bootstrapped") {
+			h.mending, h.away = false, rapid.Bool().Draw(t, "in vain")
 		}
 	}
 	working := r.working()

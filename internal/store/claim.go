@@ -55,7 +55,7 @@ const (
 	// somebody tries to mend it by a bootstrap. From these hosts, which are few, to
 	// their host runs, one by one: OFFSET 0 keeps Postgres from going the other way
 	// while it does not know yet how many rows a new operation has.
-	awayJoin = `(SELECT address FROM host WHERE tenant = $2 AND cluster = $3 AND state NOT IN ('active', 'disassociated')) f,
+	awayJoin = `(SELECT address, state FROM host WHERE tenant = $2 AND cluster = $3 AND state NOT IN ('active', 'disassociated')) f,
 		LATERAL (SELECT * FROM host_run WHERE operation_id = $1 AND address = f.address OFFSET 0) r`
 
 	// One row for the canaries and one for all others. Hosts that are not staged yet
@@ -65,6 +65,7 @@ const (
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND (state = 'staged' OR state = 'pending' AND NOT stages) LIMIT $4) x),
 			(SELECT count(*) FROM (SELECT FROM ` + awayJoin + ` WHERE r.canary = g.canary AND r.state IN ('pending', 'staged') LIMIT $4) x),
+			(SELECT count(*) FROM (SELECT FROM ` + awayJoin + ` WHERE r.canary = g.canary AND r.state IN ('pending', 'staged') AND f.state <> 'failed' LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
@@ -206,7 +207,7 @@ func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fle
 	var g fleet.Group
 	var down int
 	var done, clock pgtype.Timestamptz
-	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Mending, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
 		if canary {
 			t.Canary = g
 		} else {
