@@ -5,7 +5,16 @@ shift
 exec 3>&1
 until said=$(rpm-ostree "$@" 2>&1 >&3 3>&-); do
   rc=$?
-  case $said in *"Transaction in progress"*) [ "$(date +%s)" -ge "$end" ] || { sleep 2; continue; } ;; esac
+  case $said in
+  *"Transaction in progress"*)
+    if [ "$(date +%s)" -lt "$end" ]; then
+      [ -n "${told:-}" ] || printf '%s\nWaiting for its end.\n' "$said" >&2
+      told=yes
+      sleep 2
+      continue
+    fi
+    ;;
+  esac
   printf '%s\n' "$said" >&2
   exit $rc
 done

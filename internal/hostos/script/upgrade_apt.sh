@@ -9,7 +9,16 @@ set -- -y -o "DPkg::Lock::Timeout=$wait" -o Dpkg::Use-Pty=0 \
 end=$(($(date +%s) + wait))
 exec 3>&1
 until said=$(apt-get "$@" -o APT::Update::Error-Mode=any update 2>&1 >&3 3>&-); do
-  case $said in *"Could not get lock"*) [ "$(date +%s)" -ge "$end" ] || { sleep 1; continue; } ;; esac
+  case $said in
+  *"Could not get lock"*)
+    if [ "$(date +%s)" -lt "$end" ]; then
+      [ -n "${told:-}" ] || printf '%s\nWaiting for it.\n' "$said" >&2
+      told=yes
+      sleep 1
+      continue
+    fi
+    ;;
+  esac
   printf '%s\n' "$said" >&2
   exit 100
 done
