@@ -228,6 +228,10 @@ func invalid(err error, field string) error {
 
 // collect goes through nested errors down to those about one member each.
 func collect(err error, found func(*openapi3.SchemaError)) {
+	if e, ok := err.(*openapi3.SchemaError); ok && e.SchemaField == "oneOf" {
+		found(e) // its title says what it may be; each alternative alone would mislead
+		return
+	}
 	var many openapi3.MultiError
 	if errors.As(err, &many) {
 		for _, e := range many {

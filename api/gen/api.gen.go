@@ -1638,7 +1638,7 @@ type ClientInterface interface {
 
 	// PutHostLabelsWithBody Replace all labels of a host
 	//
-	// Operations that are on record keep the hosts and the order they have.
+	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1647,7 +1647,7 @@ type ClientInterface interface {
 
 	// PutHostLabels Replace all labels of a host
 	//
-	// Operations that are on record keep the hosts and the order they have.
+	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2572,7 +2572,7 @@ func (c *Client) GetHostLabels(ctx context.Context, address Address, reqEditors 
 
 // PutHostLabelsWithBody Replace all labels of a host
 //
-// Operations that are on record keep the hosts and the order they have.
+// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2591,7 +2591,7 @@ func (c *Client) PutHostLabelsWithBody(ctx context.Context, address Address, con
 
 // PutHostLabels Replace all labels of a host
 //
-// Operations that are on record keep the hosts and the order they have.
+// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6139,7 +6139,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutHostLabelsWithBodyWithResponse Replace all labels of a host
 	//
-	// Operations that are on record keep the hosts and the order they have.
+	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6148,7 +6148,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutHostLabelsWithResponse Replace all labels of a host
 	//
-	// Operations that are on record keep the hosts and the order they have.
+	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9529,7 +9529,7 @@ func (c *ClientWithResponses) GetHostLabelsWithResponse(ctx context.Context, add
 
 // PutHostLabelsWithBodyWithResponse Replace all labels of a host
 //
-// Operations that are on record keep the hosts and the order they have.
+// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9544,7 +9544,7 @@ func (c *ClientWithResponses) PutHostLabelsWithBodyWithResponse(ctx context.Cont
 
 // PutHostLabelsWithResponse Replace all labels of a host
 //
-// Operations that are on record keep the hosts and the order they have.
+// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -12,18 +12,27 @@ import (
 )
 
 // restart orders the restart and shows it until it has ended. A restart that an
-// earlier run left unfinished is the one that is shown.
+// earlier run left unfinished is the one that is shown; while another operation
+// is under way there is none, and that goes on.
 func (d *Demo) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
 	r, err := d.api.RestartClusterWithResponse(ctx, cluster, &gen.RestartClusterParams{}, gen.RolloutPut{})
-	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK); err != nil {
+	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK, http.StatusConflict); err != nil {
 		return err
+	}
+	switch r.StatusCode() {
+	case http.StatusConflict:
+		fmt.Fprintf(d.out, "  No restart: %s\n", r.ApplicationproblemJSONDefault.Detail)
+		return nil
+	case http.StatusOK:
+		fmt.Fprintln(d.out, "  An earlier run left a restart unfinished; this is it.")
 	}
 	op, err := d.latest(ctx)
 	if err != nil {
 		return err
 	}
+	waiting := ""
 	screen := newScreen(d.out)
 	for {
 		lines, err := d.lines(ctx, op.Id)
@@ -42,6 +51,11 @@ func (d *Demo) restart(ctx context.Context) error {
 			return err
 		}
 		op = *again.JSON200
+		if op.Waiting != waiting {
+			if waiting = op.Waiting; waiting != "" {
+				fmt.Fprintf(d.out, "  It waits: %s (operation %s)\n", waiting, op.Id)
+			}
+		}
 	}
 }
 

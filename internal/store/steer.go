@@ -18,10 +18,12 @@ type SteerAction struct {
 }
 
 const (
-	pauseSQL   = `UPDATE rollout SET paused = now(), paused_by = $2, ` + steered
-	resumeSQL  = `UPDATE rollout SET paused = NULL, paused_by = '', ` + steered + ` AND $2::text IS NOT NULL`
+	// What the rollout waits for is written by the next claim; until then nobody
+	// shall be told what has just been lifted.
+	pauseSQL   = `UPDATE rollout SET paused = now(), paused_by = $2, waiting = 'paused by ' || $2, ` + steered
+	resumeSQL  = `UPDATE rollout SET paused = NULL, paused_by = '', waiting = '', ` + steered + ` AND $2::text IS NOT NULL`
 	cancelSQL  = `UPDATE rollout SET cancelled = now(), cancelled_by = $2, ` + steered
-	approveSQL = `UPDATE rollout SET approved = now(), approved_by = $2, ` + steered
+	approveSQL = `UPDATE rollout SET approved = now(), approved_by = $2, waiting = CASE WHEN paused IS NULL THEN '' ELSE waiting END, ` + steered
 
 	// A claim notes which generation it has seen; see UnseenOperations.
 	steered = `generation = generation + 1, steered = now() WHERE operation_id = $1`
