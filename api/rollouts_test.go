@@ -161,6 +161,13 @@ func TestPolicyOfARequest(t *testing.T) {
 			require.Contains(t, blamed(t, a), blame, "%s: %s", body, a.body)
 		}
 	}
+	for body, says := range map[string]string{
+		`{"policy":{"max_unavailable":"101%"}}`:  `policy.max_unavailable must be a number of hosts, or a percentage of them such as \"10%\"`,
+		`{"policy":{"max_failures":-1}}`:         `policy.max_failures must be a number of hosts, or a percentage of them such as \"10%\"`,
+		`{"policy":{"min_ready":"1 fortnight"}}`: `policy.min_ready must be a time such as \"90s\" or \"1h30m\", or a number of seconds, a year at most`,
+	} {
+		require.Contains(t, b.v0(t, "PUT /cluster/c/restart", body, 400, "").body, says)
+	}
 	starts := b.dispatcher.starts()
 	b.v0(t, "PUT /cluster/c/restart", `{"policy":{"max_unavailable":"10%","min_ready":30,"step_timeout":"1h30m"}}`, 201, "")
 	require.Equal(t, starts+1, b.dispatcher.starts())
