@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -41,7 +42,11 @@ func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
 	})
 	var f *failure
 	if errors.As(err, &f) {
-		return &failure{state: fleet.StepIndeterminate, reason: in.Reason + "; its command may still run on the host, which could not be told to end it: " + f.reason}
+		reason := in.Reason + "; the host could not be told to end the command, which may still run there"
+		if !strings.Contains(in.Reason, "gave up") { // which says why
+			reason += ": " + f.reason
+		}
+		return &failure{state: fleet.StepIndeterminate, reason: reason}
 	}
 	if err != nil {
 		return err

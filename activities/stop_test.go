@@ -114,7 +114,7 @@ func TestStopOutOfReach(t *testing.T) {
 	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{unreachable: 300 * time.Millisecond}))
 	row := r.row(t, workflows.StepPrepare)
 	require.Equal(t, fleet.StepIndeterminate, row.State)
-	require.Contains(t, row.Reason, "cancelled; its command may still run on the host, which could not be told to end it: gave up after 300ms")
+	require.Contains(t, row.Reason, "cancelled; the host could not be told to end the command, which may still run there: gave up after 300ms")
 	require.NoError(t, r.host.Accept(t.Context()))
 	r.release(t)
 }

@@ -83,7 +83,7 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 			why = "cancelled"
 		}
 		if cancelled || isType(failure, TypeGaveUp) || temporal.IsTimeoutError(failure) {
-			why += r.stop(ctx, why)
+			why += r.stop(ctx, why, isType(failure, TypeGaveUp))
 		}
 		end.State, end.Reason, end.Event = fleet.HostRunFailed, r.sentence(why), r.meaning(failure, cancelled)
 		end.Down = r.away() || isType(failure, TypeGaveUp)
@@ -107,13 +107,16 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 }
 
 // stop ends the command that the step under way may have on the host, when nobody
-// waits for it any more: the worker that did may be dead. It gives what is to be
-// added to the reason.
-func (r *hostRun) stop(ctx workflow.Context, why string) string {
+// waits for it any more: the worker that did may be dead. tried says that patience
+// with the host is over already. It gives what is to be added to the reason.
+func (r *hostRun) stop(ctx workflow.Context, why string, tried bool) string {
 	if !slices.Contains([]string{StepPrepare, StepStage, StepUpgrade, StepReboot}, r.at) {
 		return ""
 	}
 	t := r.in.Timing
+	if tried {
+		t.Unreachable = min(t.Unreachable, stopTried)
+	}
 	in := StopStep{HostStep: HostStep{HostRef: r.in.HostRef, Step: r.at, Attempt: 1, Unreachable: t.Unreachable}, Reason: why}
 	if _, err := Stop.Run(onHost(ctx, t, t.Unreachable+stopLimit, "stop "+r.in.Address), in); err != nil {
 		return "; whether its command still runs on the host is not known"

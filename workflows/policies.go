@@ -63,6 +63,9 @@ const EndGrace = 10 * time.Second
 // time that it may be out of reach.
 const stopLimit = time.Minute
 
+// stopTried is that time for a host with which patience is over already.
+const stopTried = 10 * time.Second
+
 // onHost is for steps on a host. limit is the host's own budget: it counts from
 // when a worker takes the step, so an outage of ours is not the host's failure.
 // A lost worker is replaced, and the step re-attaches to what runs on the host;

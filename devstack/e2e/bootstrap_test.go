@@ -100,7 +100,8 @@ func (s *site) failed(h *remotetest.Host, step string, because ...string) {
 	}
 	steps := s.steps(op.ID)
 	last := steps[len(steps)-1]
-	require.Equal(s.t, []string{step, "failed"}, []string{last.Name, last.State})
+	require.Equal(s.t, step, last.Name)
+	require.Contains(s.t, []string{"failed", "indeterminate"}, last.State) // the latter where its command may still run
 	var record struct{ Status string }
 	s.get(hostPath(h)+"/bootstrap", &record)
 	require.Equal(s.t, "failed", record.Status)
