@@ -48,6 +48,7 @@ var rules = map[string]rule{
 	"api":               {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/version", "internal/store", "internal/hostos"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
 	"api/docs":          {forbidden: []string{temporalSDK, ssh, postgres}},
 	"api/gen":           {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
+	"api/client":        {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 	"cmd/commissaire":   {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"commissaire/api/gen"
+	"commissaire/api/client"
 )
 
 // TestGeneratedClient: the client speaks to the server that came out of the
@@ -16,26 +16,26 @@ func TestGeneratedClient(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx := t.Context()
-	client, err := gen.NewClientWithResponses(b.url, gen.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+	c, err := client.NewClientWithResponses(b.url, client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Authorization", b.creds)
 		return nil
 	}))
 	require.NoError(t, err)
 	network := "default"
-	put, err := client.PutClusterWithResponse(ctx, "web", gen.ClusterPut{Network: &network})
+	put, err := c.PutClusterWithResponse(ctx, "web", client.ClusterPut{Network: &network})
 	require.NoError(t, err)
 	require.Equal(t, "web", put.JSON201.Name)
-	names, err := client.ListClustersWithResponse(ctx)
+	names, err := c.ListClustersWithResponse(ctx)
 	require.NoError(t, err)
 	require.Equal(t, []string{"web"}, *names.JSON200)
-	host, err := client.PutHostWithResponse(ctx, "2001:db8::1", gen.HostPut{SshPrivKey: key64(t), Cluster: "web", Port: 2222})
+	host, err := c.PutHostWithResponse(ctx, "2001:db8::1", client.HostPut{SshPrivKey: key64(t), Cluster: "web", Port: 2222})
 	require.NoError(t, err)
-	require.Equal(t, gen.HostStateInvestigating, host.JSON201.Status)
+	require.Equal(t, client.HostStateInvestigating, host.JSON201.Status)
 	address := "2001:DB8::1"
-	page, err := client.ListOperationsWithResponse(ctx, &gen.ListOperationsParams{Host: &address})
+	page, err := c.ListOperationsWithResponse(ctx, &client.ListOperationsParams{Host: &address})
 	require.NoError(t, err)
 	require.Len(t, page.JSON200.Operations, 1)
-	missing, err := client.GetHostWithResponse(ctx, "nobody")
+	missing, err := c.GetHostWithResponse(ctx, "nobody")
 	require.NoError(t, err)
 	require.Nil(t, missing.JSON200)
 	require.Equal(t, http.StatusNotFound, missing.ApplicationproblemJSONDefault.Status)

@@ -11,13 +11,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
 
 	"commissaire/internal/fleet"
 
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/runtime"
+)
+
+// Defines values for ContainerManagerType.
+const (
+	Kubernetes ContainerManagerType = "kubernetes"
+	Openshift  ContainerManagerType = "openshift"
+	Trivial    ContainerManagerType = "trivial"
 )
 
 // Defines values for HostState.
@@ -52,6 +57,13 @@ const (
 	OperationStateSucceeded OperationState = "succeeded"
 )
 
+// Defines values for Role.
+const (
+	Admin    Role = "admin"
+	Operator Role = "operator"
+	Viewer   Role = "viewer"
+)
+
 // Defines values for RunStatus.
 const (
 	RunStatusFailed    RunStatus = "failed"
@@ -76,6 +88,49 @@ type Alive struct {
 //
 // Example: 10%
 type Amount = fleet.Amount
+
+// AuditEntry Example: {"address":"192.0.2.7","at":"2026-11-20T14:03:00.123456","method":"httpbasicauth","operation":"putHost","path":"/api/v0/host/192.0.2.10","principal":"alice","request_id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d","role":"admin","status":201}
+type AuditEntry struct {
+	At        string `json:"at"`
+	Principal string `json:"principal"`
+
+	// Method The authentication plug-in that vouched.
+	Method string `json:"method"`
+	Role   string `json:"role"`
+
+	// Address Where the request came from.
+	Address string `json:"address"`
+
+	// Operation operationId of this document.
+	Operation string `json:"operation"`
+	Path      string `json:"path"`
+
+	// Status What was answered; 0 while the request is at work, or when the server died over it.
+	Status    int    `json:"status"`
+	RequestId string `json:"request_id"`
+}
+
+// AuditPage defines model for AuditPage.
+type AuditPage struct {
+	Entries []AuditEntry `json:"entries"`
+
+	// Next Cursor of the next page; not there on the last one.
+	Next string `json:"next,omitempty"`
+}
+
+// Caller Example: {"address":"192.0.2.7","method":"httpbasicauth","name":"alice","role":"admin"}
+type Caller struct {
+	Name string `json:"name"`
+
+	// Method The authentication plug-in that vouches for the caller.
+	Method string `json:"method"`
+
+	// Role viewer, operator, admin, or join for a join token.
+	Role string `json:"role"`
+
+	// Address Where the request comes from.
+	Address string `json:"address,omitempty"`
+}
 
 // CancelPost Example: {"force":false}
 type CancelPost struct {
@@ -172,6 +227,24 @@ type ClusterUpgrade struct {
 	StartedAt  string   `json:"started_at"`
 	FinishedAt string   `json:"finished_at"`
 }
+
+// ContainerManager Example: {"name":"kube","options":{"server_url":"https://192.0.2.1:6443","token":"[redacted]"},"type":"kubernetes"}
+type ContainerManager struct {
+	Name    string                 `json:"name"`
+	Type    ContainerManagerType   `json:"type"`
+	Options map[string]interface{} `json:"options"`
+}
+
+// ContainerManagerPut Example: {"options":{"server_url":"https://192.0.2.1:6443","token":"sha256~example"},"type":"kubernetes"}
+type ContainerManagerPut struct {
+	// Name Must be the name in the URL.
+	Name    string                 `json:"name,omitempty"`
+	Options map[string]interface{} `json:"options,omitempty"`
+	Type    ContainerManagerType   `json:"type,omitempty"`
+}
+
+// ContainerManagerType trivial keeps a list of nodes in the server and nothing else.
+type ContainerManagerType string
 
 // Cursor A `next` that the same request gave.
 type Cursor = string
@@ -485,6 +558,37 @@ type HostStatus struct {
 // IgnoredBody Any object; it is ignored.
 type IgnoredBody map[string]interface{}
 
+// JoinToken Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","created_by":"alice","expires_at":"2026-11-20T15:03:00.123456","id":"k3v9q2m4x7c1b8n0","remote_user":"root","revoked_at":"","used_at":"","used_by":""}
+type JoinToken struct {
+	Id string `json:"id"`
+
+	// Cluster Cluster that the host joins; empty: none.
+	Cluster string `json:"cluster"`
+
+	// RemoteUser Who logs in to the host.
+	RemoteUser string `json:"remote_user"`
+	CreatedBy  string `json:"created_by"`
+	CreatedAt  string `json:"created_at"`
+	ExpiresAt  string `json:"expires_at"`
+	RevokedAt  string `json:"revoked_at"`
+	UsedAt     string `json:"used_at"`
+
+	// UsedBy Address of the host that used it.
+	UsedBy string `json:"used_by"`
+}
+
+// JoinTokenPost Example: {"cluster":"web","expires_in":"2h"}
+type JoinTokenPost struct {
+	// Cluster Cluster that the host joins; it must exist.
+	Cluster string `json:"cluster,omitempty"`
+
+	// RemoteUser Who logs in to the host; root when not given.
+	RemoteUser string `json:"remote_user,omitempty"`
+
+	// ExpiresIn From now; one hour when not given, at most 30 days.
+	ExpiresIn fleet.Duration `json:"expires_in,omitempty"`
+}
+
 // Labels At most 64 names and values of letters, digits and, between them, '-', '_', '.' and '/', at most 63 characters long. A value may be empty.
 //
 // Example: {"env":"prod","rack":"a1"}
@@ -524,6 +628,32 @@ type NetworkPut struct {
 
 // NetworkType defines model for NetworkType.
 type NetworkType string
+
+// NewJoinToken Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","expires_at":"2026-11-20T15:03:00.123456","id":"k3v9q2m4x7c1b8n0","public_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti commissaire","remote_user":"root","token":"cmsj_k3v9q2m4x7c1b8n0_example"}
+type NewJoinToken struct {
+	Token string `json:"token"`
+	Id    string `json:"id"`
+
+	// PublicKey For authorized_keys of remote_user on the host.
+	PublicKey  string `json:"public_key"`
+	Cluster    string `json:"cluster"`
+	RemoteUser string `json:"remote_user"`
+	CreatedAt  string `json:"created_at"`
+	ExpiresAt  string `json:"expires_at"`
+}
+
+// NewToken Example: {"created_at":"2026-11-20T14:03:00.123456","expires_at":"2026-12-20T14:03:00.123456","id":"k3v9q2m4x7c1b8n0","name":"ci","operations":[],"owner":"alice","role":"viewer","token":"cmst_k3v9q2m4x7c1b8n0_example"}
+type NewToken struct {
+	// Token Send it as `Authorization: Bearer …`, or as the password of HTTP Basic with any user name.
+	Token      string   `json:"token"`
+	Id         string   `json:"id"`
+	Name       string   `json:"name"`
+	Owner      string   `json:"owner"`
+	Role       Role     `json:"role"`
+	Operations []string `json:"operations"`
+	CreatedAt  string   `json:"created_at"`
+	ExpiresAt  string   `json:"expires_at"`
+}
 
 // NoMembers An empty object.
 type NoMembers = map[string]interface{}
@@ -715,6 +845,9 @@ type RetryPost struct {
 	Policy fleet.Policy `json:"policy,omitempty"`
 }
 
+// Role defines model for Role.
+type Role string
+
 // RolloutPut Example: {"policy":{"max_failures":2,"max_unavailable":"10%"}}
 type RolloutPut struct {
 	// Policy What it sets counts; for the rest, what the cluster's policy sets.
@@ -768,6 +901,45 @@ type StepPage struct {
 // Example: 2026-11-20T14:03:00.123456
 type Time = string
 
+// Token Example: {"created_at":"2026-11-20T14:03:00.123456","expires_at":"2026-12-20T14:03:00.123456","id":"k3v9q2m4x7c1b8n0","last_used_at":"","name":"ci","operations":["upgradeCluster","getOperation"],"owner":"alice","revoked_at":"","role":"operator"}
+type Token struct {
+	Id   string `json:"id"`
+	Name string `json:"name"`
+
+	// Owner For whom it speaks.
+	Owner string `json:"owner"`
+	Role  Role   `json:"role"`
+
+	// Operations The operationIds that it may use; empty: all of its role.
+	Operations []string `json:"operations"`
+	CreatedAt  string   `json:"created_at"`
+	ExpiresAt  string   `json:"expires_at"`
+	RevokedAt  string   `json:"revoked_at"`
+
+	// LastUsedAt To the minute.
+	LastUsedAt string `json:"last_used_at"`
+}
+
+// TokenID The part of a token that is no secret.
+//
+// Example: k3v9q2m4x7c1b8n0
+type TokenID = string
+
+// TokenPost Example: {"expires_in":"720h","name":"ci","operations":["upgradeCluster","getOperation"],"role":"operator"}
+type TokenPost struct {
+	// Name What it is for.
+	Name string `json:"name"`
+
+	// Role That of the caller when not given.
+	Role Role `json:"role,omitempty"`
+
+	// Operations operationIds of this document; empty: all that the role may use.
+	Operations []string `json:"operations,omitempty"`
+
+	// ExpiresIn From now; 30 days when not given.
+	ExpiresIn fleet.Duration `json:"expires_in,omitempty"`
+}
+
 // Version Example: {"built":"2026-11-20T14:03:00Z","commit":"19ecb83","go":"go1.26.8","version":"1.0.0"}
 type Version struct {
 	Version string `json:"version"`
@@ -781,6 +953,21 @@ type DryRun = bool
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Principal Only what this caller did.
+	Principal *string `form:"principal,omitempty" json:"principal,omitempty"`
+
+	// Operation Only this operationId, such as putHost.
+	Operation *string `form:"operation,omitempty" json:"operation,omitempty"`
+
+	// Limit Entries of a page.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page before ended.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
 
 // DeployClusterParams defines parameters for DeployCluster.
 type DeployClusterParams struct {
@@ -976,6 +1163,9 @@ type RestartClusterJSONRequestBody = RolloutPut
 // UpgradeClusterJSONRequestBody defines body for UpgradeCluster for application/json ContentType.
 type UpgradeClusterJSONRequestBody = RolloutPut
 
+// PutContainerManagerJSONRequestBody defines body for PutContainerManager for application/json ContentType.
+type PutContainerManagerJSONRequestBody = ContainerManagerPut
+
 // RegisterHostJSONRequestBody defines body for RegisterHost for application/json ContentType.
 type RegisterHostJSONRequestBody = HostPut
 
@@ -993,6 +1183,9 @@ type AcceptHostKeyJSONRequestBody = HostKeyPut
 
 // PutHostLabelsJSONRequestBody defines body for PutHostLabels for application/json ContentType.
 type PutHostLabelsJSONRequestBody = Labels
+
+// CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
+type CreateJoinTokenJSONRequestBody = JoinTokenPost
 
 // PutNetworkJSONRequestBody defines body for PutNetwork for application/json ContentType.
 type PutNetworkJSONRequestBody = NetworkPut
@@ -1014,6 +1207,9 @@ type ResumeOperationJSONRequestBody = NoMembers
 
 // RetryOperationJSONRequestBody defines body for RetryOperation for application/json ContentType.
 type RetryOperationJSONRequestBody = RetryPost
+
+// CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
+type CreateTokenJSONRequestBody = TokenPost
 
 // AsClusterDeploy returns the union data inside the DeployCluster200JSONResponseBody as a ClusterDeploy
 func (t DeployCluster200JSONResponseBody) AsClusterDeploy() (ClusterDeploy, error) {
@@ -1263,10503 +1459,11 @@ func (t *RetryOperation200JSONResponseBody) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// RequestEditorFn is the function signature for the RequestEditor callback function
-type RequestEditorFn func(ctx context.Context, req *http.Request) error
-
-// Doer performs HTTP requests.
-//
-// The standard http.Client implements this interface.
-type HttpRequestDoer interface {
-	Do(req *http.Request) (*http.Response, error)
-}
-
-// Client which conforms to the OpenAPI3 specification for this service.
-type Client struct {
-	// The endpoint of the server conforming to this interface, with scheme,
-	// https://api.deepmap.com for example. This can contain a path relative
-	// to the server, such as https://api.deepmap.com/dev-test, and all the
-	// paths in the swagger spec will be appended to the server.
-	Server string
-
-	// Doer for performing requests, typically a *http.Client with any
-	// customized settings, such as certificate chains.
-	Client HttpRequestDoer
-
-	// A list of callbacks for modifying requests which are generated before sending over
-	// the network.
-	RequestEditors []RequestEditorFn
-}
-
-// ClientOption allows setting custom parameters during construction
-type ClientOption func(*Client) error
-
-// Creates a new Client, with reasonable defaults
-func NewClient(server string, opts ...ClientOption) (*Client, error) {
-	// create a client with sane default values
-	client := Client{
-		Server: server,
-	}
-	// mutate client and add all optional params
-	for _, o := range opts {
-		if err := o(&client); err != nil {
-			return nil, err
-		}
-	}
-	// ensure the server URL always has a trailing slash
-	if !strings.HasSuffix(client.Server, "/") {
-		client.Server += "/"
-	}
-	// create httpClient, if not already present
-	if client.Client == nil {
-		client.Client = &http.Client{}
-	}
-	return &client, nil
-}
-
-// WithHTTPClient allows overriding the default Doer, which is
-// automatically created using http.Client. This is useful for tests.
-func WithHTTPClient(doer HttpRequestDoer) ClientOption {
-	return func(c *Client) error {
-		c.Client = doer
-		return nil
-	}
-}
-
-// WithRequestEditorFn allows setting up a callback function, which will be
-// called right before sending the request. This can be used to mutate the request.
-func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
-	return func(c *Client) error {
-		c.RequestEditors = append(c.RequestEditors, fn)
-		return nil
-	}
-}
-
-// The interface specification for the client above.
-type ClientInterface interface {
-
-	// DeleteCluster Delete a cluster; its hosts stay
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name} (the `DeleteCluster` operationId).
-	DeleteCluster(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetCluster A cluster, its members and how they are
-	//
-	// Corresponds with GET /api/v0/cluster/{name} (the `GetCluster` operationId).
-	GetCluster(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutClusterWithBody Create a cluster or change the given members of it
-	//
-	// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-	PutClusterWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutCluster Create a cluster or change the given members of it
-	//
-	// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-	PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetClusterDeploy The latest deploy of a cluster
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
-	GetClusterDeploy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeployClusterWithBody Deploy a version on the hosts of a cluster
-	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-	DeployClusterWithBody(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeployCluster Deploy a version on the hosts of a cluster
-	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-	DeployCluster(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListMembers Addresses of the members, in the order they joined
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/hosts (the `ListMembers` operationId).
-	ListMembers(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ReplaceMembersWithBody Replace the members if they are what the caller thinks
-	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-	ReplaceMembersWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ReplaceMembers Replace the members if they are what the caller thinks
-	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-	ReplaceMembers(ctx context.Context, name Name, body ReplaceMembersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RemoveMember Let a host leave a cluster
-	//
-	// Leaving again changes nothing, and so does an unknown host.
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
-	RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetMember Whether a host is a member
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/hosts/{address} (the `GetMember` operationId).
-	GetMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AddMemberWithBody Let a host join a cluster
-	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-	AddMemberWithBody(ctx context.Context, name Name, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AddMember Let a host join a cluster
-	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-	AddMember(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
-	//
-	// Where none are set, this changes nothing.
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
-	DeleteClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetClusterPolicy What rollouts of a cluster do when a request does not say
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
-	GetClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutClusterPolicyWithBody Replace the defaults for rollouts of a cluster
-	//
-	// Operations that are on record keep the policy they have.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-	PutClusterPolicyWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutClusterPolicy Replace the defaults for rollouts of a cluster
-	//
-	// Operations that are on record keep the policy they have.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-	PutClusterPolicy(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetClusterRestart The latest restart of a cluster
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
-	GetClusterRestart(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RestartClusterWithBody Restart the hosts of a cluster
-	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithBody(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RestartCluster Restart the hosts of a cluster
-	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartCluster(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetClusterUpgrade The latest upgrade of a cluster
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
-	GetClusterUpgrade(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// UpgradeClusterWithBody Upgrade the hosts of a cluster
-	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-	UpgradeClusterWithBody(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// UpgradeCluster Upgrade the hosts of a cluster
-	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-	UpgradeCluster(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListClusters Names of all clusters
-	//
-	// Corresponds with GET /api/v0/clusters (the `ListClusters` operationId).
-	ListClusters(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RegisterHostWithBody Add a host, by default the caller itself
-	//
-	// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-	RegisterHostWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RegisterHost Add a host, by default the caller itself
-	//
-	// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-	RegisterHost(ctx context.Context, body RegisterHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeleteHost Forget a host, its credentials and its membership
-	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
-	//
-	// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
-	DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHost A host
-	//
-	// Corresponds with GET /api/v0/host/{address} (the `GetHost` operationId).
-	GetHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHostWithBody Add a host and bootstrap it
-	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-	PutHostWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHost Add a host and bootstrap it
-	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-	PutHost(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHostBootstrap The latest bootstrap of a host
-	//
-	// Corresponds with GET /api/v0/host/{address}/bootstrap (the `GetHostBootstrap` operationId).
-	GetHostBootstrap(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// BootstrapHostWithBody Bootstrap a host again, for instance one that failed
-	//
-	// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-	BootstrapHostWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// BootstrapHost Bootstrap a host again, for instance one that failed
-	//
-	// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-	BootstrapHost(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHostCreds The credentials of a host; every reading is logged
-	//
-	// Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
-	GetHostCreds(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHostCredsWithBody Replace the credentials of a host
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-	PutHostCredsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHostCreds Replace the credentials of a host
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-	PutHostCreds(ctx context.Context, address Address, body PutHostCredsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHostKey The SSH host key that the host must present
-	//
-	// Corresponds with GET /api/v0/host/{address}/hostkey (the `GetHostKey` operationId).
-	GetHostKey(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AcceptHostKeyWithBody Accept another SSH host key, after you checked it
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-	AcceptHostKeyWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AcceptHostKey Accept another SSH host key, after you checked it
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-	AcceptHostKey(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHostLabels The labels of a host
-	//
-	// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
-	GetHostLabels(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHostLabelsWithBody Replace all labels of a host
-	//
-	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-	PutHostLabelsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutHostLabels Replace all labels of a host
-	//
-	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-	PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetHostStatus How a host is, and what its container manager says
-	//
-	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
-	GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListHosts All hosts, or those with certain labels
-	//
-	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-	ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DeleteNetwork Delete a network, also one in use
-	//
-	// Corresponds with DELETE /api/v0/network/{name} (the `DeleteNetwork` operationId).
-	DeleteNetwork(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetNetwork A network
-	//
-	// Corresponds with GET /api/v0/network/{name} (the `GetNetwork` operationId).
-	GetNetwork(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutNetworkWithBody Create a network
-	//
-	// Networks do not change. The same again is 201; anything else under a taken name is 409.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-	PutNetworkWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutNetwork Create a network
-	//
-	// Networks do not change. The same again is 201; anything else under a taken name is 409.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-	PutNetwork(ctx context.Context, name Name, body PutNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListNetworks Names of all networks
-	//
-	// Corresponds with GET /api/v0/networks (the `ListNetworks` operationId).
-	ListNetworks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListOperations Operations, newest first
-	//
-	// Corresponds with GET /api/v0/operations (the `ListOperations` operationId).
-	ListOperations(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetOperation An operation
-	//
-	// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
-	GetOperation(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ApproveOperationWithBody Let the others follow the canaries
-	//
-	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-	ApproveOperationWithBody(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ApproveOperation Let the others follow the canaries
-	//
-	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-	ApproveOperation(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// CancelOperationWithBody End an operation early
-	//
-	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-	CancelOperationWithBody(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// CancelOperation End an operation early
-	//
-	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-	CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// StreamOperationEvents What happens in an operation, as it happens
-	//
-	// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
-	//
-	// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
-	StreamOperationEvents(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListOperationHosts The hosts of an operation, in the order they are worked on
-	//
-	// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-	ListOperationHosts(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetStepOutput What a step printed, byte for byte
-	//
-	// Ask again from `Output-Next-Offset` until `Output-Ended` is true and the body is empty. Of very long output the middle is not kept: when `Output-Offset` is larger than the offset that was asked for, the bytes between are gone.
-	//
-	// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
-	GetStepOutput(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PauseOperationWithBody Start no other host for now
-	//
-	// The hosts at work go on to their end. From the moment of the answer no other host begins.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-	PauseOperationWithBody(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PauseOperation Start no other host for now
-	//
-	// The hosts at work go on to their end. From the moment of the answer no other host begins.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-	PauseOperation(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetOperationPolicy The policy that an operation follows
-	//
-	// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
-	GetOperationPolicy(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutOperationPolicyWithBody Change the policy of an operation while it runs
-	//
-	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-	PutOperationPolicyWithBody(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PutOperationPolicy Change the policy of an operation while it runs
-	//
-	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-	PutOperationPolicy(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ResumeOperationWithBody Go on after a pause
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-	ResumeOperationWithBody(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ResumeOperation Go on after a pause
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-	ResumeOperation(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RetryOperationWithBody Do what an operation left undone
-	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-	RetryOperationWithBody(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RetryOperation Do what an operation left undone
-	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-	RetryOperation(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListOperationSteps The steps of an operation, in the order they began
-	//
-	// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
-	ListOperationSteps(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Healthz Whether the process is up
-	//
-	// Corresponds with GET /healthz (the `Healthz` operationId).
-	Healthz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Livez Whether the process is up
-	//
-	// Corresponds with GET /livez (the `Livez` operationId).
-	Livez(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Readyz Whether the parts it needs answer
-	//
-	// Corresponds with GET /readyz (the `Readyz` operationId).
-	Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Version What runs here
-	//
-	// Corresponds with GET /version (the `Version` operationId).
-	Version(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-}
-
-// DeleteCluster Delete a cluster; its hosts stay
-//
-// Corresponds with DELETE /api/v0/cluster/{name} (the `DeleteCluster` operationId).
-func (c *Client) DeleteCluster(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteClusterRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetCluster A cluster, its members and how they are
-//
-// Corresponds with GET /api/v0/cluster/{name} (the `GetCluster` operationId).
-func (c *Client) GetCluster(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetClusterRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutClusterWithBody Create a cluster or change the given members of it
-//
-// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-func (c *Client) PutClusterWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutClusterRequestWithBody(c.Server, name, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutCluster Create a cluster or change the given members of it
-//
-// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-func (c *Client) PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutClusterRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetClusterDeploy The latest deploy of a cluster
-//
-// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
-func (c *Client) GetClusterDeploy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetClusterDeployRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeployClusterWithBody Deploy a version on the hosts of a cluster
-//
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-func (c *Client) DeployClusterWithBody(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeployClusterRequestWithBody(c.Server, name, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeployCluster Deploy a version on the hosts of a cluster
-//
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-func (c *Client) DeployCluster(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeployClusterRequest(c.Server, name, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListMembers Addresses of the members, in the order they joined
-//
-// Corresponds with GET /api/v0/cluster/{name}/hosts (the `ListMembers` operationId).
-func (c *Client) ListMembers(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListMembersRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ReplaceMembersWithBody Replace the members if they are what the caller thinks
-//
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-func (c *Client) ReplaceMembersWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewReplaceMembersRequestWithBody(c.Server, name, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ReplaceMembers Replace the members if they are what the caller thinks
-//
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-func (c *Client) ReplaceMembers(ctx context.Context, name Name, body ReplaceMembersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewReplaceMembersRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RemoveMember Let a host leave a cluster
-//
-// Leaving again changes nothing, and so does an unknown host.
-//
-// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
-func (c *Client) RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRemoveMemberRequest(c.Server, name, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetMember Whether a host is a member
-//
-// Corresponds with GET /api/v0/cluster/{name}/hosts/{address} (the `GetMember` operationId).
-func (c *Client) GetMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetMemberRequest(c.Server, name, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AddMemberWithBody Let a host join a cluster
-//
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-func (c *Client) AddMemberWithBody(ctx context.Context, name Name, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddMemberRequestWithBody(c.Server, name, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AddMember Let a host join a cluster
-//
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-func (c *Client) AddMember(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddMemberRequest(c.Server, name, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeleteClusterPolicy Forget the defaults for rollouts of a cluster
-//
-// Where none are set, this changes nothing.
-//
-// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
-func (c *Client) DeleteClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteClusterPolicyRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetClusterPolicy What rollouts of a cluster do when a request does not say
-//
-// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
-func (c *Client) GetClusterPolicy(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetClusterPolicyRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutClusterPolicyWithBody Replace the defaults for rollouts of a cluster
-//
-// Operations that are on record keep the policy they have.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-func (c *Client) PutClusterPolicyWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutClusterPolicyRequestWithBody(c.Server, name, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutClusterPolicy Replace the defaults for rollouts of a cluster
-//
-// Operations that are on record keep the policy they have.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-func (c *Client) PutClusterPolicy(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutClusterPolicyRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetClusterRestart The latest restart of a cluster
-//
-// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
-func (c *Client) GetClusterRestart(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetClusterRestartRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RestartClusterWithBody Restart the hosts of a cluster
-//
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *Client) RestartClusterWithBody(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestartClusterRequestWithBody(c.Server, name, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RestartCluster Restart the hosts of a cluster
-//
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *Client) RestartCluster(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestartClusterRequest(c.Server, name, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetClusterUpgrade The latest upgrade of a cluster
-//
-// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
-func (c *Client) GetClusterUpgrade(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetClusterUpgradeRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// UpgradeClusterWithBody Upgrade the hosts of a cluster
-//
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-func (c *Client) UpgradeClusterWithBody(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpgradeClusterRequestWithBody(c.Server, name, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// UpgradeCluster Upgrade the hosts of a cluster
-//
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-func (c *Client) UpgradeCluster(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpgradeClusterRequest(c.Server, name, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListClusters Names of all clusters
-//
-// Corresponds with GET /api/v0/clusters (the `ListClusters` operationId).
-func (c *Client) ListClusters(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListClustersRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RegisterHostWithBody Add a host, by default the caller itself
-//
-// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-func (c *Client) RegisterHostWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRegisterHostRequestWithBody(c.Server, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RegisterHost Add a host, by default the caller itself
-//
-// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-func (c *Client) RegisterHost(ctx context.Context, body RegisterHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRegisterHostRequest(c.Server, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeleteHost Forget a host, its credentials and its membership
-//
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
-//
-// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
-func (c *Client) DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteHostRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHost A host
-//
-// Corresponds with GET /api/v0/host/{address} (the `GetHost` operationId).
-func (c *Client) GetHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHostWithBody Add a host and bootstrap it
-//
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-func (c *Client) PutHostWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostRequestWithBody(c.Server, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHost Add a host and bootstrap it
-//
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-func (c *Client) PutHost(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostRequest(c.Server, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHostBootstrap The latest bootstrap of a host
-//
-// Corresponds with GET /api/v0/host/{address}/bootstrap (the `GetHostBootstrap` operationId).
-func (c *Client) GetHostBootstrap(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostBootstrapRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// BootstrapHostWithBody Bootstrap a host again, for instance one that failed
-//
-// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-func (c *Client) BootstrapHostWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewBootstrapHostRequestWithBody(c.Server, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// BootstrapHost Bootstrap a host again, for instance one that failed
-//
-// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-func (c *Client) BootstrapHost(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewBootstrapHostRequest(c.Server, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHostCreds The credentials of a host; every reading is logged
-//
-// Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
-func (c *Client) GetHostCreds(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostCredsRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHostCredsWithBody Replace the credentials of a host
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-func (c *Client) PutHostCredsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostCredsRequestWithBody(c.Server, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHostCreds Replace the credentials of a host
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-func (c *Client) PutHostCreds(ctx context.Context, address Address, body PutHostCredsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostCredsRequest(c.Server, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHostKey The SSH host key that the host must present
-//
-// Corresponds with GET /api/v0/host/{address}/hostkey (the `GetHostKey` operationId).
-func (c *Client) GetHostKey(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostKeyRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AcceptHostKeyWithBody Accept another SSH host key, after you checked it
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-func (c *Client) AcceptHostKeyWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptHostKeyRequestWithBody(c.Server, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AcceptHostKey Accept another SSH host key, after you checked it
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-func (c *Client) AcceptHostKey(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptHostKeyRequest(c.Server, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHostLabels The labels of a host
-//
-// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
-func (c *Client) GetHostLabels(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostLabelsRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHostLabelsWithBody Replace all labels of a host
-//
-// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-func (c *Client) PutHostLabelsWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostLabelsRequestWithBody(c.Server, address, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutHostLabels Replace all labels of a host
-//
-// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutHostLabelsRequest(c.Server, address, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetHostStatus How a host is, and what its container manager says
-//
-// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
-func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostStatusRequest(c.Server, address)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListHosts All hosts, or those with certain labels
-//
-// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-func (c *Client) ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListHostsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DeleteNetwork Delete a network, also one in use
-//
-// Corresponds with DELETE /api/v0/network/{name} (the `DeleteNetwork` operationId).
-func (c *Client) DeleteNetwork(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteNetworkRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetNetwork A network
-//
-// Corresponds with GET /api/v0/network/{name} (the `GetNetwork` operationId).
-func (c *Client) GetNetwork(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetNetworkRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutNetworkWithBody Create a network
-//
-// Networks do not change. The same again is 201; anything else under a taken name is 409.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-func (c *Client) PutNetworkWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutNetworkRequestWithBody(c.Server, name, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutNetwork Create a network
-//
-// Networks do not change. The same again is 201; anything else under a taken name is 409.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-func (c *Client) PutNetwork(ctx context.Context, name Name, body PutNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutNetworkRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListNetworks Names of all networks
-//
-// Corresponds with GET /api/v0/networks (the `ListNetworks` operationId).
-func (c *Client) ListNetworks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListNetworksRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListOperations Operations, newest first
-//
-// Corresponds with GET /api/v0/operations (the `ListOperations` operationId).
-func (c *Client) ListOperations(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListOperationsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetOperation An operation
-//
-// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
-func (c *Client) GetOperation(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetOperationRequest(c.Server, id)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ApproveOperationWithBody Let the others follow the canaries
-//
-// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-func (c *Client) ApproveOperationWithBody(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveOperationRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ApproveOperation Let the others follow the canaries
-//
-// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-func (c *Client) ApproveOperation(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveOperationRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// CancelOperationWithBody End an operation early
-//
-// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-func (c *Client) CancelOperationWithBody(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCancelOperationRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// CancelOperation End an operation early
-//
-// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-func (c *Client) CancelOperation(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCancelOperationRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// StreamOperationEvents What happens in an operation, as it happens
-//
-// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
-//
-// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
-func (c *Client) StreamOperationEvents(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStreamOperationEventsRequest(c.Server, id, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListOperationHosts The hosts of an operation, in the order they are worked on
-//
-// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-func (c *Client) ListOperationHosts(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListOperationHostsRequest(c.Server, id, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetStepOutput What a step printed, byte for byte
-//
-// Ask again from `Output-Next-Offset` until `Output-Ended` is true and the body is empty. Of very long output the middle is not kept: when `Output-Offset` is larger than the offset that was asked for, the bytes between are gone.
-//
-// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
-func (c *Client) GetStepOutput(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetStepOutputRequest(c.Server, id, address, step, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PauseOperationWithBody Start no other host for now
-//
-// The hosts at work go on to their end. From the moment of the answer no other host begins.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-func (c *Client) PauseOperationWithBody(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPauseOperationRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PauseOperation Start no other host for now
-//
-// The hosts at work go on to their end. From the moment of the answer no other host begins.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-func (c *Client) PauseOperation(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPauseOperationRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetOperationPolicy The policy that an operation follows
-//
-// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
-func (c *Client) GetOperationPolicy(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetOperationPolicyRequest(c.Server, id)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutOperationPolicyWithBody Change the policy of an operation while it runs
-//
-// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-func (c *Client) PutOperationPolicyWithBody(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutOperationPolicyRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PutOperationPolicy Change the policy of an operation while it runs
-//
-// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-func (c *Client) PutOperationPolicy(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutOperationPolicyRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ResumeOperationWithBody Go on after a pause
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-func (c *Client) ResumeOperationWithBody(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResumeOperationRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ResumeOperation Go on after a pause
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-func (c *Client) ResumeOperation(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResumeOperationRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RetryOperationWithBody Do what an operation left undone
-//
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-func (c *Client) RetryOperationWithBody(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRetryOperationRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RetryOperation Do what an operation left undone
-//
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-func (c *Client) RetryOperation(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRetryOperationRequest(c.Server, id, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListOperationSteps The steps of an operation, in the order they began
-//
-// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
-func (c *Client) ListOperationSteps(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListOperationStepsRequest(c.Server, id, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// Healthz Whether the process is up
-//
-// Corresponds with GET /healthz (the `Healthz` operationId).
-func (c *Client) Healthz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewHealthzRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// Livez Whether the process is up
-//
-// Corresponds with GET /livez (the `Livez` operationId).
-func (c *Client) Livez(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewLivezRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// Readyz Whether the parts it needs answer
-//
-// Corresponds with GET /readyz (the `Readyz` operationId).
-func (c *Client) Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewReadyzRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// Version What runs here
-//
-// Corresponds with GET /version (the `Version` operationId).
-func (c *Client) Version(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewVersionRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// NewDeleteClusterRequest constructs an http.Request for the DeleteCluster method
-func NewDeleteClusterRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetClusterRequest constructs an http.Request for the GetCluster method
-func NewGetClusterRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutClusterRequest calls the generic PutCluster builder with application/json body
-func NewPutClusterRequest(server string, name Name, body PutClusterJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutClusterRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewPutClusterRequestWithBody constructs an http.Request for the PutCluster method, with any body, and a specified content type
-func NewPutClusterRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetClusterDeployRequest constructs an http.Request for the GetClusterDeploy method
-func NewGetClusterDeployRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/deploy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewDeployClusterRequest calls the generic DeployCluster builder with application/json body
-func NewDeployClusterRequest(server string, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewDeployClusterRequestWithBody(server, name, params, "application/json", bodyReader)
-}
-
-// NewDeployClusterRequestWithBody constructs an http.Request for the DeployCluster method, with any body, and a specified content type
-func NewDeployClusterRequestWithBody(server string, name Name, params *DeployClusterParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/deploy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.DryRun != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewListMembersRequest constructs an http.Request for the ListMembers method
-func NewListMembersRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/hosts", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewReplaceMembersRequest calls the generic ReplaceMembers builder with application/json body
-func NewReplaceMembersRequest(server string, name Name, body ReplaceMembersJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewReplaceMembersRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewReplaceMembersRequestWithBody constructs an http.Request for the ReplaceMembers method, with any body, and a specified content type
-func NewReplaceMembersRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/hosts", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewRemoveMemberRequest constructs an http.Request for the RemoveMember method
-func NewRemoveMemberRequest(server string, name Name, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/hosts/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetMemberRequest constructs an http.Request for the GetMember method
-func NewGetMemberRequest(server string, name Name, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/hosts/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewAddMemberRequest calls the generic AddMember builder with application/json body
-func NewAddMemberRequest(server string, name Name, address Address, body AddMemberJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewAddMemberRequestWithBody(server, name, address, "application/json", bodyReader)
-}
-
-// NewAddMemberRequestWithBody constructs an http.Request for the AddMember method, with any body, and a specified content type
-func NewAddMemberRequestWithBody(server string, name Name, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/hosts/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewDeleteClusterPolicyRequest constructs an http.Request for the DeleteClusterPolicy method
-func NewDeleteClusterPolicyRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetClusterPolicyRequest constructs an http.Request for the GetClusterPolicy method
-func NewGetClusterPolicyRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutClusterPolicyRequest calls the generic PutClusterPolicy builder with application/json body
-func NewPutClusterPolicyRequest(server string, name Name, body PutClusterPolicyJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutClusterPolicyRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewPutClusterPolicyRequestWithBody constructs an http.Request for the PutClusterPolicy method, with any body, and a specified content type
-func NewPutClusterPolicyRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/policy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetClusterRestartRequest constructs an http.Request for the GetClusterRestart method
-func NewGetClusterRestartRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/restart", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewRestartClusterRequest calls the generic RestartCluster builder with application/json body
-func NewRestartClusterRequest(server string, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewRestartClusterRequestWithBody(server, name, params, "application/json", bodyReader)
-}
-
-// NewRestartClusterRequestWithBody constructs an http.Request for the RestartCluster method, with any body, and a specified content type
-func NewRestartClusterRequestWithBody(server string, name Name, params *RestartClusterParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/restart", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.DryRun != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewGetClusterUpgradeRequest constructs an http.Request for the GetClusterUpgrade method
-func NewGetClusterUpgradeRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/upgrade", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewUpgradeClusterRequest calls the generic UpgradeCluster builder with application/json body
-func NewUpgradeClusterRequest(server string, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewUpgradeClusterRequestWithBody(server, name, params, "application/json", bodyReader)
-}
-
-// NewUpgradeClusterRequestWithBody constructs an http.Request for the UpgradeCluster method, with any body, and a specified content type
-func NewUpgradeClusterRequestWithBody(server string, name Name, params *UpgradeClusterParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/cluster/%s/upgrade", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.DryRun != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewListClustersRequest constructs an http.Request for the ListClusters method
-func NewListClustersRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/clusters")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewRegisterHostRequest calls the generic RegisterHost builder with application/json body
-func NewRegisterHostRequest(server string, body RegisterHostJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewRegisterHostRequestWithBody(server, "application/json", bodyReader)
-}
-
-// NewRegisterHostRequestWithBody constructs an http.Request for the RegisterHost method, with any body, and a specified content type
-func NewRegisterHostRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewDeleteHostRequest constructs an http.Request for the DeleteHost method
-func NewDeleteHostRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetHostRequest constructs an http.Request for the GetHost method
-func NewGetHostRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutHostRequest calls the generic PutHost builder with application/json body
-func NewPutHostRequest(server string, address Address, body PutHostJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutHostRequestWithBody(server, address, "application/json", bodyReader)
-}
-
-// NewPutHostRequestWithBody constructs an http.Request for the PutHost method, with any body, and a specified content type
-func NewPutHostRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetHostBootstrapRequest constructs an http.Request for the GetHostBootstrap method
-func NewGetHostBootstrapRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/bootstrap", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewBootstrapHostRequest calls the generic BootstrapHost builder with application/json body
-func NewBootstrapHostRequest(server string, address Address, body BootstrapHostJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewBootstrapHostRequestWithBody(server, address, "application/json", bodyReader)
-}
-
-// NewBootstrapHostRequestWithBody constructs an http.Request for the BootstrapHost method, with any body, and a specified content type
-func NewBootstrapHostRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/bootstrap", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetHostCredsRequest constructs an http.Request for the GetHostCreds method
-func NewGetHostCredsRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/creds", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutHostCredsRequest calls the generic PutHostCreds builder with application/json body
-func NewPutHostCredsRequest(server string, address Address, body PutHostCredsJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutHostCredsRequestWithBody(server, address, "application/json", bodyReader)
-}
-
-// NewPutHostCredsRequestWithBody constructs an http.Request for the PutHostCreds method, with any body, and a specified content type
-func NewPutHostCredsRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/creds", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetHostKeyRequest constructs an http.Request for the GetHostKey method
-func NewGetHostKeyRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/hostkey", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewAcceptHostKeyRequest calls the generic AcceptHostKey builder with application/json body
-func NewAcceptHostKeyRequest(server string, address Address, body AcceptHostKeyJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewAcceptHostKeyRequestWithBody(server, address, "application/json", bodyReader)
-}
-
-// NewAcceptHostKeyRequestWithBody constructs an http.Request for the AcceptHostKey method, with any body, and a specified content type
-func NewAcceptHostKeyRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/hostkey", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetHostLabelsRequest constructs an http.Request for the GetHostLabels method
-func NewGetHostLabelsRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/labels", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutHostLabelsRequest calls the generic PutHostLabels builder with application/json body
-func NewPutHostLabelsRequest(server string, address Address, body PutHostLabelsJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutHostLabelsRequestWithBody(server, address, "application/json", bodyReader)
-}
-
-// NewPutHostLabelsRequestWithBody constructs an http.Request for the PutHostLabels method, with any body, and a specified content type
-func NewPutHostLabelsRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/labels", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewGetHostStatusRequest constructs an http.Request for the GetHostStatus method
-func NewGetHostStatusRequest(server string, address Address) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/host/%s/status", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewListHostsRequest constructs an http.Request for the ListHosts method
-func NewListHostsRequest(server string, params *ListHostsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/hosts")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Selector != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "selector", *params.Selector, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewDeleteNetworkRequest constructs an http.Request for the DeleteNetwork method
-func NewDeleteNetworkRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/network/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetNetworkRequest constructs an http.Request for the GetNetwork method
-func NewGetNetworkRequest(server string, name Name) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/network/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutNetworkRequest calls the generic PutNetwork builder with application/json body
-func NewPutNetworkRequest(server string, name Name, body PutNetworkJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutNetworkRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewPutNetworkRequestWithBody constructs an http.Request for the PutNetwork method, with any body, and a specified content type
-func NewPutNetworkRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/network/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewListNetworksRequest constructs an http.Request for the ListNetworks method
-func NewListNetworksRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/networks")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewListOperationsRequest constructs an http.Request for the ListOperations method
-func NewListOperationsRequest(server string, params *ListOperationsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Cluster != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cluster", *params.Cluster, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Host != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Kind != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.State != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.RequestedBy != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "requested_by", *params.RequestedBy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Since != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Until != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetOperationRequest constructs an http.Request for the GetOperation method
-func NewGetOperationRequest(server string, id OperationID) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewApproveOperationRequest calls the generic ApproveOperation builder with application/json body
-func NewApproveOperationRequest(server string, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewApproveOperationRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewApproveOperationRequestWithBody constructs an http.Request for the ApproveOperation method, with any body, and a specified content type
-func NewApproveOperationRequestWithBody(server string, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/approve", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewCancelOperationRequest calls the generic CancelOperation builder with application/json body
-func NewCancelOperationRequest(server string, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewCancelOperationRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewCancelOperationRequestWithBody constructs an http.Request for the CancelOperation method, with any body, and a specified content type
-func NewCancelOperationRequestWithBody(server string, id OperationID, params *CancelOperationParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/cancel", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewStreamOperationEventsRequest constructs an http.Request for the StreamOperationEvents method
-func NewStreamOperationEventsRequest(server string, id OperationID, params *StreamOperationEventsParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/events", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Host != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Output != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "output", *params.Output, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.After != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-
-		if params.LastEventID != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Last-Event-ID", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewListOperationHostsRequest constructs an http.Request for the ListOperationHosts method
-func NewListOperationHostsRequest(server string, id OperationID, params *ListOperationHostsParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/hosts", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.State != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetStepOutputRequest constructs an http.Request for the GetStepOutput method
-func NewGetStepOutputRequest(server string, id OperationID, address Address, step StepName, params *GetStepOutputParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam2 string
-
-	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "step", step, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/hosts/%s/steps/%s/output", pathParam0, pathParam1, pathParam2)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Offset != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Attempt != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "attempt", *params.Attempt, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPauseOperationRequest calls the generic PauseOperation builder with application/json body
-func NewPauseOperationRequest(server string, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPauseOperationRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewPauseOperationRequestWithBody constructs an http.Request for the PauseOperation method, with any body, and a specified content type
-func NewPauseOperationRequestWithBody(server string, id OperationID, params *PauseOperationParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/pause", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewGetOperationPolicyRequest constructs an http.Request for the GetOperationPolicy method
-func NewGetOperationPolicyRequest(server string, id OperationID) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/policy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPutOperationPolicyRequest calls the generic PutOperationPolicy builder with application/json body
-func NewPutOperationPolicyRequest(server string, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPutOperationPolicyRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewPutOperationPolicyRequestWithBody constructs an http.Request for the PutOperationPolicy method, with any body, and a specified content type
-func NewPutOperationPolicyRequestWithBody(server string, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/policy", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewResumeOperationRequest calls the generic ResumeOperation builder with application/json body
-func NewResumeOperationRequest(server string, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewResumeOperationRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewResumeOperationRequestWithBody constructs an http.Request for the ResumeOperation method, with any body, and a specified content type
-func NewResumeOperationRequestWithBody(server string, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/resume", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewRetryOperationRequest calls the generic RetryOperation builder with application/json body
-func NewRetryOperationRequest(server string, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewRetryOperationRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewRetryOperationRequestWithBody constructs an http.Request for the RetryOperation method, with any body, and a specified content type
-func NewRetryOperationRequestWithBody(server string, id OperationID, params *RetryOperationParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/retry", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.DryRun != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewListOperationStepsRequest constructs an http.Request for the ListOperationSteps method
-func NewListOperationStepsRequest(server string, id OperationID, params *ListOperationStepsParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v0/operations/%s/steps", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Host != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", *params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewHealthzRequest constructs an http.Request for the Healthz method
-func NewHealthzRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/healthz")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewLivezRequest constructs an http.Request for the Livez method
-func NewLivezRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/livez")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewReadyzRequest constructs an http.Request for the Readyz method
-func NewReadyzRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/readyz")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewVersionRequest constructs an http.Request for the Version method
-func NewVersionRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/version")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
-	for _, r := range c.RequestEditors {
-		if err := r(ctx, req); err != nil {
-			return err
-		}
-	}
-	for _, r := range additionalEditors {
-		if err := r(ctx, req); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ClientWithResponses builds on ClientInterface to offer response payloads
-type ClientWithResponses struct {
-	ClientInterface
-}
-
-// NewClientWithResponses creates a new ClientWithResponses, which wraps
-// Client with return type handling
-func NewClientWithResponses(server string, opts ...ClientOption) (*ClientWithResponses, error) {
-	client, err := NewClient(server, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return &ClientWithResponses{client}, nil
-}
-
-// WithBaseURL overrides the baseURL.
-func WithBaseURL(baseURL string) ClientOption {
-	return func(c *Client) error {
-		newBaseURL, err := url.Parse(baseURL)
-		if err != nil {
-			return err
-		}
-		c.Server = newBaseURL.String()
-		return nil
-	}
-}
-
-// ClientWithResponsesInterface is the interface specification for the client with responses above.
-type ClientWithResponsesInterface interface {
-
-	// DeleteClusterWithResponse Delete a cluster; its hosts stay
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name} (the `DeleteCluster` operationId).
-	DeleteClusterWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterResponse, error)
-
-	// GetClusterWithResponse A cluster, its members and how they are
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name} (the `GetCluster` operationId).
-	GetClusterWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterResponse, error)
-
-	// PutClusterWithBodyWithResponse Create a cluster or change the given members of it
-	//
-	// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-	PutClusterWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterResponse, error)
-
-	// PutClusterWithResponse Create a cluster or change the given members of it
-	//
-	// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-	PutClusterWithResponse(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterResponse, error)
-
-	// GetClusterDeployWithResponse The latest deploy of a cluster
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
-	GetClusterDeployWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterDeployResponse, error)
-
-	// DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
-	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-	DeployClusterWithBodyWithResponse(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error)
-
-	// DeployClusterWithResponse Deploy a version on the hosts of a cluster
-	//
-	// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-	DeployClusterWithResponse(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error)
-
-	// ListMembersWithResponse Addresses of the members, in the order they joined
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/hosts (the `ListMembers` operationId).
-	ListMembersWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*ListMembersResponse, error)
-
-	// ReplaceMembersWithBodyWithResponse Replace the members if they are what the caller thinks
-	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-	ReplaceMembersWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceMembersResponse, error)
-
-	// ReplaceMembersWithResponse Replace the members if they are what the caller thinks
-	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-	ReplaceMembersWithResponse(ctx context.Context, name Name, body ReplaceMembersJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceMembersResponse, error)
-
-	// RemoveMemberWithResponse Let a host leave a cluster
-	//
-	// Leaving again changes nothing, and so does an unknown host.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
-	RemoveMemberWithResponse(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error)
-
-	// GetMemberWithResponse Whether a host is a member
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/hosts/{address} (the `GetMember` operationId).
-	GetMemberWithResponse(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*GetMemberResponse, error)
-
-	// AddMemberWithBodyWithResponse Let a host join a cluster
-	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-	AddMemberWithBodyWithResponse(ctx context.Context, name Name, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddMemberResponse, error)
-
-	// AddMemberWithResponse Let a host join a cluster
-	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-	AddMemberWithResponse(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*AddMemberResponse, error)
-
-	// DeleteClusterPolicyWithResponse Forget the defaults for rollouts of a cluster
-	//
-	// Where none are set, this changes nothing.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
-	DeleteClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterPolicyResponse, error)
-
-	// GetClusterPolicyWithResponse What rollouts of a cluster do when a request does not say
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
-	GetClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterPolicyResponse, error)
-
-	// PutClusterPolicyWithBodyWithResponse Replace the defaults for rollouts of a cluster
-	//
-	// Operations that are on record keep the policy they have.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-	PutClusterPolicyWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error)
-
-	// PutClusterPolicyWithResponse Replace the defaults for rollouts of a cluster
-	//
-	// Operations that are on record keep the policy they have.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-	PutClusterPolicyWithResponse(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error)
-
-	// GetClusterRestartWithResponse The latest restart of a cluster
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
-	GetClusterRestartWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterRestartResponse, error)
-
-	// RestartClusterWithBodyWithResponse Restart the hosts of a cluster
-	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithBodyWithResponse(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
-
-	// RestartClusterWithResponse Restart the hosts of a cluster
-	//
-	// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-	RestartClusterWithResponse(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error)
-
-	// GetClusterUpgradeWithResponse The latest upgrade of a cluster
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
-	GetClusterUpgradeWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterUpgradeResponse, error)
-
-	// UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
-	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-	UpgradeClusterWithBodyWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error)
-
-	// UpgradeClusterWithResponse Upgrade the hosts of a cluster
-	//
-	// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-	UpgradeClusterWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error)
-
-	// ListClustersWithResponse Names of all clusters
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/clusters (the `ListClusters` operationId).
-	ListClustersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListClustersResponse, error)
-
-	// RegisterHostWithBodyWithResponse Add a host, by default the caller itself
-	//
-	// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-	RegisterHostWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterHostResponse, error)
-
-	// RegisterHostWithResponse Add a host, by default the caller itself
-	//
-	// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-	RegisterHostWithResponse(ctx context.Context, body RegisterHostJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterHostResponse, error)
-
-	// DeleteHostWithResponse Forget a host, its credentials and its membership
-	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
-	DeleteHostWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*DeleteHostResponse, error)
-
-	// GetHostWithResponse A host
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address} (the `GetHost` operationId).
-	GetHostWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostResponse, error)
-
-	// PutHostWithBodyWithResponse Add a host and bootstrap it
-	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-	PutHostWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostResponse, error)
-
-	// PutHostWithResponse Add a host and bootstrap it
-	//
-	// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-	PutHostWithResponse(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostResponse, error)
-
-	// GetHostBootstrapWithResponse The latest bootstrap of a host
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address}/bootstrap (the `GetHostBootstrap` operationId).
-	GetHostBootstrapWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostBootstrapResponse, error)
-
-	// BootstrapHostWithBodyWithResponse Bootstrap a host again, for instance one that failed
-	//
-	// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-	BootstrapHostWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BootstrapHostResponse, error)
-
-	// BootstrapHostWithResponse Bootstrap a host again, for instance one that failed
-	//
-	// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-	BootstrapHostWithResponse(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*BootstrapHostResponse, error)
-
-	// GetHostCredsWithResponse The credentials of a host; every reading is logged
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
-	GetHostCredsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostCredsResponse, error)
-
-	// PutHostCredsWithBodyWithResponse Replace the credentials of a host
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-	PutHostCredsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostCredsResponse, error)
-
-	// PutHostCredsWithResponse Replace the credentials of a host
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-	PutHostCredsWithResponse(ctx context.Context, address Address, body PutHostCredsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostCredsResponse, error)
-
-	// GetHostKeyWithResponse The SSH host key that the host must present
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address}/hostkey (the `GetHostKey` operationId).
-	GetHostKeyWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostKeyResponse, error)
-
-	// AcceptHostKeyWithBodyWithResponse Accept another SSH host key, after you checked it
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-	AcceptHostKeyWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptHostKeyResponse, error)
-
-	// AcceptHostKeyWithResponse Accept another SSH host key, after you checked it
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-	AcceptHostKeyWithResponse(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptHostKeyResponse, error)
-
-	// GetHostLabelsWithResponse The labels of a host
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
-	GetHostLabelsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostLabelsResponse, error)
-
-	// PutHostLabelsWithBodyWithResponse Replace all labels of a host
-	//
-	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-	PutHostLabelsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
-
-	// PutHostLabelsWithResponse Replace all labels of a host
-	//
-	// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-	PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
-
-	// GetHostStatusWithResponse How a host is, and what its container manager says
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
-	GetHostStatusWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostStatusResponse, error)
-
-	// ListHostsWithResponse All hosts, or those with certain labels
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-	ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
-
-	// DeleteNetworkWithResponse Delete a network, also one in use
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v0/network/{name} (the `DeleteNetwork` operationId).
-	DeleteNetworkWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteNetworkResponse, error)
-
-	// GetNetworkWithResponse A network
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/network/{name} (the `GetNetwork` operationId).
-	GetNetworkWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetNetworkResponse, error)
-
-	// PutNetworkWithBodyWithResponse Create a network
-	//
-	// Networks do not change. The same again is 201; anything else under a taken name is 409.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-	PutNetworkWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutNetworkResponse, error)
-
-	// PutNetworkWithResponse Create a network
-	//
-	// Networks do not change. The same again is 201; anything else under a taken name is 409.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-	PutNetworkWithResponse(ctx context.Context, name Name, body PutNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*PutNetworkResponse, error)
-
-	// ListNetworksWithResponse Names of all networks
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/networks (the `ListNetworks` operationId).
-	ListNetworksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListNetworksResponse, error)
-
-	// ListOperationsWithResponse Operations, newest first
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations (the `ListOperations` operationId).
-	ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsResponse, error)
-
-	// GetOperationWithResponse An operation
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
-	GetOperationWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationResponse, error)
-
-	// ApproveOperationWithBodyWithResponse Let the others follow the canaries
-	//
-	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-	ApproveOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error)
-
-	// ApproveOperationWithResponse Let the others follow the canaries
-	//
-	// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-	ApproveOperationWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error)
-
-	// CancelOperationWithBodyWithResponse End an operation early
-	//
-	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-	CancelOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error)
-
-	// CancelOperationWithResponse End an operation early
-	//
-	// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-	CancelOperationWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error)
-
-	// StreamOperationEventsWithResponse What happens in an operation, as it happens
-	//
-	// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
-	StreamOperationEventsWithResponse(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*StreamOperationEventsResponse, error)
-
-	// ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-	ListOperationHostsWithResponse(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error)
-
-	// GetStepOutputWithResponse What a step printed, byte for byte
-	//
-	// Ask again from `Output-Next-Offset` until `Output-Ended` is true and the body is empty. Of very long output the middle is not kept: when `Output-Offset` is larger than the offset that was asked for, the bytes between are gone.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
-	GetStepOutputWithResponse(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*GetStepOutputResponse, error)
-
-	// PauseOperationWithBodyWithResponse Start no other host for now
-	//
-	// The hosts at work go on to their end. From the moment of the answer no other host begins.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-	PauseOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error)
-
-	// PauseOperationWithResponse Start no other host for now
-	//
-	// The hosts at work go on to their end. From the moment of the answer no other host begins.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-	PauseOperationWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error)
-
-	// GetOperationPolicyWithResponse The policy that an operation follows
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
-	GetOperationPolicyWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationPolicyResponse, error)
-
-	// PutOperationPolicyWithBodyWithResponse Change the policy of an operation while it runs
-	//
-	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-	PutOperationPolicyWithBodyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error)
-
-	// PutOperationPolicyWithResponse Change the policy of an operation while it runs
-	//
-	// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-	PutOperationPolicyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error)
-
-	// ResumeOperationWithBodyWithResponse Go on after a pause
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-	ResumeOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error)
-
-	// ResumeOperationWithResponse Go on after a pause
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-	ResumeOperationWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error)
-
-	// RetryOperationWithBodyWithResponse Do what an operation left undone
-	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-	RetryOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error)
-
-	// RetryOperationWithResponse Do what an operation left undone
-	//
-	// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-	RetryOperationWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error)
-
-	// ListOperationStepsWithResponse The steps of an operation, in the order they began
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
-	ListOperationStepsWithResponse(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*ListOperationStepsResponse, error)
-
-	// HealthzWithResponse Whether the process is up
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /healthz (the `Healthz` operationId).
-	HealthzWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*HealthzResponse, error)
-
-	// LivezWithResponse Whether the process is up
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /livez (the `Livez` operationId).
-	LivezWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LivezResponse, error)
-
-	// ReadyzWithResponse Whether the parts it needs answer
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /readyz (the `Readyz` operationId).
-	ReadyzWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ReadyzResponse, error)
-
-	// VersionWithResponse What runs here
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /version (the `Version` operationId).
-	VersionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*VersionResponse, error)
-}
-
-type DeleteClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Empty
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteClusterResponse) GetJSON200() *Empty {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeleteClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DeleteClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeleteClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeleteClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterDetail
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetClusterResponse) GetJSON200() *ClusterDetail {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Cluster
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutClusterResponse) GetJSON201() *Cluster {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetClusterDeployResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterDeploy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetClusterDeployResponse) GetJSON200() *ClusterDeploy {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetClusterDeployResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetClusterDeployResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetClusterDeployResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetClusterDeployResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetClusterDeployResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type DeployClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *DeployCluster200JSONResponseBody
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *ClusterDeploy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeployClusterResponse) GetJSON200() *DeployCluster200JSONResponseBody {
-	return r.JSON200
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r DeployClusterResponse) GetJSON201() *ClusterDeploy {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeployClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DeployClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeployClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeployClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeployClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListMembersResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Addresses
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListMembersResponse) GetJSON200() *Addresses {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListMembersResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListMembersResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListMembersResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListMembersResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListMembersResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ReplaceMembersResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterMembers
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ReplaceMembersResponse) GetJSON200() *ClusterMembers {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ReplaceMembersResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ReplaceMembersResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ReplaceMembersResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ReplaceMembersResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ReplaceMembersResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RemoveMemberResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Empty
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RemoveMemberResponse) GetJSON200() *Empty {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RemoveMemberResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RemoveMemberResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RemoveMemberResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RemoveMemberResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RemoveMemberResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetMemberResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Addresses
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetMemberResponse) GetJSON200() *Addresses {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetMemberResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetMemberResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetMemberResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetMemberResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetMemberResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type AddMemberResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Addresses
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r AddMemberResponse) GetJSON200() *Addresses {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r AddMemberResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r AddMemberResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r AddMemberResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r AddMemberResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AddMemberResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type DeleteClusterPolicyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Empty
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteClusterPolicyResponse) GetJSON200() *Empty {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeleteClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DeleteClusterPolicyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeleteClusterPolicyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeleteClusterPolicyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteClusterPolicyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetClusterPolicyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Policy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetClusterPolicyResponse) GetJSON200() *Policy {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetClusterPolicyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetClusterPolicyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetClusterPolicyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetClusterPolicyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutClusterPolicyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Policy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutClusterPolicyResponse) GetJSON201() *Policy {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutClusterPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutClusterPolicyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutClusterPolicyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutClusterPolicyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutClusterPolicyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetClusterRestartResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterRestart
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetClusterRestartResponse) GetJSON200() *ClusterRestart {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetClusterRestartResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetClusterRestartResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetClusterRestartResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetClusterRestartResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetClusterRestartResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RestartClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *RestartCluster200JSONResponseBody
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *ClusterRestart
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RestartClusterResponse) GetJSON200() *RestartCluster200JSONResponseBody {
-	return r.JSON200
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r RestartClusterResponse) GetJSON201() *ClusterRestart {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RestartClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RestartClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RestartClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RestartClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RestartClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetClusterUpgradeResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ClusterUpgrade
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetClusterUpgradeResponse) GetJSON200() *ClusterUpgrade {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetClusterUpgradeResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetClusterUpgradeResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetClusterUpgradeResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetClusterUpgradeResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetClusterUpgradeResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type UpgradeClusterResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UpgradeCluster200JSONResponseBody
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *ClusterUpgrade
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpgradeClusterResponse) GetJSON200() *UpgradeCluster200JSONResponseBody {
-	return r.JSON200
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r UpgradeClusterResponse) GetJSON201() *ClusterUpgrade {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r UpgradeClusterResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r UpgradeClusterResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r UpgradeClusterResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r UpgradeClusterResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r UpgradeClusterResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListClustersResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Names
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListClustersResponse) GetJSON200() *Names {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListClustersResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListClustersResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListClustersResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListClustersResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListClustersResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RegisterHostResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Host
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r RegisterHostResponse) GetJSON201() *Host {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RegisterHostResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RegisterHostResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RegisterHostResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RegisterHostResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RegisterHostResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type DeleteHostResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Empty
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteHostResponse) GetJSON200() *Empty {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeleteHostResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DeleteHostResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeleteHostResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeleteHostResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteHostResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Host
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostResponse) GetJSON200() *Host {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutHostResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Host
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutHostResponse) GetJSON201() *Host {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutHostResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutHostResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutHostResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutHostResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutHostResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostBootstrapResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostBootstrap
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostBootstrapResponse) GetJSON200() *HostBootstrap {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostBootstrapResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostBootstrapResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostBootstrapResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostBootstrapResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostBootstrapResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type BootstrapHostResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostBootstrap
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *HostBootstrap
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r BootstrapHostResponse) GetJSON200() *HostBootstrap {
-	return r.JSON200
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r BootstrapHostResponse) GetJSON201() *HostBootstrap {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r BootstrapHostResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r BootstrapHostResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r BootstrapHostResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r BootstrapHostResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r BootstrapHostResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostCredsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostCreds
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostCredsResponse) GetJSON200() *HostCreds {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostCredsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostCredsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostCredsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostCredsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostCredsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutHostCredsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *HostCredsStored
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutHostCredsResponse) GetJSON201() *HostCredsStored {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutHostCredsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutHostCredsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutHostCredsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutHostCredsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutHostCredsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostKeyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostKey
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostKeyResponse) GetJSON200() *HostKey {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostKeyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostKeyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostKeyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostKeyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostKeyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type AcceptHostKeyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *HostKey
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r AcceptHostKeyResponse) GetJSON201() *HostKey {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r AcceptHostKeyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r AcceptHostKeyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r AcceptHostKeyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r AcceptHostKeyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AcceptHostKeyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostLabelsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Labels
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostLabelsResponse) GetJSON200() *Labels {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostLabelsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostLabelsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostLabelsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostLabelsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostLabelsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutHostLabelsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Labels
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutHostLabelsResponse) GetJSON201() *Labels {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutHostLabelsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutHostLabelsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutHostLabelsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutHostLabelsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutHostLabelsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetHostStatusResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostStatus
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHostStatusResponse) GetJSON200() *HostStatus {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetHostStatusResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetHostStatusResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetHostStatusResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetHostStatusResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHostStatusResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListHostsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *[]Host
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListHostsResponse) GetJSON200() *[]Host {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListHostsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListHostsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListHostsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListHostsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListHostsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type DeleteNetworkResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Empty
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteNetworkResponse) GetJSON200() *Empty {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeleteNetworkResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DeleteNetworkResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DeleteNetworkResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DeleteNetworkResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteNetworkResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetNetworkResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Network
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetNetworkResponse) GetJSON200() *Network {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetNetworkResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetNetworkResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetNetworkResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetNetworkResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetNetworkResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutNetworkResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Network
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutNetworkResponse) GetJSON201() *Network {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutNetworkResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutNetworkResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutNetworkResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutNetworkResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutNetworkResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListNetworksResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Names
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListNetworksResponse) GetJSON200() *Names {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListNetworksResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListNetworksResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListNetworksResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListNetworksResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListNetworksResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListOperationsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *OperationPage
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationsResponse) GetJSON200() *OperationPage {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListOperationsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListOperationsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListOperationsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListOperationsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListOperationsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetOperationResponse) GetJSON200() *Operation {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ApproveOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ApproveOperationResponse) GetJSON200() *Operation {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ApproveOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ApproveOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ApproveOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ApproveOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ApproveOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type CancelOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CancelOperationResponse) GetJSON200() *Operation {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r CancelOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r CancelOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r CancelOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r CancelOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CancelOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type StreamOperationEventsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r StreamOperationEventsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r StreamOperationEventsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r StreamOperationEventsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r StreamOperationEventsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r StreamOperationEventsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListOperationHostsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *HostRunPage
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationHostsResponse) GetJSON200() *HostRunPage {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListOperationHostsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListOperationHostsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListOperationHostsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListOperationHostsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListOperationHostsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-// GetStepOutputResponse200Headers the declared response headers of an HTTP 200 response for GetStepOutput
-type GetStepOutputResponse200Headers struct {
-	OutputEnded      bool
-	OutputNextOffset int64
-	OutputOffset     int64
-	OutputSize       int64
-}
-
-type GetStepOutputResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-	// Headers200 the parsed response headers for an HTTP 200 response
-	Headers200 *GetStepOutputResponse200Headers
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetStepOutputResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetStepOutputResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetStepOutputResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetStepOutputResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetStepOutputResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PauseOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PauseOperationResponse) GetJSON200() *Operation {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PauseOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PauseOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PauseOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PauseOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PauseOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetOperationPolicyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Policy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetOperationPolicyResponse) GetJSON200() *Policy {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetOperationPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetOperationPolicyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetOperationPolicyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetOperationPolicyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetOperationPolicyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type PutOperationPolicyResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Policy
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutOperationPolicyResponse) GetJSON201() *Policy {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PutOperationPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r PutOperationPolicyResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r PutOperationPolicyResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r PutOperationPolicyResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutOperationPolicyResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ResumeOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ResumeOperationResponse) GetJSON200() *Operation {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ResumeOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ResumeOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ResumeOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ResumeOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ResumeOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RetryOperationResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *RetryOperation200JSONResponseBody
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Operation
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RetryOperationResponse) GetJSON200() *RetryOperation200JSONResponseBody {
-	return r.JSON200
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r RetryOperationResponse) GetJSON201() *Operation {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RetryOperationResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RetryOperationResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RetryOperationResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RetryOperationResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RetryOperationResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListOperationStepsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *StepPage
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationStepsResponse) GetJSON200() *StepPage {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListOperationStepsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListOperationStepsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListOperationStepsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListOperationStepsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListOperationStepsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type HealthzResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Alive
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r HealthzResponse) GetJSON200() *Alive {
-	return r.JSON200
-}
-
-// GetBody returns the raw response body bytes
-func (r HealthzResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r HealthzResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r HealthzResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r HealthzResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type LivezResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Alive
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r LivezResponse) GetJSON200() *Alive {
-	return r.JSON200
-}
-
-// GetBody returns the raw response body bytes
-func (r LivezResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r LivezResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r LivezResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r LivezResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ReadyzResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Readiness
-	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Readiness
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ReadyzResponse) GetJSON200() *Readiness {
-	return r.JSON200
-}
-
-// GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r ReadyzResponse) GetJSON503() *Readiness {
-	return r.JSON503
-}
-
-// GetBody returns the raw response body bytes
-func (r ReadyzResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ReadyzResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ReadyzResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ReadyzResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type VersionResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Version
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r VersionResponse) GetJSON200() *Version {
-	return r.JSON200
-}
-
-// GetBody returns the raw response body bytes
-func (r VersionResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r VersionResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r VersionResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r VersionResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-// DeleteClusterWithResponse Delete a cluster; its hosts stay
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v0/cluster/{name} (the `DeleteCluster` operationId).
-func (c *ClientWithResponses) DeleteClusterWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterResponse, error) {
-	rsp, err := c.DeleteCluster(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeleteClusterResponse(rsp)
-}
-
-// GetClusterWithResponse A cluster, its members and how they are
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name} (the `GetCluster` operationId).
-func (c *ClientWithResponses) GetClusterWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterResponse, error) {
-	rsp, err := c.GetCluster(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetClusterResponse(rsp)
-}
-
-// PutClusterWithBodyWithResponse Create a cluster or change the given members of it
-//
-// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-func (c *ClientWithResponses) PutClusterWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterResponse, error) {
-	rsp, err := c.PutClusterWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutClusterResponse(rsp)
-}
-
-// PutClusterWithResponse Create a cluster or change the given members of it
-//
-// A new cluster that names an unknown network gets the network `default`. An existing cluster keeps its hosts and every member that is not given.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
-func (c *ClientWithResponses) PutClusterWithResponse(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterResponse, error) {
-	rsp, err := c.PutCluster(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutClusterResponse(rsp)
-}
-
-// GetClusterDeployWithResponse The latest deploy of a cluster
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
-func (c *ClientWithResponses) GetClusterDeployWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterDeployResponse, error) {
-	rsp, err := c.GetClusterDeploy(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetClusterDeployResponse(rsp)
-}
-
-// DeployClusterWithBodyWithResponse Deploy a version on the hosts of a cluster
-//
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-func (c *ClientWithResponses) DeployClusterWithBodyWithResponse(ctx context.Context, name Name, params *DeployClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error) {
-	rsp, err := c.DeployClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeployClusterResponse(rsp)
-}
-
-// DeployClusterWithResponse Deploy a version on the hosts of a cluster
-//
-// For hosts with OSTree or a bootable container image. Each stages the version, reboots into it, and must come up with it. While a deploy of the same version runs, the answer is 200 with its record; another version, another kind of operation, or one by another policy than the request gives, is 409 and `holder` names it. A cluster with a host that can deploy nothing is a 409 that names it.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/deploy (the `DeployCluster` operationId).
-func (c *ClientWithResponses) DeployClusterWithResponse(ctx context.Context, name Name, params *DeployClusterParams, body DeployClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*DeployClusterResponse, error) {
-	rsp, err := c.DeployCluster(ctx, name, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeployClusterResponse(rsp)
-}
-
-// ListMembersWithResponse Addresses of the members, in the order they joined
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/hosts (the `ListMembers` operationId).
-func (c *ClientWithResponses) ListMembersWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*ListMembersResponse, error) {
-	rsp, err := c.ListMembers(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListMembersResponse(rsp)
-}
-
-// ReplaceMembersWithBodyWithResponse Replace the members if they are what the caller thinks
-//
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-func (c *ClientWithResponses) ReplaceMembersWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceMembersResponse, error) {
-	rsp, err := c.ReplaceMembersWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseReplaceMembersResponse(rsp)
-}
-
-// ReplaceMembersWithResponse Replace the members if they are what the caller thinks
-//
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts (the `ReplaceMembers` operationId).
-func (c *ClientWithResponses) ReplaceMembersWithResponse(ctx context.Context, name Name, body ReplaceMembersJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceMembersResponse, error) {
-	rsp, err := c.ReplaceMembers(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseReplaceMembersResponse(rsp)
-}
-
-// RemoveMemberWithResponse Let a host leave a cluster
-//
-// Leaving again changes nothing, and so does an unknown host.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
-func (c *ClientWithResponses) RemoveMemberWithResponse(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error) {
-	rsp, err := c.RemoveMember(ctx, name, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRemoveMemberResponse(rsp)
-}
-
-// GetMemberWithResponse Whether a host is a member
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/hosts/{address} (the `GetMember` operationId).
-func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*GetMemberResponse, error) {
-	rsp, err := c.GetMember(ctx, name, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetMemberResponse(rsp)
-}
-
-// AddMemberWithBodyWithResponse Let a host join a cluster
-//
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-func (c *ClientWithResponses) AddMemberWithBodyWithResponse(ctx context.Context, name Name, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddMemberResponse, error) {
-	rsp, err := c.AddMemberWithBody(ctx, name, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAddMemberResponse(rsp)
-}
-
-// AddMemberWithResponse Let a host join a cluster
-//
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/hosts/{address} (the `AddMember` operationId).
-func (c *ClientWithResponses) AddMemberWithResponse(ctx context.Context, name Name, address Address, body AddMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*AddMemberResponse, error) {
-	rsp, err := c.AddMember(ctx, name, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAddMemberResponse(rsp)
-}
-
-// DeleteClusterPolicyWithResponse Forget the defaults for rollouts of a cluster
-//
-// Where none are set, this changes nothing.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v0/cluster/{name}/policy (the `DeleteClusterPolicy` operationId).
-func (c *ClientWithResponses) DeleteClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteClusterPolicyResponse, error) {
-	rsp, err := c.DeleteClusterPolicy(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeleteClusterPolicyResponse(rsp)
-}
-
-// GetClusterPolicyWithResponse What rollouts of a cluster do when a request does not say
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/policy (the `GetClusterPolicy` operationId).
-func (c *ClientWithResponses) GetClusterPolicyWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterPolicyResponse, error) {
-	rsp, err := c.GetClusterPolicy(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetClusterPolicyResponse(rsp)
-}
-
-// PutClusterPolicyWithBodyWithResponse Replace the defaults for rollouts of a cluster
-//
-// Operations that are on record keep the policy they have.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-func (c *ClientWithResponses) PutClusterPolicyWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error) {
-	rsp, err := c.PutClusterPolicyWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutClusterPolicyResponse(rsp)
-}
-
-// PutClusterPolicyWithResponse Replace the defaults for rollouts of a cluster
-//
-// Operations that are on record keep the policy they have.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/policy (the `PutClusterPolicy` operationId).
-func (c *ClientWithResponses) PutClusterPolicyWithResponse(ctx context.Context, name Name, body PutClusterPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterPolicyResponse, error) {
-	rsp, err := c.PutClusterPolicy(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutClusterPolicyResponse(rsp)
-}
-
-// GetClusterRestartWithResponse The latest restart of a cluster
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/restart (the `GetClusterRestart` operationId).
-func (c *ClientWithResponses) GetClusterRestartWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterRestartResponse, error) {
-	rsp, err := c.GetClusterRestart(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetClusterRestartResponse(rsp)
-}
-
-// RestartClusterWithBodyWithResponse Restart the hosts of a cluster
-//
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *ClientWithResponses) RestartClusterWithBodyWithResponse(ctx context.Context, name Name, params *RestartClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
-	rsp, err := c.RestartClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRestartClusterResponse(rsp)
-}
-
-// RestartClusterWithResponse Restart the hosts of a cluster
-//
-// Reboots each host once, as the policy says: without one, one after the other, and the first that fails stops it. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/restart (the `RestartCluster` operationId).
-func (c *ClientWithResponses) RestartClusterWithResponse(ctx context.Context, name Name, params *RestartClusterParams, body RestartClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*RestartClusterResponse, error) {
-	rsp, err := c.RestartCluster(ctx, name, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRestartClusterResponse(rsp)
-}
-
-// GetClusterUpgradeWithResponse The latest upgrade of a cluster
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/cluster/{name}/upgrade (the `GetClusterUpgrade` operationId).
-func (c *ClientWithResponses) GetClusterUpgradeWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetClusterUpgradeResponse, error) {
-	rsp, err := c.GetClusterUpgrade(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetClusterUpgradeResponse(rsp)
-}
-
-// UpgradeClusterWithBodyWithResponse Upgrade the hosts of a cluster
-//
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-func (c *ClientWithResponses) UpgradeClusterWithBodyWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error) {
-	rsp, err := c.UpgradeClusterWithBody(ctx, name, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseUpgradeClusterResponse(rsp)
-}
-
-// UpgradeClusterWithResponse Upgrade the hosts of a cluster
-//
-// Brings each host to the newest its package manager or image source has, and reboots it when it says that this is needed. Hosts with OSTree or a bootable container image stage first, while they still work. While one runs, the answer is 200 with its record and nothing is started; while another kind of operation runs on the cluster, or one by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/cluster/{name}/upgrade (the `UpgradeCluster` operationId).
-func (c *ClientWithResponses) UpgradeClusterWithResponse(ctx context.Context, name Name, params *UpgradeClusterParams, body UpgradeClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpgradeClusterResponse, error) {
-	rsp, err := c.UpgradeCluster(ctx, name, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseUpgradeClusterResponse(rsp)
-}
-
-// ListClustersWithResponse Names of all clusters
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/clusters (the `ListClusters` operationId).
-func (c *ClientWithResponses) ListClustersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListClustersResponse, error) {
-	rsp, err := c.ListClusters(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListClustersResponse(rsp)
-}
-
-// RegisterHostWithBodyWithResponse Add a host, by default the caller itself
-//
-// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-func (c *ClientWithResponses) RegisterHostWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterHostResponse, error) {
-	rsp, err := c.RegisterHostWithBody(ctx, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRegisterHostResponse(rsp)
-}
-
-// RegisterHostWithResponse Add a host, by default the caller itself
-//
-// Without `address` in the body the host is the caller: the address of the TCP peer. Headers of proxies are not believed. Otherwise the same as PUT of `/api/v0/host/{address}`.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host (the `RegisterHost` operationId).
-func (c *ClientWithResponses) RegisterHostWithResponse(ctx context.Context, body RegisterHostJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterHostResponse, error) {
-	rsp, err := c.RegisterHost(ctx, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRegisterHostResponse(rsp)
-}
-
-// DeleteHostWithResponse Forget a host, its credentials and its membership
-//
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
-func (c *ClientWithResponses) DeleteHostWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*DeleteHostResponse, error) {
-	rsp, err := c.DeleteHost(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeleteHostResponse(rsp)
-}
-
-// GetHostWithResponse A host
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address} (the `GetHost` operationId).
-func (c *ClientWithResponses) GetHostWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostResponse, error) {
-	rsp, err := c.GetHost(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostResponse(rsp)
-}
-
-// PutHostWithBodyWithResponse Add a host and bootstrap it
-//
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-func (c *ClientWithResponses) PutHostWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostResponse, error) {
-	rsp, err := c.PutHostWithBody(ctx, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostResponse(rsp)
-}
-
-// PutHostWithResponse Add a host and bootstrap it
-//
-// A new host joins `cluster`, when given, and its bootstrap starts. A known host with the same key, and the same cluster when one is given, is answered as it is stored; another `port` is taken over for it. Another key, another cluster, an unknown cluster or a `host_key` that is not the pinned one is a 409: use `/creds` to change credentials, `/cluster/{name}/hosts` to move a host and `/hostkey` to pin another host key. Facts in the body (`status`, `os`, `cpus` and so on) are accepted and ignored.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
-func (c *ClientWithResponses) PutHostWithResponse(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostResponse, error) {
-	rsp, err := c.PutHost(ctx, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostResponse(rsp)
-}
-
-// GetHostBootstrapWithResponse The latest bootstrap of a host
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address}/bootstrap (the `GetHostBootstrap` operationId).
-func (c *ClientWithResponses) GetHostBootstrapWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostBootstrapResponse, error) {
-	rsp, err := c.GetHostBootstrap(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostBootstrapResponse(rsp)
-}
-
-// BootstrapHostWithBodyWithResponse Bootstrap a host again, for instance one that failed
-//
-// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-func (c *ClientWithResponses) BootstrapHostWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BootstrapHostResponse, error) {
-	rsp, err := c.BootstrapHostWithBody(ctx, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseBootstrapHostResponse(rsp)
-}
-
-// BootstrapHostWithResponse Bootstrap a host again, for instance one that failed
-//
-// While a bootstrap of the host runs, the answer is 200 with its record. The body is ignored.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
-func (c *ClientWithResponses) BootstrapHostWithResponse(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*BootstrapHostResponse, error) {
-	rsp, err := c.BootstrapHost(ctx, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseBootstrapHostResponse(rsp)
-}
-
-// GetHostCredsWithResponse The credentials of a host; every reading is logged
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
-func (c *ClientWithResponses) GetHostCredsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostCredsResponse, error) {
-	rsp, err := c.GetHostCreds(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostCredsResponse(rsp)
-}
-
-// PutHostCredsWithBodyWithResponse Replace the credentials of a host
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-func (c *ClientWithResponses) PutHostCredsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostCredsResponse, error) {
-	rsp, err := c.PutHostCredsWithBody(ctx, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostCredsResponse(rsp)
-}
-
-// PutHostCredsWithResponse Replace the credentials of a host
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/creds (the `PutHostCreds` operationId).
-func (c *ClientWithResponses) PutHostCredsWithResponse(ctx context.Context, address Address, body PutHostCredsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostCredsResponse, error) {
-	rsp, err := c.PutHostCreds(ctx, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostCredsResponse(rsp)
-}
-
-// GetHostKeyWithResponse The SSH host key that the host must present
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address}/hostkey (the `GetHostKey` operationId).
-func (c *ClientWithResponses) GetHostKeyWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostKeyResponse, error) {
-	rsp, err := c.GetHostKey(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostKeyResponse(rsp)
-}
-
-// AcceptHostKeyWithBodyWithResponse Accept another SSH host key, after you checked it
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-func (c *ClientWithResponses) AcceptHostKeyWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptHostKeyResponse, error) {
-	rsp, err := c.AcceptHostKeyWithBody(ctx, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAcceptHostKeyResponse(rsp)
-}
-
-// AcceptHostKeyWithResponse Accept another SSH host key, after you checked it
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/hostkey (the `AcceptHostKey` operationId).
-func (c *ClientWithResponses) AcceptHostKeyWithResponse(ctx context.Context, address Address, body AcceptHostKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptHostKeyResponse, error) {
-	rsp, err := c.AcceptHostKey(ctx, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAcceptHostKeyResponse(rsp)
-}
-
-// GetHostLabelsWithResponse The labels of a host
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address}/labels (the `GetHostLabels` operationId).
-func (c *ClientWithResponses) GetHostLabelsWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostLabelsResponse, error) {
-	rsp, err := c.GetHostLabels(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostLabelsResponse(rsp)
-}
-
-// PutHostLabelsWithBodyWithResponse Replace all labels of a host
-//
-// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-func (c *ClientWithResponses) PutHostLabelsWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error) {
-	rsp, err := c.PutHostLabelsWithBody(ctx, address, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostLabelsResponse(rsp)
-}
-
-// PutHostLabelsWithResponse Replace all labels of a host
-//
-// What is not given is removed: `{}`, or no body, removes all. Operations that are on record keep the hosts and the order they have.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
-func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error) {
-	rsp, err := c.PutHostLabels(ctx, address, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutHostLabelsResponse(rsp)
-}
-
-// GetHostStatusWithResponse How a host is, and what its container manager says
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
-func (c *ClientWithResponses) GetHostStatusWithResponse(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*GetHostStatusResponse, error) {
-	rsp, err := c.GetHostStatus(ctx, address, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetHostStatusResponse(rsp)
-}
-
-// ListHostsWithResponse All hosts, or those with certain labels
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
-func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error) {
-	rsp, err := c.ListHosts(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListHostsResponse(rsp)
-}
-
-// DeleteNetworkWithResponse Delete a network, also one in use
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v0/network/{name} (the `DeleteNetwork` operationId).
-func (c *ClientWithResponses) DeleteNetworkWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteNetworkResponse, error) {
-	rsp, err := c.DeleteNetwork(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDeleteNetworkResponse(rsp)
-}
-
-// GetNetworkWithResponse A network
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/network/{name} (the `GetNetwork` operationId).
-func (c *ClientWithResponses) GetNetworkWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetNetworkResponse, error) {
-	rsp, err := c.GetNetwork(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetNetworkResponse(rsp)
-}
-
-// PutNetworkWithBodyWithResponse Create a network
-//
-// Networks do not change. The same again is 201; anything else under a taken name is 409.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-func (c *ClientWithResponses) PutNetworkWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutNetworkResponse, error) {
-	rsp, err := c.PutNetworkWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutNetworkResponse(rsp)
-}
-
-// PutNetworkWithResponse Create a network
-//
-// Networks do not change. The same again is 201; anything else under a taken name is 409.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/network/{name} (the `PutNetwork` operationId).
-func (c *ClientWithResponses) PutNetworkWithResponse(ctx context.Context, name Name, body PutNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*PutNetworkResponse, error) {
-	rsp, err := c.PutNetwork(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutNetworkResponse(rsp)
-}
-
-// ListNetworksWithResponse Names of all networks
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/networks (the `ListNetworks` operationId).
-func (c *ClientWithResponses) ListNetworksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListNetworksResponse, error) {
-	rsp, err := c.ListNetworks(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListNetworksResponse(rsp)
-}
-
-// ListOperationsWithResponse Operations, newest first
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations (the `ListOperations` operationId).
-func (c *ClientWithResponses) ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsResponse, error) {
-	rsp, err := c.ListOperations(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListOperationsResponse(rsp)
-}
-
-// GetOperationWithResponse An operation
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id} (the `GetOperation` operationId).
-func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationResponse, error) {
-	rsp, err := c.GetOperation(ctx, id, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetOperationResponse(rsp)
-}
-
-// ApproveOperationWithBodyWithResponse Let the others follow the canaries
-//
-// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-func (c *ClientWithResponses) ApproveOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error) {
-	rsp, err := c.ApproveOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseApproveOperationResponse(rsp)
-}
-
-// ApproveOperationWithResponse Let the others follow the canaries
-//
-// For a canary with `then: approve`: passes the gate, also before its soak time is over. 409 until all canaries are done.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/approve (the `ApproveOperation` operationId).
-func (c *ClientWithResponses) ApproveOperationWithResponse(ctx context.Context, id OperationID, params *ApproveOperationParams, body ApproveOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveOperationResponse, error) {
-	rsp, err := c.ApproveOperation(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseApproveOperationResponse(rsp)
-}
-
-// CancelOperationWithBodyWithResponse End an operation early
-//
-// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-func (c *ClientWithResponses) CancelOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error) {
-	rsp, err := c.CancelOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCancelOperationResponse(rsp)
-}
-
-// CancelOperationWithResponse End an operation early
-//
-// No other host begins, and the operation ends when the hosts at work have. With `force` their running commands are ended on the hosts at once: what such a command was doing stays half done. Before the first host it ends at once.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/cancel (the `CancelOperation` operationId).
-func (c *ClientWithResponses) CancelOperationWithResponse(ctx context.Context, id OperationID, params *CancelOperationParams, body CancelOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelOperationResponse, error) {
-	rsp, err := c.CancelOperation(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCancelOperationResponse(rsp)
-}
-
-// StreamOperationEventsWithResponse What happens in an operation, as it happens
-//
-// Server-sent events (WHATWG HTML, section 9.2), from the first one of the operation or from behind `Last-Event-ID`. Each has an `id` to go on from, the name `operation`, `host`, `step`, `steer` or `output` as `event`, and one JSON object as `data`. The event `end` says that the operation has ended and that everything was sent; a stream that breaks off without it is gone on with from the last `id` seen: nothing is left out and nothing comes twice. The server ends a stream after an hour, and sends a comment every 15 s while nothing happens. With `Last-Event-ID` and `after`, the former counts.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id}/events (the `StreamOperationEvents` operationId).
-func (c *ClientWithResponses) StreamOperationEventsWithResponse(ctx context.Context, id OperationID, params *StreamOperationEventsParams, reqEditors ...RequestEditorFn) (*StreamOperationEventsResponse, error) {
-	rsp, err := c.StreamOperationEvents(ctx, id, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseStreamOperationEventsResponse(rsp)
-}
-
-// ListOperationHostsWithResponse The hosts of an operation, in the order they are worked on
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id}/hosts (the `ListOperationHosts` operationId).
-func (c *ClientWithResponses) ListOperationHostsWithResponse(ctx context.Context, id OperationID, params *ListOperationHostsParams, reqEditors ...RequestEditorFn) (*ListOperationHostsResponse, error) {
-	rsp, err := c.ListOperationHosts(ctx, id, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListOperationHostsResponse(rsp)
-}
-
-// GetStepOutputWithResponse What a step printed, byte for byte
-//
-// Ask again from `Output-Next-Offset` until `Output-Ended` is true and the body is empty. Of very long output the middle is not kept: when `Output-Offset` is larger than the offset that was asked for, the bytes between are gone.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id}/hosts/{address}/steps/{step}/output (the `GetStepOutput` operationId).
-func (c *ClientWithResponses) GetStepOutputWithResponse(ctx context.Context, id OperationID, address Address, step StepName, params *GetStepOutputParams, reqEditors ...RequestEditorFn) (*GetStepOutputResponse, error) {
-	rsp, err := c.GetStepOutput(ctx, id, address, step, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetStepOutputResponse(rsp)
-}
-
-// PauseOperationWithBodyWithResponse Start no other host for now
-//
-// The hosts at work go on to their end. From the moment of the answer no other host begins.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-func (c *ClientWithResponses) PauseOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error) {
-	rsp, err := c.PauseOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePauseOperationResponse(rsp)
-}
-
-// PauseOperationWithResponse Start no other host for now
-//
-// The hosts at work go on to their end. From the moment of the answer no other host begins.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/pause (the `PauseOperation` operationId).
-func (c *ClientWithResponses) PauseOperationWithResponse(ctx context.Context, id OperationID, params *PauseOperationParams, body PauseOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseOperationResponse, error) {
-	rsp, err := c.PauseOperation(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePauseOperationResponse(rsp)
-}
-
-// GetOperationPolicyWithResponse The policy that an operation follows
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id}/policy (the `GetOperationPolicy` operationId).
-func (c *ClientWithResponses) GetOperationPolicyWithResponse(ctx context.Context, id OperationID, reqEditors ...RequestEditorFn) (*GetOperationPolicyResponse, error) {
-	rsp, err := c.GetOperationPolicy(ctx, id, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetOperationPolicyResponse(rsp)
-}
-
-// PutOperationPolicyWithBodyWithResponse Change the policy of an operation while it runs
-//
-// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-func (c *ClientWithResponses) PutOperationPolicyWithBodyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error) {
-	rsp, err := c.PutOperationPolicyWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutOperationPolicyResponse(rsp)
-}
-
-// PutOperationPolicyWithResponse Change the policy of an operation while it runs
-//
-// The members given replace those in force; the others stay. `selector`, `order` and `canary` are settled when the operation is put on record and cannot change.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v0/operations/{id}/policy (the `PutOperationPolicy` operationId).
-func (c *ClientWithResponses) PutOperationPolicyWithResponse(ctx context.Context, id OperationID, params *PutOperationPolicyParams, body PutOperationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*PutOperationPolicyResponse, error) {
-	rsp, err := c.PutOperationPolicy(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePutOperationPolicyResponse(rsp)
-}
-
-// ResumeOperationWithBodyWithResponse Go on after a pause
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-func (c *ClientWithResponses) ResumeOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error) {
-	rsp, err := c.ResumeOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseResumeOperationResponse(rsp)
-}
-
-// ResumeOperationWithResponse Go on after a pause
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/resume (the `ResumeOperation` operationId).
-func (c *ClientWithResponses) ResumeOperationWithResponse(ctx context.Context, id OperationID, params *ResumeOperationParams, body ResumeOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeOperationResponse, error) {
-	rsp, err := c.ResumeOperation(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseResumeOperationResponse(rsp)
-}
-
-// RetryOperationWithBodyWithResponse Do what an operation left undone
-//
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-func (c *ClientWithResponses) RetryOperationWithBodyWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error) {
-	rsp, err := c.RetryOperationWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRetryOperationResponse(rsp)
-}
-
-// RetryOperationWithResponse Do what an operation left undone
-//
-// A new operation of the same kind, version and policy with the hosts that failed or were not tried and are still members of the cluster, in the same order. Members of `policy` replace those of the old one. An operation is retried once: while that retry runs, the answer is 200 with it; when it has ended, 409 names it, and it is the one to retry. While any other operation runs on the cluster, or the retry by another policy than the request gives, it is 409 and `holder` names that.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v0/operations/{id}/retry (the `RetryOperation` operationId).
-func (c *ClientWithResponses) RetryOperationWithResponse(ctx context.Context, id OperationID, params *RetryOperationParams, body RetryOperationJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOperationResponse, error) {
-	rsp, err := c.RetryOperation(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRetryOperationResponse(rsp)
-}
-
-// ListOperationStepsWithResponse The steps of an operation, in the order they began
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
-func (c *ClientWithResponses) ListOperationStepsWithResponse(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*ListOperationStepsResponse, error) {
-	rsp, err := c.ListOperationSteps(ctx, id, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListOperationStepsResponse(rsp)
-}
-
-// HealthzWithResponse Whether the process is up
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /healthz (the `Healthz` operationId).
-func (c *ClientWithResponses) HealthzWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*HealthzResponse, error) {
-	rsp, err := c.Healthz(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseHealthzResponse(rsp)
-}
-
-// LivezWithResponse Whether the process is up
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /livez (the `Livez` operationId).
-func (c *ClientWithResponses) LivezWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LivezResponse, error) {
-	rsp, err := c.Livez(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseLivezResponse(rsp)
-}
-
-// ReadyzWithResponse Whether the parts it needs answer
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /readyz (the `Readyz` operationId).
-func (c *ClientWithResponses) ReadyzWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ReadyzResponse, error) {
-	rsp, err := c.Readyz(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseReadyzResponse(rsp)
-}
-
-// VersionWithResponse What runs here
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /version (the `Version` operationId).
-func (c *ClientWithResponses) VersionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*VersionResponse, error) {
-	rsp, err := c.Version(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseVersionResponse(rsp)
-}
-
-// ParseDeleteClusterResponse parses an HTTP response from a DeleteClusterWithResponse call
-func ParseDeleteClusterResponse(rsp *http.Response) (*DeleteClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeleteClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Empty
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetClusterResponse parses an HTTP response from a GetClusterWithResponse call
-func ParseGetClusterResponse(rsp *http.Response) (*GetClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterDetail
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutClusterResponse parses an HTTP response from a PutClusterWithResponse call
-func ParsePutClusterResponse(rsp *http.Response) (*PutClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Cluster
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetClusterDeployResponse parses an HTTP response from a GetClusterDeployWithResponse call
-func ParseGetClusterDeployResponse(rsp *http.Response) (*GetClusterDeployResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetClusterDeployResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterDeploy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseDeployClusterResponse parses an HTTP response from a DeployClusterWithResponse call
-func ParseDeployClusterResponse(rsp *http.Response) (*DeployClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeployClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest DeployCluster200JSONResponseBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest ClusterDeploy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListMembersResponse parses an HTTP response from a ListMembersWithResponse call
-func ParseListMembersResponse(rsp *http.Response) (*ListMembersResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListMembersResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Addresses
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseReplaceMembersResponse parses an HTTP response from a ReplaceMembersWithResponse call
-func ParseReplaceMembersResponse(rsp *http.Response) (*ReplaceMembersResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ReplaceMembersResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterMembers
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRemoveMemberResponse parses an HTTP response from a RemoveMemberWithResponse call
-func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RemoveMemberResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Empty
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetMemberResponse parses an HTTP response from a GetMemberWithResponse call
-func ParseGetMemberResponse(rsp *http.Response) (*GetMemberResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetMemberResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Addresses
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseAddMemberResponse parses an HTTP response from a AddMemberWithResponse call
-func ParseAddMemberResponse(rsp *http.Response) (*AddMemberResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &AddMemberResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Addresses
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseDeleteClusterPolicyResponse parses an HTTP response from a DeleteClusterPolicyWithResponse call
-func ParseDeleteClusterPolicyResponse(rsp *http.Response) (*DeleteClusterPolicyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeleteClusterPolicyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Empty
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetClusterPolicyResponse parses an HTTP response from a GetClusterPolicyWithResponse call
-func ParseGetClusterPolicyResponse(rsp *http.Response) (*GetClusterPolicyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetClusterPolicyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Policy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutClusterPolicyResponse parses an HTTP response from a PutClusterPolicyWithResponse call
-func ParsePutClusterPolicyResponse(rsp *http.Response) (*PutClusterPolicyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutClusterPolicyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Policy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetClusterRestartResponse parses an HTTP response from a GetClusterRestartWithResponse call
-func ParseGetClusterRestartResponse(rsp *http.Response) (*GetClusterRestartResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetClusterRestartResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterRestart
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRestartClusterResponse parses an HTTP response from a RestartClusterWithResponse call
-func ParseRestartClusterResponse(rsp *http.Response) (*RestartClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RestartClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest RestartCluster200JSONResponseBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest ClusterRestart
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetClusterUpgradeResponse parses an HTTP response from a GetClusterUpgradeWithResponse call
-func ParseGetClusterUpgradeResponse(rsp *http.Response) (*GetClusterUpgradeResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetClusterUpgradeResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ClusterUpgrade
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseUpgradeClusterResponse parses an HTTP response from a UpgradeClusterWithResponse call
-func ParseUpgradeClusterResponse(rsp *http.Response) (*UpgradeClusterResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &UpgradeClusterResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UpgradeCluster200JSONResponseBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest ClusterUpgrade
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListClustersResponse parses an HTTP response from a ListClustersWithResponse call
-func ParseListClustersResponse(rsp *http.Response) (*ListClustersResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListClustersResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Names
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRegisterHostResponse parses an HTTP response from a RegisterHostWithResponse call
-func ParseRegisterHostResponse(rsp *http.Response) (*RegisterHostResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RegisterHostResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Host
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseDeleteHostResponse parses an HTTP response from a DeleteHostWithResponse call
-func ParseDeleteHostResponse(rsp *http.Response) (*DeleteHostResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeleteHostResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Empty
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostResponse parses an HTTP response from a GetHostWithResponse call
-func ParseGetHostResponse(rsp *http.Response) (*GetHostResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Host
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutHostResponse parses an HTTP response from a PutHostWithResponse call
-func ParsePutHostResponse(rsp *http.Response) (*PutHostResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutHostResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Host
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostBootstrapResponse parses an HTTP response from a GetHostBootstrapWithResponse call
-func ParseGetHostBootstrapResponse(rsp *http.Response) (*GetHostBootstrapResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostBootstrapResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostBootstrap
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseBootstrapHostResponse parses an HTTP response from a BootstrapHostWithResponse call
-func ParseBootstrapHostResponse(rsp *http.Response) (*BootstrapHostResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &BootstrapHostResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostBootstrap
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest HostBootstrap
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostCredsResponse parses an HTTP response from a GetHostCredsWithResponse call
-func ParseGetHostCredsResponse(rsp *http.Response) (*GetHostCredsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostCredsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostCreds
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutHostCredsResponse parses an HTTP response from a PutHostCredsWithResponse call
-func ParsePutHostCredsResponse(rsp *http.Response) (*PutHostCredsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutHostCredsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest HostCredsStored
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostKeyResponse parses an HTTP response from a GetHostKeyWithResponse call
-func ParseGetHostKeyResponse(rsp *http.Response) (*GetHostKeyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostKeyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostKey
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseAcceptHostKeyResponse parses an HTTP response from a AcceptHostKeyWithResponse call
-func ParseAcceptHostKeyResponse(rsp *http.Response) (*AcceptHostKeyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &AcceptHostKeyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest HostKey
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostLabelsResponse parses an HTTP response from a GetHostLabelsWithResponse call
-func ParseGetHostLabelsResponse(rsp *http.Response) (*GetHostLabelsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostLabelsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Labels
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutHostLabelsResponse parses an HTTP response from a PutHostLabelsWithResponse call
-func ParsePutHostLabelsResponse(rsp *http.Response) (*PutHostLabelsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutHostLabelsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Labels
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetHostStatusResponse parses an HTTP response from a GetHostStatusWithResponse call
-func ParseGetHostStatusResponse(rsp *http.Response) (*GetHostStatusResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetHostStatusResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostStatus
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListHostsResponse parses an HTTP response from a ListHostsWithResponse call
-func ParseListHostsResponse(rsp *http.Response) (*ListHostsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListHostsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest []Host
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseDeleteNetworkResponse parses an HTTP response from a DeleteNetworkWithResponse call
-func ParseDeleteNetworkResponse(rsp *http.Response) (*DeleteNetworkResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DeleteNetworkResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Empty
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetNetworkResponse parses an HTTP response from a GetNetworkWithResponse call
-func ParseGetNetworkResponse(rsp *http.Response) (*GetNetworkResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetNetworkResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Network
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutNetworkResponse parses an HTTP response from a PutNetworkWithResponse call
-func ParsePutNetworkResponse(rsp *http.Response) (*PutNetworkResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutNetworkResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Network
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListNetworksResponse parses an HTTP response from a ListNetworksWithResponse call
-func ParseListNetworksResponse(rsp *http.Response) (*ListNetworksResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListNetworksResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Names
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListOperationsResponse parses an HTTP response from a ListOperationsWithResponse call
-func ParseListOperationsResponse(rsp *http.Response) (*ListOperationsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListOperationsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest OperationPage
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetOperationResponse parses an HTTP response from a GetOperationWithResponse call
-func ParseGetOperationResponse(rsp *http.Response) (*GetOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseApproveOperationResponse parses an HTTP response from a ApproveOperationWithResponse call
-func ParseApproveOperationResponse(rsp *http.Response) (*ApproveOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ApproveOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseCancelOperationResponse parses an HTTP response from a CancelOperationWithResponse call
-func ParseCancelOperationResponse(rsp *http.Response) (*CancelOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &CancelOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseStreamOperationEventsResponse parses an HTTP response from a StreamOperationEventsWithResponse call
-func ParseStreamOperationEventsResponse(rsp *http.Response) (*StreamOperationEventsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &StreamOperationEventsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListOperationHostsResponse parses an HTTP response from a ListOperationHostsWithResponse call
-func ParseListOperationHostsResponse(rsp *http.Response) (*ListOperationHostsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListOperationHostsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest HostRunPage
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetStepOutputResponse parses an HTTP response from a GetStepOutputWithResponse call
-func ParseGetStepOutputResponse(rsp *http.Response) (*GetStepOutputResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetStepOutputResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	switch {
-	case rsp.StatusCode == 200:
-		var headers GetStepOutputResponse200Headers
-		if values := rsp.Header.Values("Output-Ended"); len(values) > 0 {
-			var value bool
-			if err := runtime.BindStyledParameterWithOptions("simple", "Output-Ended", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "boolean", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.OutputEnded = value
-		}
-		if values := rsp.Header.Values("Output-Next-Offset"); len(values) > 0 {
-			var value int64
-			if err := runtime.BindStyledParameterWithOptions("simple", "Output-Next-Offset", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			}
-			headers.OutputNextOffset = value
-		}
-		if values := rsp.Header.Values("Output-Offset"); len(values) > 0 {
-			var value int64
-			if err := runtime.BindStyledParameterWithOptions("simple", "Output-Offset", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			}
-			headers.OutputOffset = value
-		}
-		if values := rsp.Header.Values("Output-Size"); len(values) > 0 {
-			var value int64
-			if err := runtime.BindStyledParameterWithOptions("simple", "Output-Size", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			}
-			headers.OutputSize = value
-		}
-		response.Headers200 = &headers
-	}
-
-	return response, nil
-}
-
-// ParsePauseOperationResponse parses an HTTP response from a PauseOperationWithResponse call
-func ParsePauseOperationResponse(rsp *http.Response) (*PauseOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PauseOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetOperationPolicyResponse parses an HTTP response from a GetOperationPolicyWithResponse call
-func ParseGetOperationPolicyResponse(rsp *http.Response) (*GetOperationPolicyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetOperationPolicyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Policy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParsePutOperationPolicyResponse parses an HTTP response from a PutOperationPolicyWithResponse call
-func ParsePutOperationPolicyResponse(rsp *http.Response) (*PutOperationPolicyResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &PutOperationPolicyResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Policy
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseResumeOperationResponse parses an HTTP response from a ResumeOperationWithResponse call
-func ParseResumeOperationResponse(rsp *http.Response) (*ResumeOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ResumeOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRetryOperationResponse parses an HTTP response from a RetryOperationWithResponse call
-func ParseRetryOperationResponse(rsp *http.Response) (*RetryOperationResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RetryOperationResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest RetryOperation200JSONResponseBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Operation
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListOperationStepsResponse parses an HTTP response from a ListOperationStepsWithResponse call
-func ParseListOperationStepsResponse(rsp *http.Response) (*ListOperationStepsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListOperationStepsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest StepPage
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseHealthzResponse parses an HTTP response from a HealthzWithResponse call
-func ParseHealthzResponse(rsp *http.Response) (*HealthzResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &HealthzResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Alive
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseLivezResponse parses an HTTP response from a LivezWithResponse call
-func ParseLivezResponse(rsp *http.Response) (*LivezResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &LivezResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Alive
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseReadyzResponse parses an HTTP response from a ReadyzWithResponse call
-func ParseReadyzResponse(rsp *http.Response) (*ReadyzResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ReadyzResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Readiness
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Readiness
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON503 = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseVersionResponse parses an HTTP response from a VersionWithResponse call
-func ParseVersionResponse(rsp *http.Response) (*VersionResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &VersionResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Version
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	}
-
-	return response, nil
-}
-
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAudit Who changed what, and who read credentials
+	// (GET /api/v0/audit)
+	ListAudit(ctx echo.Context, params ListAuditParams) error
 	// DeleteCluster Delete a cluster; its hosts stay
 	// (DELETE /api/v0/cluster/{name})
 	DeleteCluster(ctx echo.Context, name Name) error
@@ -11814,6 +1518,18 @@ type ServerInterface interface {
 	// ListClusters Names of all clusters
 	// (GET /api/v0/clusters)
 	ListClusters(ctx echo.Context) error
+	// DeleteContainerManager Delete a container manager, also one in use
+	// (DELETE /api/v0/containermanager/{name})
+	DeleteContainerManager(ctx echo.Context, name Name) error
+	// GetContainerManager A container manager
+	// (GET /api/v0/containermanager/{name})
+	GetContainerManager(ctx echo.Context, name Name) error
+	// PutContainerManager Create a container manager
+	// (PUT /api/v0/containermanager/{name})
+	PutContainerManager(ctx echo.Context, name Name) error
+	// ListContainerManagers Names of all container managers
+	// (GET /api/v0/containermanagers)
+	ListContainerManagers(ctx echo.Context) error
 	// RegisterHost Add a host, by default the caller itself
 	// (PUT /api/v0/host)
 	RegisterHost(ctx echo.Context) error
@@ -11856,6 +1572,15 @@ type ServerInterface interface {
 	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
 	ListHosts(ctx echo.Context, params ListHostsParams) error
+	// ListJoinTokens Join tokens, used or not
+	// (GET /api/v0/jointokens)
+	ListJoinTokens(ctx echo.Context) error
+	// CreateJoinToken Make a token with which one host adds itself
+	// (POST /api/v0/jointokens)
+	CreateJoinToken(ctx echo.Context) error
+	// RevokeJoinToken Revoke a join token
+	// (DELETE /api/v0/jointokens/{token})
+	RevokeJoinToken(ctx echo.Context, token TokenID) error
 	// DeleteNetwork Delete a network, also one in use
 	// (DELETE /api/v0/network/{name})
 	DeleteNetwork(ctx echo.Context, name Name) error
@@ -11907,6 +1632,21 @@ type ServerInterface interface {
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx echo.Context, id OperationID, params ListOperationStepsParams) error
+	// ListTokens API tokens of the caller; those of everybody for an admin
+	// (GET /api/v0/tokens)
+	ListTokens(ctx echo.Context) error
+	// CreateToken Make an API token for the caller
+	// (POST /api/v0/tokens)
+	CreateToken(ctx echo.Context) error
+	// RevokeToken Revoke an API token
+	// (DELETE /api/v0/tokens/{token})
+	RevokeToken(ctx echo.Context, token TokenID) error
+	// GetToken An API token, without its secret
+	// (GET /api/v0/tokens/{token})
+	GetToken(ctx echo.Context, token TokenID) error
+	// Whoami Who asks, as the server sees it
+	// (GET /api/v0/whoami)
+	Whoami(ctx echo.Context) error
 	// Healthz Whether the process is up
 	// (GET /healthz)
 	Healthz(ctx echo.Context) error
@@ -11924,6 +1664,45 @@ type ServerInterface interface {
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// ListAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAudit(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditParams
+	// ------------- Optional query parameter "principal" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "principal", ctx.QueryParams(), &params.Principal, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter principal: %s", err))
+	}
+
+	// ------------- Optional query parameter "operation" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "operation", ctx.QueryParams(), &params.Operation, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter operation: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAudit(ctx, params)
+	return err
 }
 
 // DeleteCluster converts echo context to params.
@@ -12309,6 +2088,63 @@ func (w *ServerInterfaceWrapper) ListClusters(ctx echo.Context) error {
 	return err
 }
 
+// DeleteContainerManager converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteContainerManager(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteContainerManager(ctx, name)
+	return err
+}
+
+// GetContainerManager converts echo context to params.
+func (w *ServerInterfaceWrapper) GetContainerManager(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetContainerManager(ctx, name)
+	return err
+}
+
+// PutContainerManager converts echo context to params.
+func (w *ServerInterfaceWrapper) PutContainerManager(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutContainerManager(ctx, name)
+	return err
+}
+
+// ListContainerManagers converts echo context to params.
+func (w *ServerInterfaceWrapper) ListContainerManagers(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListContainerManagers(ctx)
+	return err
+}
+
 // RegisterHost converts echo context to params.
 func (w *ServerInterfaceWrapper) RegisterHost(ctx echo.Context) error {
 	var err error
@@ -12525,6 +2361,40 @@ func (w *ServerInterfaceWrapper) ListHosts(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListHosts(ctx, params)
+	return err
+}
+
+// ListJoinTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) ListJoinTokens(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListJoinTokens(ctx)
+	return err
+}
+
+// CreateJoinToken converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateJoinToken(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateJoinToken(ctx)
+	return err
+}
+
+// RevokeJoinToken converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeJoinToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "token" -------------
+	var token TokenID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "token", ctx.Param("token"), &token, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeJoinToken(ctx, token)
 	return err
 }
 
@@ -13102,6 +2972,65 @@ func (w *ServerInterfaceWrapper) ListOperationSteps(ctx echo.Context) error {
 	return err
 }
 
+// ListTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListTokens(ctx)
+	return err
+}
+
+// CreateToken converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateToken(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateToken(ctx)
+	return err
+}
+
+// RevokeToken converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "token" -------------
+	var token TokenID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "token", ctx.Param("token"), &token, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeToken(ctx, token)
+	return err
+}
+
+// GetToken converts echo context to params.
+func (w *ServerInterfaceWrapper) GetToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "token" -------------
+	var token TokenID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "token", ctx.Param("token"), &token, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetToken(ctx, token)
+	return err
+}
+
+// Whoami converts echo context to params.
+func (w *ServerInterfaceWrapper) Whoami(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Whoami(ctx)
+	return err
+}
+
 // Healthz converts echo context to params.
 func (w *ServerInterfaceWrapper) Healthz(ctx echo.Context) error {
 	var err error
@@ -13221,6 +3150,19 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/api/v0/network/:name", wrapper.DeleteNetwork, options.OperationMiddlewares["deleteNetwork"]...)
 	router.GET(options.BaseURL+"/api/v0/network/:name", wrapper.GetNetwork, options.OperationMiddlewares["getNetwork"]...)
 	router.PUT(options.BaseURL+"/api/v0/network/:name", wrapper.PutNetwork, options.OperationMiddlewares["putNetwork"]...)
+	router.GET(options.BaseURL+"/api/v0/containermanagers", wrapper.ListContainerManagers, options.OperationMiddlewares["listContainerManagers"]...)
+	router.DELETE(options.BaseURL+"/api/v0/containermanager/:name", wrapper.DeleteContainerManager, options.OperationMiddlewares["deleteContainerManager"]...)
+	router.GET(options.BaseURL+"/api/v0/containermanager/:name", wrapper.GetContainerManager, options.OperationMiddlewares["getContainerManager"]...)
+	router.PUT(options.BaseURL+"/api/v0/containermanager/:name", wrapper.PutContainerManager, options.OperationMiddlewares["putContainerManager"]...)
+	router.GET(options.BaseURL+"/api/v0/whoami", wrapper.Whoami, options.OperationMiddlewares["whoami"]...)
+	router.GET(options.BaseURL+"/api/v0/tokens", wrapper.ListTokens, options.OperationMiddlewares["listTokens"]...)
+	router.POST(options.BaseURL+"/api/v0/tokens", wrapper.CreateToken, options.OperationMiddlewares["createToken"]...)
+	router.DELETE(options.BaseURL+"/api/v0/tokens/:token", wrapper.RevokeToken, options.OperationMiddlewares["revokeToken"]...)
+	router.GET(options.BaseURL+"/api/v0/tokens/:token", wrapper.GetToken, options.OperationMiddlewares["getToken"]...)
+	router.GET(options.BaseURL+"/api/v0/jointokens", wrapper.ListJoinTokens, options.OperationMiddlewares["listJoinTokens"]...)
+	router.POST(options.BaseURL+"/api/v0/jointokens", wrapper.CreateJoinToken, options.OperationMiddlewares["createJoinToken"]...)
+	router.DELETE(options.BaseURL+"/api/v0/jointokens/:token", wrapper.RevokeJoinToken, options.OperationMiddlewares["revokeJoinToken"]...)
+	router.GET(options.BaseURL+"/api/v0/audit", wrapper.ListAudit, options.OperationMiddlewares["listAudit"]...)
 	router.GET(options.BaseURL+"/api/v0/operations", wrapper.ListOperations, options.OperationMiddlewares["listOperations"]...)
 	router.GET(options.BaseURL+"/api/v0/operations/:id", wrapper.GetOperation, options.OperationMiddlewares["getOperation"]...)
 	router.POST(options.BaseURL+"/api/v0/operations/:id/pause", wrapper.PauseOperation, options.OperationMiddlewares["pauseOperation"]...)
@@ -13244,6 +3186,45 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 type AliveJSONResponse Alive
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type ListAuditRequestObject struct {
+	Params ListAuditParams
+}
+
+type ListAuditResponseObject interface {
+	VisitListAuditResponse(w http.ResponseWriter) error
+}
+
+type ListAudit200JSONResponse AuditPage
+
+func (response ListAudit200JSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditdefaultApplicationProblemPlusJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type DeleteClusterRequestObject struct {
 	Name Name `json:"name"`
@@ -14001,6 +3982,162 @@ func (response ListClustersdefaultApplicationProblemPlusJSONResponse) VisitListC
 	return err
 }
 
+type DeleteContainerManagerRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type DeleteContainerManagerResponseObject interface {
+	VisitDeleteContainerManagerResponse(w http.ResponseWriter) error
+}
+
+type DeleteContainerManager200JSONResponse Empty
+
+func (response DeleteContainerManager200JSONResponse) VisitDeleteContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteContainerManagerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteContainerManagerdefaultApplicationProblemPlusJSONResponse) VisitDeleteContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetContainerManagerRequestObject struct {
+	Name Name `json:"name"`
+}
+
+type GetContainerManagerResponseObject interface {
+	VisitGetContainerManagerResponse(w http.ResponseWriter) error
+}
+
+type GetContainerManager200JSONResponse ContainerManager
+
+func (response GetContainerManager200JSONResponse) VisitGetContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetContainerManagerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetContainerManagerdefaultApplicationProblemPlusJSONResponse) VisitGetContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutContainerManagerRequestObject struct {
+	Name Name `json:"name"`
+	Body *PutContainerManagerJSONRequestBody
+}
+
+type PutContainerManagerResponseObject interface {
+	VisitPutContainerManagerResponse(w http.ResponseWriter) error
+}
+
+type PutContainerManager201JSONResponse ContainerManager
+
+func (response PutContainerManager201JSONResponse) VisitPutContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutContainerManagerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutContainerManagerdefaultApplicationProblemPlusJSONResponse) VisitPutContainerManagerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListContainerManagersRequestObject struct {
+}
+
+type ListContainerManagersResponseObject interface {
+	VisitListContainerManagersResponse(w http.ResponseWriter) error
+}
+
+type ListContainerManagers200JSONResponse Names
+
+func (response ListContainerManagers200JSONResponse) VisitListContainerManagersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListContainerManagersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListContainerManagersdefaultApplicationProblemPlusJSONResponse) VisitListContainerManagersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RegisterHostRequestObject struct {
 	Body *RegisterHostJSONRequestBody
 }
@@ -14555,6 +4692,122 @@ type ListHostsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListHostsdefaultApplicationProblemPlusJSONResponse) VisitListHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJoinTokensRequestObject struct {
+}
+
+type ListJoinTokensResponseObject interface {
+	VisitListJoinTokensResponse(w http.ResponseWriter) error
+}
+
+type ListJoinTokens200JSONResponse []JoinToken
+
+func (response ListJoinTokens200JSONResponse) VisitListJoinTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJoinTokensdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListJoinTokensdefaultApplicationProblemPlusJSONResponse) VisitListJoinTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateJoinTokenRequestObject struct {
+	Body *CreateJoinTokenJSONRequestBody
+}
+
+type CreateJoinTokenResponseObject interface {
+	VisitCreateJoinTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateJoinToken201JSONResponse NewJoinToken
+
+func (response CreateJoinToken201JSONResponse) VisitCreateJoinTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateJoinTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateJoinTokendefaultApplicationProblemPlusJSONResponse) VisitCreateJoinTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeJoinTokenRequestObject struct {
+	Token TokenID `json:"token"`
+}
+
+type RevokeJoinTokenResponseObject interface {
+	VisitRevokeJoinTokenResponse(w http.ResponseWriter) error
+}
+
+type RevokeJoinToken200JSONResponse Empty
+
+func (response RevokeJoinToken200JSONResponse) VisitRevokeJoinTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeJoinTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokeJoinTokendefaultApplicationProblemPlusJSONResponse) VisitRevokeJoinTokenResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -15308,6 +5561,199 @@ func (response ListOperationStepsdefaultApplicationProblemPlusJSONResponse) Visi
 	return err
 }
 
+type ListTokensRequestObject struct {
+}
+
+type ListTokensResponseObject interface {
+	VisitListTokensResponse(w http.ResponseWriter) error
+}
+
+type ListTokens200JSONResponse []Token
+
+func (response ListTokens200JSONResponse) VisitListTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTokensdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTokensdefaultApplicationProblemPlusJSONResponse) VisitListTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTokenRequestObject struct {
+	Body *CreateTokenJSONRequestBody
+}
+
+type CreateTokenResponseObject interface {
+	VisitCreateTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateToken201JSONResponse NewToken
+
+func (response CreateToken201JSONResponse) VisitCreateTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateTokendefaultApplicationProblemPlusJSONResponse) VisitCreateTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeTokenRequestObject struct {
+	Token TokenID `json:"token"`
+}
+
+type RevokeTokenResponseObject interface {
+	VisitRevokeTokenResponse(w http.ResponseWriter) error
+}
+
+type RevokeToken200JSONResponse Empty
+
+func (response RevokeToken200JSONResponse) VisitRevokeTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevokeTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTokenRequestObject struct {
+	Token TokenID `json:"token"`
+}
+
+type GetTokenResponseObject interface {
+	VisitGetTokenResponse(w http.ResponseWriter) error
+}
+
+type GetToken200JSONResponse Token
+
+func (response GetToken200JSONResponse) VisitGetTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTokendefaultApplicationProblemPlusJSONResponse) VisitGetTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WhoamiRequestObject struct {
+}
+
+type WhoamiResponseObject interface {
+	VisitWhoamiResponse(w http.ResponseWriter) error
+}
+
+type Whoami200JSONResponse Caller
+
+func (response Whoami200JSONResponse) VisitWhoamiResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WhoamidefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response WhoamidefaultApplicationProblemPlusJSONResponse) VisitWhoamiResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type HealthzRequestObject struct {
 }
 
@@ -15408,6 +5854,9 @@ func (response Version200JSONResponse) VisitVersionResponse(w http.ResponseWrite
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAudit Who changed what, and who read credentials
+	// (GET /api/v0/audit)
+	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
 	// DeleteCluster Delete a cluster; its hosts stay
 	// (DELETE /api/v0/cluster/{name})
 	DeleteCluster(ctx context.Context, request DeleteClusterRequestObject) (DeleteClusterResponseObject, error)
@@ -15462,6 +5911,18 @@ type StrictServerInterface interface {
 	// ListClusters Names of all clusters
 	// (GET /api/v0/clusters)
 	ListClusters(ctx context.Context, request ListClustersRequestObject) (ListClustersResponseObject, error)
+	// DeleteContainerManager Delete a container manager, also one in use
+	// (DELETE /api/v0/containermanager/{name})
+	DeleteContainerManager(ctx context.Context, request DeleteContainerManagerRequestObject) (DeleteContainerManagerResponseObject, error)
+	// GetContainerManager A container manager
+	// (GET /api/v0/containermanager/{name})
+	GetContainerManager(ctx context.Context, request GetContainerManagerRequestObject) (GetContainerManagerResponseObject, error)
+	// PutContainerManager Create a container manager
+	// (PUT /api/v0/containermanager/{name})
+	PutContainerManager(ctx context.Context, request PutContainerManagerRequestObject) (PutContainerManagerResponseObject, error)
+	// ListContainerManagers Names of all container managers
+	// (GET /api/v0/containermanagers)
+	ListContainerManagers(ctx context.Context, request ListContainerManagersRequestObject) (ListContainerManagersResponseObject, error)
 	// RegisterHost Add a host, by default the caller itself
 	// (PUT /api/v0/host)
 	RegisterHost(ctx context.Context, request RegisterHostRequestObject) (RegisterHostResponseObject, error)
@@ -15504,6 +5965,15 @@ type StrictServerInterface interface {
 	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
 	ListHosts(ctx context.Context, request ListHostsRequestObject) (ListHostsResponseObject, error)
+	// ListJoinTokens Join tokens, used or not
+	// (GET /api/v0/jointokens)
+	ListJoinTokens(ctx context.Context, request ListJoinTokensRequestObject) (ListJoinTokensResponseObject, error)
+	// CreateJoinToken Make a token with which one host adds itself
+	// (POST /api/v0/jointokens)
+	CreateJoinToken(ctx context.Context, request CreateJoinTokenRequestObject) (CreateJoinTokenResponseObject, error)
+	// RevokeJoinToken Revoke a join token
+	// (DELETE /api/v0/jointokens/{token})
+	RevokeJoinToken(ctx context.Context, request RevokeJoinTokenRequestObject) (RevokeJoinTokenResponseObject, error)
 	// DeleteNetwork Delete a network, also one in use
 	// (DELETE /api/v0/network/{name})
 	DeleteNetwork(ctx context.Context, request DeleteNetworkRequestObject) (DeleteNetworkResponseObject, error)
@@ -15555,6 +6025,21 @@ type StrictServerInterface interface {
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx context.Context, request ListOperationStepsRequestObject) (ListOperationStepsResponseObject, error)
+	// ListTokens API tokens of the caller; those of everybody for an admin
+	// (GET /api/v0/tokens)
+	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
+	// CreateToken Make an API token for the caller
+	// (POST /api/v0/tokens)
+	CreateToken(ctx context.Context, request CreateTokenRequestObject) (CreateTokenResponseObject, error)
+	// RevokeToken Revoke an API token
+	// (DELETE /api/v0/tokens/{token})
+	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// GetToken An API token, without its secret
+	// (GET /api/v0/tokens/{token})
+	GetToken(ctx context.Context, request GetTokenRequestObject) (GetTokenResponseObject, error)
+	// Whoami Who asks, as the server sees it
+	// (GET /api/v0/whoami)
+	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
 	// Healthz Whether the process is up
 	// (GET /healthz)
 	Healthz(ctx context.Context, request HealthzRequestObject) (HealthzResponseObject, error)
@@ -15579,6 +6064,31 @@ func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareF
 type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
+}
+
+// ListAudit operation middleware
+func (sh *strictHandler) ListAudit(ctx echo.Context, params ListAuditParams) error {
+	var request ListAuditRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAudit(ctx.Request().Context(), request.(ListAuditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAudit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
+		return validResponse.VisitListAuditResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
 }
 
 // DeleteCluster operation middleware
@@ -16208,6 +6718,130 @@ func (sh *strictHandler) ListClusters(ctx echo.Context) error {
 	return nil
 }
 
+// DeleteContainerManager operation middleware
+func (sh *strictHandler) DeleteContainerManager(ctx echo.Context, name Name) error {
+	var request DeleteContainerManagerRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteContainerManager(ctx.Request().Context(), request.(DeleteContainerManagerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteContainerManager")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteContainerManagerResponseObject); ok {
+		return validResponse.VisitDeleteContainerManagerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetContainerManager operation middleware
+func (sh *strictHandler) GetContainerManager(ctx echo.Context, name Name) error {
+	var request GetContainerManagerRequestObject
+
+	request.Name = name
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetContainerManager(ctx.Request().Context(), request.(GetContainerManagerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetContainerManager")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetContainerManagerResponseObject); ok {
+		return validResponse.VisitGetContainerManagerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutContainerManager operation middleware
+func (sh *strictHandler) PutContainerManager(ctx echo.Context, name Name) error {
+	var request PutContainerManagerRequestObject
+
+	request.Name = name
+
+	var body PutContainerManagerJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutContainerManager(ctx.Request().Context(), request.(PutContainerManagerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutContainerManager")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutContainerManagerResponseObject); ok {
+		return validResponse.VisitPutContainerManagerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListContainerManagers operation middleware
+func (sh *strictHandler) ListContainerManagers(ctx echo.Context) error {
+	var request ListContainerManagersRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListContainerManagers(ctx.Request().Context(), request.(ListContainerManagersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListContainerManagers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListContainerManagersResponseObject); ok {
+		return validResponse.VisitListContainerManagersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // RegisterHost operation middleware
 func (sh *strictHandler) RegisterHost(ctx echo.Context) error {
 	var request RegisterHostRequestObject
@@ -16691,6 +7325,103 @@ func (sh *strictHandler) ListHosts(ctx echo.Context, params ListHostsParams) err
 		return err
 	} else if validResponse, ok := response.(ListHostsResponseObject); ok {
 		return validResponse.VisitListHostsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListJoinTokens operation middleware
+func (sh *strictHandler) ListJoinTokens(ctx echo.Context) error {
+	var request ListJoinTokensRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListJoinTokens(ctx.Request().Context(), request.(ListJoinTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListJoinTokens")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListJoinTokensResponseObject); ok {
+		return validResponse.VisitListJoinTokensResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateJoinToken operation middleware
+func (sh *strictHandler) CreateJoinToken(ctx echo.Context) error {
+	var request CreateJoinTokenRequestObject
+
+	var body CreateJoinTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateJoinToken(ctx.Request().Context(), request.(CreateJoinTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateJoinToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateJoinTokenResponseObject); ok {
+		return validResponse.VisitCreateJoinTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RevokeJoinToken operation middleware
+func (sh *strictHandler) RevokeJoinToken(ctx echo.Context, token TokenID) error {
+	var request RevokeJoinTokenRequestObject
+
+	request.Token = token
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeJoinToken(ctx.Request().Context(), request.(RevokeJoinTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeJoinToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RevokeJoinTokenResponseObject); ok {
+		return validResponse.VisitRevokeJoinTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -17305,6 +8036,148 @@ func (sh *strictHandler) ListOperationSteps(ctx echo.Context, id OperationID, pa
 		return err
 	} else if validResponse, ok := response.(ListOperationStepsResponseObject); ok {
 		return validResponse.VisitListOperationStepsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListTokens operation middleware
+func (sh *strictHandler) ListTokens(ctx echo.Context) error {
+	var request ListTokensRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTokens(ctx.Request().Context(), request.(ListTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTokens")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListTokensResponseObject); ok {
+		return validResponse.VisitListTokensResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateToken operation middleware
+func (sh *strictHandler) CreateToken(ctx echo.Context) error {
+	var request CreateTokenRequestObject
+
+	var body CreateTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateToken(ctx.Request().Context(), request.(CreateTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateTokenResponseObject); ok {
+		return validResponse.VisitCreateTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RevokeToken operation middleware
+func (sh *strictHandler) RevokeToken(ctx echo.Context, token TokenID) error {
+	var request RevokeTokenRequestObject
+
+	request.Token = token
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeToken(ctx.Request().Context(), request.(RevokeTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RevokeTokenResponseObject); ok {
+		return validResponse.VisitRevokeTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetToken operation middleware
+func (sh *strictHandler) GetToken(ctx echo.Context, token TokenID) error {
+	var request GetTokenRequestObject
+
+	request.Token = token
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetToken(ctx.Request().Context(), request.(GetTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetTokenResponseObject); ok {
+		return validResponse.VisitGetTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// Whoami operation middleware
+func (sh *strictHandler) Whoami(ctx echo.Context) error {
+	var request WhoamiRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Whoami(ctx.Request().Context(), request.(WhoamiRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Whoami")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(WhoamiResponseObject); ok {
+		return validResponse.VisitWhoamiResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode"
 
-	"commissaire/api/gen"
+	apiclient "commissaire/api/client"
 	"commissaire/devstack/stack"
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote/remotetest"
@@ -39,7 +39,7 @@ var hosts = []remotetest.HostConfig{
 // Demo is five running hosts and a client of the API.
 type Demo struct {
 	fleet *remotetest.Fleet
-	api   *gen.ClientWithResponses
+	api   *apiclient.ClientWithResponses
 	out   io.Writer
 }
 
@@ -67,7 +67,7 @@ func (d *Demo) Close() error { return d.fleet.Close() }
 // and cluster of an earlier run are taken as they are.
 func (d *Demo) Run(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Bootstrapping %d hosts into cluster %s.\n", len(hosts), cluster)
-	r, err := d.api.PutClusterWithResponse(ctx, cluster, gen.ClusterPut{})
+	r, err := d.api.PutClusterWithResponse(ctx, cluster, apiclient.ClusterPut{})
 	if err := check("put cluster "+cluster, r, err, http.StatusCreated); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (d *Demo) Run(ctx context.Context) error {
 }
 
 func (d *Demo) register(ctx context.Context, h *remotetest.Host) error {
-	r, err := d.api.PutHostWithResponse(ctx, h.Address(), gen.HostPut{
+	r, err := d.api.PutHostWithResponse(ctx, h.Address(), apiclient.HostPut{
 		Cluster:    cluster,
 		Port:       h.Port(),
 		RemoteUser: h.User(),
@@ -95,10 +95,10 @@ func (d *Demo) register(ctx context.Context, h *remotetest.Host) error {
 	if err := check("put host "+h.Address(), r, err, http.StatusCreated); err != nil {
 		return err
 	}
-	if r.JSON201.Status != gen.HostState(fleet.HostFailed) {
+	if r.JSON201.Status != apiclient.HostState(fleet.HostFailed) {
 		return nil
 	}
-	again, err := d.api.BootstrapHostWithResponse(ctx, h.Address(), gen.IgnoredBody{})
+	again, err := d.api.BootstrapHostWithResponse(ctx, h.Address(), apiclient.IgnoredBody{})
 	return check("bootstrap host "+h.Address(), again, err, http.StatusCreated, http.StatusOK)
 }
 

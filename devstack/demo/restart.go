@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"commissaire/api/gen"
+	apiclient "commissaire/api/client"
 	"commissaire/internal/fleet"
 )
 
@@ -17,7 +17,7 @@ import (
 func (d *Demo) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
-	r, err := d.api.RestartClusterWithResponse(ctx, cluster, &gen.RestartClusterParams{}, gen.RolloutPut{})
+	r, err := d.api.RestartClusterWithResponse(ctx, cluster, &apiclient.RestartClusterParams{}, apiclient.RolloutPut{})
 	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK, http.StatusConflict); err != nil {
 		return err
 	}
@@ -60,25 +60,25 @@ func (d *Demo) restart(ctx context.Context) error {
 }
 
 // latest gives the newest restart of the cluster.
-func (d *Demo) latest(ctx context.Context) (gen.Operation, error) {
-	name, kind, limit := cluster, gen.OperationKind(fleet.KindRestart), 1
-	r, err := d.api.ListOperationsWithResponse(ctx, &gen.ListOperationsParams{Cluster: &name, Kind: &kind, Limit: &limit})
+func (d *Demo) latest(ctx context.Context) (apiclient.Operation, error) {
+	name, kind, limit := cluster, apiclient.OperationKind(fleet.KindRestart), 1
+	r, err := d.api.ListOperationsWithResponse(ctx, &apiclient.ListOperationsParams{Cluster: &name, Kind: &kind, Limit: &limit})
 	if err := check("list operations", r, err, http.StatusOK); err != nil {
-		return gen.Operation{}, err
+		return apiclient.Operation{}, err
 	}
 	if len(r.JSON200.Operations) == 0 {
-		return gen.Operation{}, fmt.Errorf("cluster %s has no restart, though one was just accepted", cluster)
+		return apiclient.Operation{}, fmt.Errorf("cluster %s has no restart, though one was just accepted", cluster)
 	}
 	return r.JSON200.Operations[0], nil
 }
 
 // lines gives a line for every host of an operation.
 func (d *Demo) lines(ctx context.Context, id string) ([]line, error) {
-	runs, err := d.api.ListOperationHostsWithResponse(ctx, id, &gen.ListOperationHostsParams{})
+	runs, err := d.api.ListOperationHostsWithResponse(ctx, id, &apiclient.ListOperationHostsParams{})
 	if err := check("list hosts of operation "+id, runs, err, http.StatusOK); err != nil {
 		return nil, err
 	}
-	steps, err := d.api.ListOperationStepsWithResponse(ctx, id, &gen.ListOperationStepsParams{})
+	steps, err := d.api.ListOperationStepsWithResponse(ctx, id, &apiclient.ListOperationStepsParams{})
 	if err := check("list steps of operation "+id, steps, err, http.StatusOK); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (d *Demo) nameOf(address string) string {
 }
 
 // ended says how the restart went, and what the hosts themselves say.
-func (d *Demo) ended(op gen.Operation, lines []line) error {
+func (d *Demo) ended(op apiclient.Operation, lines []line) error {
 	if fleet.OperationState(op.State) != fleet.OperationSucceeded {
 		var failed []string
 		for _, l := range lines {

@@ -21,7 +21,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"commissaire/api/gen"
+	apiclient "commissaire/api/client"
 	"commissaire/devstack/loopback"
 	"commissaire/devstack/temporal"
 	"commissaire/internal/app"
@@ -216,8 +216,8 @@ func (s *Stack) ready(ctx context.Context) error {
 }
 
 // Client is a client of the API that logs in as User.
-func (s *Stack) Client() (*gen.ClientWithResponses, error) {
-	return gen.NewClientWithResponses(s.URL, gen.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+func (s *Stack) Client() (*apiclient.ClientWithResponses, error) {
+	return apiclient.NewClientWithResponses(s.URL, apiclient.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		r.SetBasicAuth(s.User, s.Password)
 		return nil
 	}))

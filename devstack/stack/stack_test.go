@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"commissaire/api/gen"
+	apiclient "commissaire/api/client"
 	"commissaire/internal/privatepg/pgtest"
 )
 
@@ -26,7 +26,7 @@ func TestSecondStartGoesOnWithTheData(t *testing.T) {
 	o.Progress = &said
 
 	s := start(t, o)
-	put, err := client(t, s).PutClusterWithResponse(t.Context(), "blue", gen.ClusterPut{})
+	put, err := client(t, s).PutClusterWithResponse(t.Context(), "blue", apiclient.ClusterPut{})
 	require.NoError(t, err)
 	require.Equal(t, http.StatusCreated, put.StatusCode(), string(put.Body))
 	ui, err := http.Get(s.TemporalUI())
@@ -114,7 +114,7 @@ func start(t *testing.T, o Options) *Stack {
 	return s
 }
 
-func client(t *testing.T, s *Stack) *gen.ClientWithResponses {
+func client(t *testing.T, s *Stack) *apiclient.ClientWithResponses {
 	t.Helper()
 	c, err := s.Client()
 	require.NoError(t, err)

@@ -8,12 +8,17 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+
+	"commissaire/internal/fleet"
 )
 
-// Principal is who asks. What a principal may do is not decided here.
+// Principal is who asks. What a role may do is not decided here.
 type Principal struct {
-	Name   string // for RequestedBy and the logs
-	Method string // name of the plug-in that vouches for it
+	Name       string // for RequestedBy and the logs
+	Method     string // name of the plug-in that vouches for it
+	Role       fleet.Role
+	Operations []string // operationIds that an API token is limited to, none: no limit
+	TokenID    string   // of the API token or join token that was shown, "" without one
 }
 
 // ErrDenied says that the request does not prove who asks. It tells nobody why:

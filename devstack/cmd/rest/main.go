@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"commissaire/api/gen"
+	apiclient "commissaire/api/client"
 	"commissaire/devstack/stack"
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote/remotetest"
@@ -90,7 +90,7 @@ func run() error {
 
 // measured is the host that is restarted again and again, in a cluster of its own.
 type measured struct {
-	api  *gen.ClientWithResponses
+	api  *apiclient.ClientWithResponses
 	host *remotetest.Host
 }
 
@@ -102,11 +102,11 @@ func prepare(ctx context.Context, s *stack.Stack, hosts *remotetest.Fleet) (*mea
 	if err != nil {
 		return nil, err
 	}
-	if _, err := api.PutClusterWithResponse(ctx, cluster, gen.ClusterPut{}); err != nil {
+	if _, err := api.PutClusterWithResponse(ctx, cluster, apiclient.ClusterPut{}); err != nil {
 		return nil, err
 	}
 	for i, h := range hosts.Hosts() {
-		put := gen.HostPut{Port: h.Port(), RemoteUser: h.User(), SshPrivKey: base64.StdEncoding.EncodeToString([]byte(hosts.ClientKey()))}
+		put := apiclient.HostPut{Port: h.Port(), RemoteUser: h.User(), SshPrivKey: base64.StdEncoding.EncodeToString([]byte(hosts.ClientKey()))}
 		if i == 0 {
 			put.Cluster = cluster
 		}
@@ -118,7 +118,7 @@ func prepare(ctx context.Context, s *stack.Stack, hosts *remotetest.Fleet) (*mea
 	for _, h := range hosts.Hosts() {
 		if err := until(ctx, func() (bool, error) {
 			r, err := api.GetHostWithResponse(ctx, h.Address())
-			return err == nil && r.JSON200 != nil && r.JSON200.Status == gen.HostState(fleet.HostDisassociated), err
+			return err == nil && r.JSON200 != nil && r.JSON200.Status == apiclient.HostState(fleet.HostDisassociated), err
 		}); err != nil {
 			return nil, err
 		}
@@ -131,12 +131,12 @@ func prepare(ctx context.Context, s *stack.Stack, hosts *remotetest.Fleet) (*mea
 // time went down with the host, so a new one is part of it.
 func (m *measured) order(ctx context.Context) (time.Duration, error) {
 	begin := time.Now()
-	r, err := m.api.RestartClusterWithResponse(ctx, cluster, &gen.RestartClusterParams{}, gen.RestartClusterJSONRequestBody{})
+	r, err := m.api.RestartClusterWithResponse(ctx, cluster, &apiclient.RestartClusterParams{}, apiclient.RestartClusterJSONRequestBody{})
 	if err != nil || r.StatusCode() != http.StatusCreated {
 		return 0, fmt.Errorf("restart: %w %s", err, r.Status())
 	}
-	kind, name, limit := gen.OperationKind(fleet.KindRestart), cluster, 1
-	list, err := m.api.ListOperationsWithResponse(ctx, &gen.ListOperationsParams{Kind: &kind, Cluster: &name, Limit: &limit})
+	kind, name, limit := apiclient.OperationKind(fleet.KindRestart), cluster, 1
+	list, err := m.api.ListOperationsWithResponse(ctx, &apiclient.ListOperationsParams{Kind: &kind, Cluster: &name, Limit: &limit})
 	if err != nil {
 		return 0, err
 	}
@@ -151,7 +151,7 @@ func (m *measured) order(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	steps, err := m.api.ListOperationStepsWithResponse(ctx, id, &gen.ListOperationStepsParams{})
+	steps, err := m.api.ListOperationStepsWithResponse(ctx, id, &apiclient.ListOperationStepsParams{})
 	if err != nil {
 		return 0, err
 	}
