@@ -89,6 +89,12 @@ scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000
 	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
 	bin/scale $(ARGS)
 
+.PHONY: bench
+bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts and 1,000,000 steps
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/bench
+	bin/bench $(ARGS)
+
 .PHONY: bench-slots
 bench-slots: ## Compare the planner's slots with batches, by a simulated clock
 	@$(GO) test ./internal/fleet -run '^$$' -bench '^BenchmarkSlots$$' -benchtime 1x | grep '^slots:'
