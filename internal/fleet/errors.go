@@ -14,6 +14,8 @@ type Kind string
 const (
 	// Invalid: the request itself is wrong; repeating it cannot help.
 	Invalid Kind = "invalid"
+	// Forbidden: who asks may not do this.
+	Forbidden Kind = "forbidden"
 	// NotFound: the thing named does not exist.
 	NotFound Kind = "not_found"
 	// Conflict: the request is right but does not fit what is stored.
