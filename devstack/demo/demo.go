@@ -158,9 +158,10 @@ func Addresses(out io.Writer, s *stack.Stack) {
   API          %[1]s/api/v0/
   API docs     %[1]s/docs
   Temporal UI  %[2]s
-  try          curl --netrc-file %[3]s %[1]s/api/v0/hosts
+  try          export COMMCTL_CONFIG=%[4]s; bin/commctl host list
+  or           curl --netrc-file %[3]s %[1]s/api/v0/hosts
 
-`, s.URL, s.TemporalUI(), shellQuote(s.Netrc))
+`, s.URL, s.TemporalUI(), shellQuote(s.Netrc), shellQuote(s.Commctl))
 }
 
 // shellQuote makes a path one word of a POSIX shell.

@@ -85,6 +85,17 @@ func (s *Stack) secrets(dir string) (key, users string, err error) {
 	return key, users, writeFile(users, b)
 }
 
+// writeCommctl writes the configuration file for commctl, anew at each start: the
+// port may be another one.
+func (s *Stack) writeCommctl(dir string) error {
+	s.Commctl = filepath.Join(dir, "commctl.json")
+	b, err := json.Marshal(map[string]string{"endpoint": s.URL, "username": s.User, "password": s.Password})
+	if err != nil {
+		return err
+	}
+	return writeFile(s.Commctl, append(b, '\n'))
+}
+
 // readPassword gives the password of an earlier start, "" when there is none.
 func readPassword(netrc string) (string, error) {
 	b, err := os.ReadFile(netrc)

@@ -7,6 +7,7 @@
 //	seal.key        seals credentials at rest
 //	users.json      who may use the API
 //	netrc           the same user's password, for curl --netrc-file
+//	commctl.json    the same and where the API is, for commctl (COMMCTL_CONFIG)
 //	temporal.log    what Temporal calls an error
 package stack
 
@@ -55,8 +56,10 @@ type Options struct {
 type Stack struct {
 	// URL is the address of the API's server, without a path.
 	URL string
-	// User may do everything; Password is also in the file Netrc.
+	// User may do everything; Password is also in the files Netrc and Commctl.
 	User, Password, Netrc string
+	// Commctl is a configuration file of commctl that speaks to this stack.
+	Commctl string
 
 	temporal *temporal.Server
 	failed   chan error // the first part that ended by itself
@@ -155,6 +158,9 @@ func (s *Stack) configure(dir, dsn string, port int) (*config.Config, error) {
 	c.SealingKeyFile, c.UsersFile = key, users
 	c.ShutdownTimeout = stopTimeout
 	s.URL = "http://" + c.Listen()
+	if err := s.writeCommctl(dir); err != nil {
+		return nil, err
+	}
 	return c, c.Validate()
 }
 

@@ -49,7 +49,7 @@ func TestNetrcIsForCurl(t *testing.T) {
 	t.Parallel()
 	s := start(t, options(t))
 	defer func() { require.NoError(t, s.Stop()) }()
-	for _, name := range []string{s.Netrc, filepath.Join(filepath.Dir(s.Netrc), "users.json"), filepath.Join(filepath.Dir(s.Netrc), "seal.key")} {
+	for _, name := range []string{s.Netrc, s.Commctl, filepath.Join(filepath.Dir(s.Netrc), "users.json"), filepath.Join(filepath.Dir(s.Netrc), "seal.key")} {
 		info, err := os.Stat(name)
 		require.NoError(t, err)
 		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm(), name)
