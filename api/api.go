@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,10 +23,14 @@ type Deps struct {
 	Changes    Changes
 	Dispatcher Dispatcher
 	Authn      *authn.Chain
-	Logger     *slog.Logger
-	Metrics    *prometheus.Registry // served under /metrics; the API adds its own metrics to it
-	Version    Version
-	Readiness  []Check
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+	// SelfAuths are the paths that need no credentials, as requests write them.
+	SelfAuths []string
+	Logger    *slog.Logger
+	Metrics   *prometheus.Registry // served under /metrics; the API adds its own metrics to it
+	Version   Version
+	Readiness []Check
 }
 
 // handlers implements the strict server interface of gen.
@@ -40,18 +45,18 @@ var _ gen.StrictServerInterface = (*handlers)(nil)
 func New(d Deps) http.Handler {
 	var h http.Handler = routes(d)
 	h = checkPath(h)
-	h = authenticate(h, d.Authn)
+	h = authenticate(h, d)
 	h = limit(h)
 	h = recoverPanics(h) // inside the log, which so sees what a panic was answered with
 	h = observe(h, d.Logger, newMetrics(d.Metrics))
-	return identify(h)
+	return identify(h, d.TrustedProxies)
 }
 
 // routes is every path there is; Echo goes no further than this.
 func routes(d Deps) *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
-	e.Use(validate(mustLoad(document)))
+	e.Use(match(mustLoad(document)), validate)
 	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{Deps: d, streams: make(chan struct{}, maxStreams)}, nil))
 	d.registerPages(e)
 	return e

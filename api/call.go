@@ -16,9 +16,11 @@ import (
 type call struct {
 	id        string // request id
 	peer      string // IP address of the TCP peer, "" when there is none
+	address   string // IP address of the caller, the peer's unless proxies say more
 	principal authn.Principal
-	operation string // operationId of the route, "" until one is found
-	err       error  // what went wrong
+	operation string    // operationId of the route, "" until one is found
+	endpoint  *endpoint // of the document, nil until a route is found
+	err       error     // what went wrong
 
 	// unlimited is the request's context without the deadline of limit. It ends when
 	// the client goes away.
@@ -43,9 +45,9 @@ const RequestIDHeader = "X-Request-Id"
 var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // identify gives every request an id and a call.
-func identify(next http.Handler) http.Handler {
+func identify(next http.Handler, proxies []netip.Prefix) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{id: r.Header.Get(RequestIDHeader), peer: peerOf(r)}
+		c := &call{id: r.Header.Get(RequestIDHeader), peer: addrText(peerOf(r)), address: addrText(callerOf(r, proxies))}
 		if !requestIDPattern.MatchString(c.id) {
 			c.id = newRequestID()
 		}
@@ -60,14 +62,4 @@ func newRequestID() string {
 		panic(err)
 	}
 	return id.String()
-}
-
-// peerOf is the address of the TCP peer. Headers of proxies are not believed:
-// anybody can send them, and PUT /host makes a host of this address.
-func peerOf(r *http.Request) string {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	return ap.Addr().Unmap().WithZone("").String()
 }

@@ -43,7 +43,7 @@ func (h *handlers) PutHostCreds(ctx context.Context, r gen.PutHostCredsRequestOb
 func (h *handlers) audit(ctx context.Context, what, address string) {
 	c := callOf(ctx)
 	h.Logger.LogAttrs(ctx, slog.LevelInfo, what, slog.String("host", address), slog.String("principal", c.principal.Name),
-		slog.String("peer", c.peer), slog.String("request_id", c.id))
+		slog.String("address", c.address), slog.String("request_id", c.id))
 }
 
 // parseCreds reads a private key in base64 and a login name. No error repeats

@@ -4,8 +4,9 @@
 // openapi.yaml is the source of truth; gen is made from it. A request goes
 // through
 //
-//	request id → access log → recover → limits → authentication → path check
-//	→ route → metrics label → validation against the document → handler
+//	request id, caller's address → access log → recover → limits → authentication
+//	→ path check → route → authorization → validation against the document
+//	→ audit log → handler
 //
 // Handlers take a context and typed requests. There is one file per resource,
 // and v0.go holds the JSON shapes of the old API. All errors that users may see

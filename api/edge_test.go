@@ -227,7 +227,7 @@ func TestPanicsBecomeProblems(t *testing.T) {
 	deps := Deps{Logger: newTestLogger(log), Metrics: prometheus.NewRegistry(), Authn: authn.NewChain(discard)}
 	deps.Readiness = []Check{{"odd", func(context.Context) error { return nil }}}
 	var h http.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("the secret of the house") })
-	h = identify(observe(recoverPanics(h), deps.Logger, newMetrics(deps.Metrics)))
+	h = identify(observe(recoverPanics(h), deps.Logger, newMetrics(deps.Metrics)), nil)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
 	require.Equal(t, 500, w.Code)

@@ -44,7 +44,7 @@ func (h *handlers) PutHost(ctx context.Context, r gen.PutHostRequestObject) (gen
 	return gen.PutHost201JSONResponse(stored), nil
 }
 
-// RegisterHost takes the address from the body, or from the TCP connection:
+// RegisterHost takes the address from the body, or that of the caller:
 // cloud-init on a new machine knows no better.
 func (h *handlers) RegisterHost(ctx context.Context, r gen.RegisterHostRequestObject) (gen.RegisterHostResponseObject, error) {
 	address, field := r.Body.Address, "address"
@@ -55,7 +55,7 @@ func (h *handlers) RegisterHost(ctx context.Context, r gen.RegisterHostRequestOb
 	case r.Body.Name != "":
 		address, field = r.Body.Name, "name"
 	default:
-		address = callOf(ctx).peer
+		address = callOf(ctx).address
 	}
 	address, err := fleet.ParseAddress(address)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"commissaire/internal/authn"
 	"commissaire/internal/fleet"
 )
 
@@ -43,7 +42,8 @@ func observe(next http.Handler, logger *slog.Logger, m *metrics) http.Handler {
 			attrs := []slog.Attr{
 				slog.String("request_id", c.id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
 				slog.String("operation", c.operation), slog.Int("status", rec.code()), slog.Int64("bytes", rec.bytes),
-				slog.Duration("took", time.Since(begin)), slog.String("peer", c.peer), slog.String("principal", c.principal.Name),
+				slog.Duration("took", time.Since(begin)), slog.String("peer", c.peer), slog.String("address", c.address),
+				slog.String("principal", c.principal.Name),
 			}
 			if c.err != nil {
 				attrs = append(attrs, slog.String("error", c.err.Error()))
@@ -103,32 +103,6 @@ func limit(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 		next.ServeHTTP(w, r)
 	})
-}
-
-// authenticate lets only known callers on, before any route is looked for, so
-// that strangers cannot find out which paths exist.
-func authenticate(next http.Handler, chain *authn.Chain) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isOpen(r.URL.Path) {
-			who, err := chain.Authenticate(r.Context(), r)
-			if err != nil {
-				writeProblem(w, r, errForbidden())
-				return
-			}
-			callOf(r.Context()).principal = who
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// isOpen says whether a path needs no credentials. The document says the same
-// with `security: []`, and a test compares.
-func isOpen(path string) bool {
-	switch strings.TrimSuffix(path, "/") {
-	case "", "/healthz", "/livez", "/readyz", "/version", "/metrics", "/openapi.yaml", "/docs":
-		return true
-	}
-	return strings.HasPrefix(path, "/docs/")
 }
 
 // methods are those that any route has.

@@ -17,7 +17,7 @@ import (
 
 // Kinds of failure that only the edge knows.
 const (
-	forbidden   fleet.Kind = "forbidden"
+	tooMany     fleet.Kind = "too_many"
 	tooLarge    fleet.Kind = "too_large"
 	unsupported fleet.Kind = "unsupported_encoding"
 	internal    fleet.Kind = "internal"
@@ -26,12 +26,13 @@ const (
 // statusOf is the one place where a kind of failure gets its HTTP status.
 var statusOf = map[fleet.Kind]int{
 	fleet.Invalid:     http.StatusBadRequest,
-	forbidden:         http.StatusForbidden,
+	fleet.Forbidden:   http.StatusForbidden,
 	fleet.NotFound:    http.StatusNotFound,
 	fleet.NotReady:    http.StatusMethodNotAllowed, // the v0 contract: host not ready to join
 	fleet.Conflict:    http.StatusConflict,
 	tooLarge:          http.StatusRequestEntityTooLarge,
 	unsupported:       http.StatusUnsupportedMediaType,
+	tooMany:           http.StatusTooManyRequests,
 	internal:          http.StatusInternalServerError,
 	fleet.Unavailable: http.StatusServiceUnavailable,
 }
@@ -41,7 +42,7 @@ var statusOf = map[fleet.Kind]int{
 const retryAfter = 5
 
 func errForbidden() error {
-	return fleet.Errorf(forbidden, "valid credentials are needed")
+	return fleet.Errorf(fleet.Forbidden, "valid credentials are needed")
 }
 
 // problemOf turns any error into a problem document. Only a *fleet.Error may

@@ -19,32 +19,44 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// validate checks a routed request against the document and gives handlers
-// what was checked: path parameters in canonical form, the body as one strict
-// JSON object.
-func validate(known endpoints) echo.MiddlewareFunc {
+// match finds out which operation of the document a routed request is.
+func match(known endpoints) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			e, ok := known[c.Request().Method+" "+c.Path()]
-			if !ok {
-				return next(c) // no route: Echo says so
-			}
-			callOf(c.Request().Context()).operation = e.id
-			if err := e.checkPathParams(c); err != nil {
-				return err
-			}
-			if err := e.checkQuery(c.Request().URL.RawQuery); err != nil {
-				return err
-			}
-			if err := e.checkHeaders(c.Request().Header); err != nil {
-				return err
-			}
-			if err := e.checkBody(c.Request()); err != nil {
-				return err
+			if e, ok := known[c.Request().Method+" "+c.Path()]; ok { // without a route, Echo says so
+				call := callOf(c.Request().Context())
+				call.operation, call.endpoint = e.id, &e
 			}
 			return next(c)
 		}
 	}
+}
+
+// validate checks a routed request against the document and gives handlers
+// what was checked: path parameters in canonical form, the body as one strict
+// JSON object.
+func validate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if e := callOf(c.Request().Context()).endpoint; e != nil {
+			if err := e.check(c); err != nil {
+				return err
+			}
+		}
+		return next(c)
+	}
+}
+
+func (e endpoint) check(c echo.Context) error {
+	if err := e.checkPathParams(c); err != nil {
+		return err
+	}
+	if err := e.checkQuery(c.Request().URL.RawQuery); err != nil {
+		return err
+	}
+	if err := e.checkHeaders(c.Request().Header); err != nil {
+		return err
+	}
+	return e.checkBody(c.Request())
 }
 
 // checkPathParams turns a value that nothing can be called into a 404, as the v0

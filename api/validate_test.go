@@ -16,7 +16,7 @@ func TestUnknownQueryParameters(t *testing.T) {
 	b.v0(t, "PUT /network/n", "", 201, "")
 	for path, item := range b.doc.Paths.Map() {
 		path = strings.NewReplacer("{name}", "n", "{address}", "h", "{id}", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
-			"{step}", "prepare", "{file}", "x", "{type}", "x").Replace(path)
+			"{token}", "k3v9q2m4x7c1b8n0", "{step}", "prepare", "{file}", "x", "{type}", "x").Replace(path)
 		for method := range item.Operations() {
 			for query, blame := range map[string]string{
 				"_method=DELETE": "_method", "name=o": "name", "Limit=1": "Limit", "x": "x", "a;b=1": "query", "%zz=1": "query",

@@ -14,8 +14,12 @@ var problems = map[string]problem{
 		"Something in the request is not as the API document says. The list `errors` names the members and what each must be. Sending the same again cannot help.",
 	},
 	"forbidden": {
-		"No valid credentials",
-		"The request carries no credentials that the server knows. It does not tell whether the user or the password is wrong. Only an operator can see in the server's log whether an authentication plug-in is broken.",
+		"Not allowed",
+		"Either the request carries no credentials that the server knows, or who asks may not do this: `detail` says which role it takes, and GET /api/v0/whoami says which one you have. Of wrong credentials it does not tell whether the user or the password is wrong. Only an operator can see in the server's log whether an authentication plug-in is broken.",
+	},
+	"too_many": {
+		"Too many wrong credentials",
+		"Requests from this address, or for this user, carried wrong credentials too often. Wait for the time in Retry-After, and check what sends them: old passwords in scripts are the usual reason.",
 	},
 	"not_found": {
 		"No such thing",
