@@ -38,7 +38,7 @@ var rules = map[string]rule{
 	"internal/config":   {forbidden: []string{temporalSDK, ssh, echo}},
 	"internal/remote":   {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
 	"internal/store":    {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
-	"internal/authn":    {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
+	"internal/authn":    {ours: []string{"internal/fleet", "internal/secret"}, forbidden: []string{temporalSDK, ssh, postgres}},
 	"internal/authz":    {ours: []string{"internal/fleet", "internal/authn"}, forbidden: []string{temporalSDK, ssh, postgres, http, echo}},
 	"internal/dispatch": {ours: []string{"internal/fleet", "workflows"}, forbidden: []string{postgres, ssh, echo}},
 	"internal/app":      {ours: []string{"..."}},
@@ -54,7 +54,7 @@ var rules = map[string]rule{
 }
 
 // testKits serve tests and the development stack; nothing that ships may import them.
-var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/..."}
+var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/..."}
 
 func TestImports(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ package authn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -24,6 +25,10 @@ type Principal struct {
 // ErrDenied says that the request does not prove who asks. It tells nobody why:
 // a wrong password and an unknown user look the same.
 var ErrDenied = errors.New("no valid credentials")
+
+// errAbsent is the ErrDenied of a request that shows nothing the plug-in reads,
+// so that nothing can have been guessed at.
+var errAbsent = fmt.Errorf("%w: none of this kind", ErrDenied)
 
 // Authenticator is one way to prove who asks.
 type Authenticator interface {
