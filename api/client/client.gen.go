@@ -586,7 +586,7 @@ type JoinTokenPost struct {
 	RemoteUser string `json:"remote_user,omitempty"`
 
 	// ExpiresIn From now; one hour when not given, at most 30 days.
-	ExpiresIn fleet.Duration `json:"expires_in,omitempty"`
+	ExpiresIn *fleet.Duration `json:"expires_in,omitempty"`
 }
 
 // Labels At most 64 names and values of letters, digits and, between them, '-', '_', '.' and '/', at most 63 characters long. A value may be empty.
@@ -936,8 +936,8 @@ type TokenPost struct {
 	// Operations operationIds of this document; empty: all that the role may use.
 	Operations []string `json:"operations,omitempty"`
 
-	// ExpiresIn From now; 30 days when not given.
-	ExpiresIn fleet.Duration `json:"expires_in,omitempty"`
+	// ExpiresIn From now; 30 days when not given, at most a year.
+	ExpiresIn *fleet.Duration `json:"expires_in,omitempty"`
 }
 
 // Version Example: {"built":"2026-11-20T14:03:00Z","commit":"19ecb83","go":"go1.26.8","version":"1.0.0"}
