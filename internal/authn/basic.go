@@ -1,9 +1,9 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"commissaire/internal/fleet"
 )
 
 // VerifiedFor is how long a password that was checked once is believed without
@@ -23,6 +25,7 @@ const VerifiedFor = time.Minute
 // Basic is the HTTP Basic plug-in (RFC 7617) over bcrypt hashes.
 type Basic struct {
 	users   *userFile
+	grants  grants
 	key     [32]byte      // of this process, for the MACs in verified
 	slots   chan struct{} // bcrypt runs at once, so that a flood leaves the CPU to others
 	now     func() time.Time
@@ -43,6 +46,10 @@ type verified struct {
 type BasicOptions struct {
 	File  string          // users.json; "" when there are inline users only
 	Users map[string]User // inline users
+	// Role of users whose entry names none; "" is admin, since the users files of
+	// old know no roles.
+	Role  fleet.Role
+	Roles map[string]fleet.Role // by user; wins over entry and Role
 }
 
 // NewBasic makes the plug-in. It always works: what is wrong with the users is
@@ -50,13 +57,14 @@ type BasicOptions struct {
 func NewBasic(o BasicOptions, logger *slog.Logger) *Basic {
 	b := &Basic{
 		users:    newUserFile(o, logger),
+		grants:   grants{role: cmp.Or(o.Role, fleet.RoleAdmin), names: o.Roles},
 		slots:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 		now:      time.Now,
 		compare:  bcrypt.CompareHashAndPassword,
+		key:      newKey(),
 		verified: map[string]verified{},
 	}
-	_, _ = rand.Read(b.key[:]) // never fails, see crypto/rand
-	b.users.current()          // so that a broken file is told at the start
+	b.users.current() // so that a broken file is told at the start
 	return b
 }
 
@@ -68,13 +76,17 @@ func (b *Basic) Name() string { return "httpbasicauth" }
 func (b *Basic) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
 	name, password, ok := ParseBasic(r.Header.Get("Authorization"))
 	if !ok {
-		return Principal{}, ErrDenied
+		return Principal{}, errAbsent
+	}
+	if _, _, _, ok := ParseToken(password); ok {
+		return Principal{}, errAbsent // worth no bcrypt run, it is for apitoken
 	}
 	users := b.users.current()
 	hash, known := users.hash(name)
-	mac := b.mac(name, hash, password)
+	who := Principal{Name: name, Role: b.grants.of(name, users.users[name].Role)}
+	mac := macOf(b.key, name, hash, password)
 	if known && b.remembered(name, mac) {
-		return Principal{Name: name}, nil
+		return who, nil
 	}
 	select {
 	case b.slots <- struct{}{}:
@@ -83,20 +95,24 @@ func (b *Basic) Authenticate(ctx context.Context, r *http.Request) (Principal, e
 		return Principal{}, ctx.Err()
 	}
 	if err := b.compare([]byte(hash), []byte(password)); err != nil || !known {
+		for _, dummy := range users.padding(hash) {
+			_ = b.compare([]byte(dummy), []byte(password))
+		}
 		return Principal{}, ErrDenied
 	}
 	b.remember(users, name, mac)
-	return Principal{Name: name}, nil
+	return who, nil
 }
 
-func (b *Basic) mac(parts ...string) (sum [sha256.Size]byte) {
-	m := hmac.New(sha256.New, b.key[:])
-	for _, p := range parts {
-		inner := sha256.Sum256([]byte(p)) // fixed width, so that parts cannot run into each other
-		m.Write(inner[:])
+// remembers says whether Authenticate can tell without a bcrypt run that the
+// request is good.
+func (b *Basic) remembers(r *http.Request) bool {
+	name, password, ok := ParseBasic(r.Header.Get("Authorization"))
+	if !ok {
+		return false
 	}
-	copy(sum[:], m.Sum(nil))
-	return sum
+	hash, known := b.users.current().hash(name)
+	return known && b.remembered(name, macOf(b.key, name, hash, password))
 }
 
 func (b *Basic) remembered(name string, mac [sha256.Size]byte) bool {

@@ -60,9 +60,9 @@ func basicHeader(credentials string) string {
 func TestBasic(t *testing.T) {
 	t.Parallel()
 	b := setup(t, BasicOptions{Users: map[string]User{
-		"a":     {hashOf(t, "a", "$2a$")},
-		"bob":   {hashOf(t, "p:q:r", "$2b$")},
-		"carol": {hashOf(t, "ünï", "$2y$")},
+		"a":     {Hash: hashOf(t, "a", "$2a$")},
+		"bob":   {Hash: hashOf(t, "p:q:r", "$2b$")},
+		"carol": {Hash: hashOf(t, "ünï", "$2y$")},
 	}})
 	for name, test := range map[string]struct {
 		header string
@@ -137,7 +137,7 @@ func TestUnknownUsersCostAsMuchAsTheCostliestHash(t *testing.T) {
 	t.Parallel()
 	costly, err := bcrypt.GenerateFromPassword([]byte("x"), 6)
 	require.NoError(t, err)
-	set := makeSet(map[string]User{"a": {hashOf(t, "a", "$2a$")}, "b": {string(costly)}})
+	set := makeSet(map[string]User{"a": {Hash: hashOf(t, "a", "$2a$")}, "b": {Hash: string(costly)}})
 	hash, known := set.hash("nobody")
 	require.False(t, known)
 	cost, err := bcrypt.Cost([]byte(hash))
@@ -156,7 +156,9 @@ func TestUsersFile(t *testing.T) {
 	}{
 		"good":            {`{"a":{"hash":"` + good + `"}}`, ""},
 		"not JSON":        {`{"a":`, "not of the form"},
-		"other member":    {`{"a":{"hash":"` + good + `","role":"x"}}`, "not of the form"},
+		"with a role":     {`{"a":{"hash":"` + good + `","role":"viewer"}}`, ""},
+		"no such role":    {`{"a":{"hash":"` + good + `","role":"x"}}`, "the role must be"},
+		"other member":    {`{"a":{"hash":"` + good + `","rule":"x"}}`, "not of the form"},
 		"list":            {`[]`, "not of the form"},
 		"text after":      {`{"a":{"hash":"` + good + `"}} x`, "more text"},
 		"no hash":         {`{"a":{}}`, "not bcrypt"},
@@ -170,7 +172,7 @@ func TestUsersFile(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "users.json")
 			write(t, file, test.text)
-			b := setup(t, BasicOptions{File: file, Users: map[string]User{"inline": {good}}})
+			b := setup(t, BasicOptions{File: file, Users: map[string]User{"inline": {Hash: good}}})
 			_, err := b.try(t, basicHeader("a:pw"))
 			_, inline := b.try(t, basicHeader("inline:pw"))
 			if test.warn == "" {
@@ -194,7 +196,7 @@ func TestUsersFileWinsOverInlineUsers(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.json")
 	write(t, file, `{"a":{"hash":"`+hashOf(t, "file", "$2b$")+`"}}`)
-	b := setup(t, BasicOptions{File: file, Users: map[string]User{"a": {hashOf(t, "inline", "$2b$")}}})
+	b := setup(t, BasicOptions{File: file, Users: map[string]User{"a": {Hash: hashOf(t, "inline", "$2b$")}}})
 	_, err := b.try(t, basicHeader("a:file"))
 	require.NoError(t, err)
 	_, err = b.try(t, basicHeader("a:inline"))
@@ -217,7 +219,7 @@ func TestUsersFileThatIsNotThereYet(t *testing.T) {
 
 func TestBasicWaitsForAFreeSlotNoLongerThanTheRequest(t *testing.T) {
 	t.Parallel()
-	b := setup(t, BasicOptions{Users: map[string]User{"a": {hashOf(t, "a", "$2a$")}}})
+	b := setup(t, BasicOptions{Users: map[string]User{"a": {Hash: hashOf(t, "a", "$2a$")}}})
 	for range cap(b.basic.slots) {
 		b.basic.slots <- struct{}{}
 	}

@@ -15,11 +15,14 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"commissaire/internal/fleet"
 )
 
 // User is one entry of users.json.
 type User struct {
-	Hash string `json:"hash"` // bcrypt: $2a$, $2b$ or $2y$
+	Hash string     `json:"hash"`           // bcrypt: $2a$, $2b$ or $2y$
+	Role fleet.Role `json:"role,omitempty"` // "" for that of the plug-in
 }
 
 // maxCost bounds the work factor: every step doubles the time, and one login at
@@ -34,6 +37,7 @@ var bcryptPattern = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`
 // userSet is all users as last loaded.
 type userSet struct {
 	users map[string]User
+	cost  int    // of the costliest hash
 	dummy string // a hash nobody has the password of, as costly as the costliest
 }
 
@@ -44,6 +48,18 @@ func (s userSet) hash(name string) (hash string, known bool) {
 		return u.Hash, true
 	}
 	return s.dummy, false
+}
+
+// padding gives hashes that, compared with after hash, make the work the same as
+// that of the costliest one: each step of the cost doubles the work, so a hash of
+// cost c and dummies of cost c, c+1, … up to the costliest's are as much as it.
+// Otherwise a user with a cheap hash would be told from one that is not there.
+func (s userSet) padding(hash string) []string {
+	var dummies []string
+	for cost := costOf(hash); cost < s.cost; cost++ {
+		dummies = append(dummies, dummyHash(cost))
+	}
+	return dummies
 }
 
 // userFile is the users of a file and the inline ones, loaded again when the
@@ -156,7 +172,7 @@ func readUsers(path string) (map[string]User, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&users); err != nil {
 		// The text of a JSON error may quote the file, which holds hashes.
-		return nil, errors.New(`not of the form {"user": {"hash": "$2b$12$…"}}`)
+		return nil, errors.New(`not of the form {"user": {"hash": "$2b$12$…", "role": "viewer"}}`)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("more text after the JSON object")
@@ -175,6 +191,9 @@ func (u User) check(name string) error {
 	if cost > maxCost {
 		return fmt.Errorf("user %q: bcrypt cost %d is above %d, one login would take too long", name, cost, maxCost)
 	}
+	if _, err := fleet.ParseRole("role", string(u.Role)); u.Role != "" && err != nil {
+		return fmt.Errorf("user %q: the role must be viewer, operator or admin", name)
+	}
 	return nil
 }
 
@@ -184,9 +203,17 @@ func makeSet(users map[string]User) userSet {
 		cost = bcrypt.DefaultCost
 	}
 	for _, u := range users {
-		if c, err := strconv.Atoi(u.Hash[4:6]); err == nil && c > cost {
-			cost = c
-		}
+		cost = max(cost, costOf(u.Hash))
 	}
-	return userSet{users: users, dummy: fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat(".", 53))}
+	return userSet{users: users, cost: cost, dummy: dummyHash(cost)}
+}
+
+// costOf gives the cost of a hash that was checked.
+func costOf(hash string) int {
+	cost, _ := strconv.Atoi(hash[4:6])
+	return cost
+}
+
+func dummyHash(cost int) string {
+	return fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat(".", 53))
 }
