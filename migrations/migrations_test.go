@@ -93,10 +93,17 @@ func TestStatesMirrorFleet(t *testing.T) {
 	for constraint, goType := range map[string]string{
 		"host_state": "HostState", "operation_state": "OperationState", "operation_kind": "OperationKind",
 		"host_run_state": "HostRunState", "step_state": "StepState", "network_type": "NetworkType",
+		"container_manager_type": "ContainerManagerType",
 	} {
 		require.NotEmpty(t, constants[goType], goType)
 		require.ElementsMatch(t, constants[goType], checkList(t, conn, constraint), constraint)
 	}
+
+	var roles []string // that a token can have
+	for _, r := range fleet.Roles {
+		roles = append(roles, string(r))
+	}
+	require.ElementsMatch(t, roles, checkList(t, conn, "api_token_role"))
 
 	for _, s := range constants["HostState"] {
 		used := slices.ContainsFunc(fleet.HostTransitions, func(tr fleet.HostTransition) bool {
@@ -186,7 +193,7 @@ func TestRecordDoesNotReferToInventory(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, pgtest.New(t))
 	refs := strs(t, conn, `SELECT conrelid::regclass || ' -> ' || confrelid::regclass FROM pg_constraint
-		WHERE contype = 'f' AND conrelid IN ('operation'::regclass, 'host_run'::regclass, 'step'::regclass, 'output'::regclass) ORDER BY 1`)
+		WHERE contype = 'f' AND conrelid IN ('operation'::regclass, 'host_run'::regclass, 'step'::regclass, 'output'::regclass, 'audit'::regclass) ORDER BY 1`)
 	require.Equal(t, []string{"host_run -> operation", "output -> step", "step -> host_run"}, refs)
 }
 

@@ -91,6 +91,8 @@ const (
 	HostBroke HostEvent = "broke"
 	// HostRecovered: a failed host that was bootstrapped before works again.
 	HostRecovered HostEvent = "recovered"
+	// HostReturned: the same, of a host that a container manager holds.
+	HostReturned HostEvent = "returned"
 )
 
 // HostTransition is one row of the host state machine.
@@ -128,6 +130,10 @@ var HostTransitions = []HostTransition{
 	{HostFailed, HostRecovered, HostDisassociated},
 	{HostActive, HostRecovered, HostActive},
 	{HostDisassociated, HostRecovered, HostDisassociated},
+
+	{HostFailed, HostReturned, HostActive},
+	{HostActive, HostReturned, HostActive},
+	{HostDisassociated, HostReturned, HostActive},
 }
 
 // Next gives the state that follows s on event e; ok is false when the event

@@ -46,7 +46,7 @@ const (
 	// The foreign key would lock the members in any order, so they are locked
 	// in ours before.
 	claimClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR UPDATE`
-	claimMembersSQL = `SELECT FROM host WHERE tenant = $1 AND cluster = $2 ORDER BY address FOR NO KEY UPDATE`
+	claimMembersSQL = `SELECT address FROM host WHERE tenant = $1 AND cluster = $2 ORDER BY address FOR NO KEY UPDATE`
 
 	noticeSQL = `UPDATE rollout SET ` + steered
 
@@ -93,8 +93,8 @@ func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster
 	return c, err
 }
 
-// DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster;
-// its operations stay on record, and one that runs stops by itself (see
+// DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster and with
+// no container manager; its operations stay on record, and one that runs stops by itself (see
 // Claim), also when it is paused.
 func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
@@ -105,7 +105,11 @@ func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 		if err != nil {
 			return orNotFound(err, "cluster", name)
 		}
-		if _, err := q.Exec(ctx, claimMembersSQL, s.tenant, name); err != nil {
+		members, err := collect(ctx, q, pgx.RowTo[string], claimMembersSQL, s.tenant, name)
+		if err != nil {
+			return err
+		}
+		if err := s.unregister(ctx, q, members); err != nil {
 			return err
 		}
 		_, err = q.Exec(ctx, deleteClusterSQL, s.tenant, name)

@@ -8,7 +8,9 @@
 //
 // To keep deadlocks away, transactions lock in this order:
 //
-//	rollout -> operation -> host run -> step -> cluster -> host
+//	join token -> rollout -> operation -> host run -> step -> cluster -> host -> container manager -> node
+//
+// and several rows of one table in the order of their keys.
 //
 // Errors that a user may meet are *fleet.Error. A Postgres that does not answer
 // is always fleet.Unavailable (see errors.go). Types of pgx never leave.

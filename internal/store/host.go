@@ -107,49 +107,59 @@ func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fle
 		}
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		op = nil
-		if put.Cluster != "" {
-			var known bool
-			if err := q.QueryRow(ctx, clusterExistsSQL, s.tenant, put.Cluster).Scan(&known); err != nil {
-				return err
-			}
-			if !known {
-				e := fleet.Errorf(fleet.Conflict, "cluster %q does not exist; create it first", put.Cluster)
-				e.Fields = []fleet.FieldError{{Field: "cluster", Detail: "does not exist"}}
-				return e
-			}
-		}
-		h, err = s.host(ctx, q, put.Address)
-		switch {
-		case fleet.KindOf(err) == fleet.NotFound:
-			op, err = s.insertHost(ctx, q, put)
-			if err != nil {
-				return err
-			}
-			if put.HostKey != "" {
-				if _, err := s.pin(ctx, q, put.Address, put.HostKey, print); err != nil {
-					return err
-				}
-			}
-			h, err = s.host(ctx, q, put.Address)
-			return err
-		case err != nil:
-			return err
-		}
-		if err := s.agrees(ctx, q, h, put); err != nil || put.Port == 0 || put.Port == h.Port {
-			return err
-		}
-		h.Port = put.Port
-		tag, err := q.Exec(ctx, setPortSQL, s.tenant, put.Address, put.Port)
-		if err == nil && tag.RowsAffected() == 0 {
-			return errAgain // deleted in between
-		}
+		h, op, err = s.putHost(ctx, q, put, print)
 		return err
 	})
 	if err != nil {
 		return fleet.Host{}, nil, err
 	}
 	return h, op, nil
+}
+
+// putHost wants the host key as parseHostKey gives it, and its fingerprint.
+func (s *Store) putHost(ctx context.Context, q querier, put HostPut, print string) (h fleet.Host, op *fleet.Operation, err error) {
+	if put.Cluster != "" {
+		if err := s.clusterExists(ctx, q, put.Cluster); err != nil {
+			return h, nil, err
+		}
+	}
+	h, err = s.host(ctx, q, put.Address)
+	if fleet.KindOf(err) == fleet.NotFound {
+		if op, err = s.insertHost(ctx, q, put); err != nil {
+			return h, nil, err
+		}
+		if put.HostKey != "" {
+			if _, err := s.pin(ctx, q, put.Address, put.HostKey, print); err != nil {
+				return h, nil, err
+			}
+		}
+		h, err = s.host(ctx, q, put.Address)
+		return h, op, err
+	}
+	if err != nil {
+		return h, nil, err
+	}
+	if err := s.agrees(ctx, q, h, put); err != nil || put.Port == 0 || put.Port == h.Port {
+		return h, nil, err
+	}
+	h.Port = put.Port
+	tag, err := q.Exec(ctx, setPortSQL, s.tenant, put.Address, put.Port)
+	if err == nil && tag.RowsAffected() == 0 {
+		return h, nil, errAgain // deleted in between
+	}
+	return h, nil, err
+}
+
+// clusterExists is a Conflict when it does not: the request names it beside what it
+// is about (contract §3.4).
+func (s *Store) clusterExists(ctx context.Context, q querier, name string) error {
+	var known bool
+	if err := q.QueryRow(ctx, clusterExistsSQL, s.tenant, name).Scan(&known); err != nil || known {
+		return err
+	}
+	e := fleet.Errorf(fleet.Conflict, "cluster %q does not exist; create it first", name)
+	e.Fields = []fleet.FieldError{{Field: "cluster", Detail: "does not exist"}}
+	return e
 }
 
 func (s *Store) agrees(ctx context.Context, q querier, h fleet.Host, put HostPut) error {

@@ -56,7 +56,8 @@ const (
 // fail), or notes that it is staged, and in the same transaction tells the host
 // what happened to it. An event that does not fit the host's state, and a host that
 // is gone or was added again, leave the host alone: that the run ended is true all
-// the same. With Next the slot goes to the next host, if a claim would give one to
+// the same. A host that is prepared is registered with the container manager of its
+// cluster. With Next the slot goes to the next host, if a claim would give one to
 // that group now; next is nil when it would not.
 //
 // Repeating it is safe: what has ended stays, no event comes twice, and next is the
@@ -114,7 +115,11 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 	if e.Event == "" {
 		return next, nil
 	}
-	_, err = s.applyEvent(ctx, q, stateChange{addresses: []string{e.Address}, event: e.Event, reason: e.Reason, operation: op.ID})
+	c := stateChange{addresses: []string{e.Address}, event: e.Event, reason: e.Reason, operation: op.ID}
+	if e.Event == fleet.HostPrepared || e.Event == fleet.HostRecovered {
+		return next, s.worked(ctx, q, c)
+	}
+	_, err = s.applyEvent(ctx, q, c)
 	return next, err
 }
 

@@ -15,7 +15,7 @@ import (
 //
 // A host that was added again after the operation ($6) was created is another
 // machine for it, and left alone too. Only a host that was bootstrapped before
-// can recover ($7 is the event, $9 that one). Leaving bootstrapping ($8) for a
+// can recover ($7 is the event, $9 those that say so). Leaving bootstrapping ($8) for a
 // prepared state ($10) is when a bootstrap succeeds.
 const applyEventSQL = `UPDATE host h SET
 		state = t.new_state,
@@ -26,7 +26,7 @@ const applyEventSQL = `UPDATE host h SET
 	FROM unnest($3::text[], $4::text[]) AS t (old_state, new_state)
 	WHERE h.tenant = $1 AND h.address = ANY ($2) AND h.state = t.old_state
 		AND ($6::uuid IS NULL OR h.created <= (SELECT created FROM operation WHERE id = $6 AND tenant = $1))
-		AND ($7 <> $9 OR h.bootstrapped IS NOT NULL)
+		AND ($7 <> ALL ($9) OR h.bootstrapped IS NOT NULL)
 	RETURNING h.address`
 
 // lockHostRowsSQL makes applyEventSQL see the newest state: an UPDATE that
@@ -61,9 +61,10 @@ func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]str
 	if c.operation != "" {
 		operation = &c.operation
 	}
+	again := []string{string(fleet.HostRecovered), string(fleet.HostReturned)}
 	prepared := []string{string(fleet.HostDisassociated), string(fleet.HostActive)}
 	return collect(ctx, q, pgx.RowTo[string], applyEventSQL, s.tenant, c.addresses, from, to, reason, operation,
-		string(c.event), string(fleet.HostBootstrapping), string(fleet.HostRecovered), prepared)
+		string(c.event), string(fleet.HostBootstrapping), again, prepared)
 }
 
 // Two changes of one row in one transaction make Postgres look at the foreign

@@ -52,9 +52,10 @@ func (s *Store) HasMember(ctx context.Context, cluster, address string) (is bool
 	return is, err
 }
 
-// AddMember puts a host into a cluster, at the end of its list. A member stays
-// one without further checks. The host must be active or disassociated
-// (NotReady) and in no other cluster (Conflict).
+// AddMember puts a host into a cluster, at the end of its list, and registers it with
+// the cluster's container manager. A member stays one without further checks. The host
+// must be active or disassociated (NotReady) and in no other cluster (Conflict), and a
+// container manager must be able to hold it (Conflict).
 func (s *Store) AddMember(ctx context.Context, cluster, address string) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		manager, err := s.lockCluster(ctx, q, cluster)
@@ -78,21 +79,26 @@ func (s *Store) AddMember(ctx context.Context, cluster, address string) error {
 	})
 }
 
-// RemoveMember takes a host out of a cluster; one that is not in it, or not
-// known at all, is fine.
+// RemoveMember takes a host out of a cluster and away from its container manager; one
+// that is not in it, or not known at all, is fine. The state of the host stays.
 func (s *Store) RemoveMember(ctx context.Context, cluster, address string) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		if _, err := s.lockCluster(ctx, q, cluster); err != nil {
 			return err
 		}
-		_, err := q.Exec(ctx, leaveSQL, s.tenant, cluster, address)
-		return err
+		tag, err := q.Exec(ctx, leaveSQL, s.tenant, cluster, address)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return s.unregister(ctx, q, []string{address})
 	})
 }
 
 // ReplaceMembers sets the members of a cluster to new, in that order, if they
 // are old now, as sets (Conflict otherwise). Hosts that join must exist, be
-// ready, and be in no other cluster; one that does not fit refuses the whole.
+// ready, and be in no other cluster, and its container manager must be able to hold
+// them; one that does not fit refuses the whole. Hosts that leave stay registered with
+// the container manager (contract §3.3).
 func (s *Store) ReplaceMembers(ctx context.Context, cluster string, old, new []string) (v ClusterView, err error) {
 	new = withoutRepeats(new)
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
@@ -175,16 +181,6 @@ func mayJoin(hosts map[string]membership, cluster, address string) error {
 		return fleet.Errorf(fleet.NotReady, "host %q is %s; it can join a cluster once it is active or disassociated", address, h.state)
 	}
 	return nil
-}
-
-// joined sets the state of hosts that just joined: without a container manager
-// nobody holds them, so they are disassociated.
-func (s *Store) joined(ctx context.Context, q querier, manager string, addresses []string) error {
-	if manager != "" || len(addresses) == 0 {
-		return nil
-	}
-	_, err := s.applyEvent(ctx, q, stateChange{addresses: addresses, event: fleet.HostPrepared})
-	return err
 }
 
 func withoutRepeats(in []string) []string {

@@ -15,8 +15,7 @@ func TestAddMember(t *testing.T) {
 	ctx := t.Context()
 	f.cluster(t, "c")
 	f.cluster(t, "other")
-	_, err := f.PutCluster(ctx, ClusterPut{Name: "managed", ContainerManager: text("k8s")})
-	require.NoError(t, err)
+	f.managed(t, "managed", "m", fleet.ContainerManagerTrivial)
 	f.host(t, "a", "")
 	f.host(t, "b", "")
 	f.newHost(t, "young", "")
@@ -33,7 +32,7 @@ func TestAddMember(t *testing.T) {
 	require.Equal(t, []string{"inside", "b"}, f.members(t, "c"))
 	require.Equal(t, fleet.HostDisassociated, f.state(t, "b"), "nobody manages it there")
 
-	err = f.AddMember(ctx, "other", "b")
+	err := f.AddMember(ctx, "other", "b")
 	requireKind(t, fleet.Conflict, err)
 	require.ErrorContains(t, err, `cluster "c"`)
 

@@ -76,6 +76,15 @@ func (f *fixture) cluster(t testing.TB, name string) {
 	require.NoError(t, err)
 }
 
+// managed creates a cluster with a container manager of its own.
+func (f *fixture) managed(t testing.TB, name, manager string, kind fleet.ContainerManagerType) {
+	t.Helper()
+	_, err := f.PutContainerManager(t.Context(), fleet.ContainerManager{Name: manager, Type: kind})
+	require.NoError(t, err)
+	_, err = f.PutCluster(t.Context(), ClusterPut{Name: name, ContainerManager: &manager})
+	require.NoError(t, err)
+}
+
 func creds(key string) secret.HostCreds {
 	return secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte(key))}
 }
