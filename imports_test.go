@@ -35,6 +35,7 @@ var rules = map[string]rule{
 	"internal/secret":   {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, postgres, http}},
 	"internal/hostos":   {ours: []string{"internal/fleet"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/..."}},
 	"internal/version":  {stdOnly: true},
+	"internal/commctl":  {ours: []string{"api/client", "internal/fleet", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, postgres, echo}},
 	"internal/config":   {forbidden: []string{temporalSDK, ssh, echo}},
 	"internal/remote":   {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
 	"internal/store":    {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
@@ -51,6 +52,7 @@ var rules = map[string]rule{
 	"api/docs":          {forbidden: []string{temporalSDK, ssh, postgres}},
 	"api/gen":           {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
 	"api/client":        {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
+	"cmd/commctl":       {ours: []string{"internal/commctl"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 	"cmd/commissaire":   {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 }
 

@@ -1,0 +1,146 @@
+package commctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"commissaire/api/client"
+)
+
+// App is one run of commctl: where it reads and writes, and its connection. All
+// verbs are methods of it.
+type App struct {
+	In  io.Reader
+	Out io.Writer // answers and nothing else
+	Err io.Writer // errors, prompts, progress
+	// Env gives a variable of the environment, "" when it is not set.
+	Env func(name string) string
+	// Ask puts a question to the person at the terminal. A hidden answer is not
+	// shown while it is typed.
+	Ask func(question string, hidden bool) (string, error)
+
+	configFile string // --config
+	connect    func() (*connection, error)
+}
+
+// New makes an App. ask nil: the terminal of the process.
+func New(in io.Reader, out, errs io.Writer, env func(string) string) *App {
+	a := &App{In: in, Out: out, Err: errs, Env: env, Ask: askTerminal}
+	a.connect = sync.OnceValues(a.newConnection)
+	return a
+}
+
+// Run carries out a command line without the program's name and gives the exit
+// code.
+func (a *App) Run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.report(cmd, err)
+}
+
+// root is the whole command tree.
+func (a *App) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "commctl",
+		Short: "Command line of Commissaire",
+		Long: `commctl asks a Commissaire server for things and gives it orders.
+
+Where the server is and who you are stands in ~/.commissaire.json, or in the file
+that --config or the variable COMMCTL_CONFIG names:
+
+  {"endpoint": "https://commissaire.example:8000", "token": "cmst_..."}
+
+'commctl help config' tells all of it.`,
+		Example: `  commctl cluster list
+  commctl host create --cluster web 192.0.2.10 ~/.ssh/id_ed25519
+  commctl cluster upgrade start web`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
+	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default ~/.commissaire.json)")
+	root.AddCommand(
+		a.clusterCommand(),
+		a.versionCommand(),
+		configTopic(), exitCodesTopic(),
+	)
+	return root
+}
+
+// group makes a command that has verbs and does nothing by itself.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("say what to do with it; '%s --help' lists the verbs", cmd.CommandPath())
+		}
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return fmt.Errorf("unknown verb %q; did you mean %s", args[0], near[0])
+		}
+		return fmt.Errorf("unknown verb %q; '%s --help' lists the verbs", args[0], cmd.CommandPath())
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.AddCommand(verbs...)
+	return cmd
+}
+
+// client gives the generated client over the configured endpoints. What it does
+// about dead endpoints is told on standard error.
+func (a *App) client() (*client.ClientWithResponses, error) {
+	c, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	return client.NewClientWithResponses(c.base(), client.WithHTTPClient(c.doer(a.Err)))
+}
+
+// colors says whether the answer may be coloured: it goes to a terminal that
+// knows colours, and nobody said NO_COLOR (no-color.org).
+func (a *App) colors() bool {
+	return isTerminal(a.Out) && a.Env("NO_COLOR") == "" && a.Env("TERM") != "dumb"
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// askTerminal asks at the controlling terminal, as getpass(3) does, so that
+// standard input stays free for a key.
+func askTerminal(question string, hidden bool) (answer string, err error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	defer func() { _ = tty.Close() }()
+	if _, err := fmt.Fprint(tty, question); err != nil {
+		return "", err
+	}
+	if hidden {
+		typed, err := term.ReadPassword(int(tty.Fd()))
+		_, _ = fmt.Fprintln(tty)
+		return string(typed), err
+	}
+	var line []byte
+	for b := make([]byte, 1); ; { // not past the line: the rest is somebody else's
+		switch n, err := tty.Read(b); {
+		case err != nil && !(errors.Is(err, io.EOF) && len(line) > 0):
+			return "", err
+		case n == 0 || b[0] == '\n':
+			return string(line), nil
+		}
+		line = append(line, b[0])
+	}
+}
+
+var errNoTerminal = errors.New("there is no terminal to ask at")

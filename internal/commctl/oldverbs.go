@@ -1,0 +1,205 @@
+package commctl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// route makes a path of the API from its parts.
+func route(parts ...string) string {
+	p := "/api/v0"
+	for _, part := range parts {
+		p += "/" + url.PathEscape(part)
+	}
+	return p
+}
+
+// do sends one request of an old verb: JSON by name also without a body, and PUT
+// and DELETE always with one. body nil means none, or {} for those two.
+func (a *App) do(ctx context.Context, method, route string, body any) (status int, answer []byte, err error) {
+	c, err := a.connect()
+	if err != nil {
+		return 0, nil, err
+	}
+	if body == nil && (method == http.MethodPut || method == http.MethodDelete) {
+		body = struct{}{}
+	}
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, c.base()+route, content)
+	if err != nil {
+		return 0, nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := c.doer(a.Out).Do(request)
+	if err != nil {
+		return 0, nil, late(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err = io.ReadAll(response.Body)
+	if err != nil {
+		return 0, nil, late(exitf(exitUnreachable, "the answer broke off: %w", err))
+	}
+	return response.StatusCode, answer, nil
+}
+
+func late(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return exitf(exitUnreachable, "the server did not answer within %s", callTime)
+	}
+	return err
+}
+
+// Words of old verbs for answers that hold nothing to print.
+const (
+	wordSuccess    = "Success"
+	wordNoInstance = "No instance"
+	wordNotFound   = "No object found."
+)
+
+// outcome turns an answer into what an old verb prints. Error: the refusal, with
+// exit code 2.
+func outcome(method, route string, status int, answer []byte) (any, error) {
+	switch {
+	case status == http.StatusNoContent:
+		return wordNoInstance, nil
+	case status == http.StatusNotFound:
+		return wordNotFound, nil
+	case status < 200 || status > 299:
+		return nil, refusal(method, route, status, answer)
+	}
+	value, err := decode(answer)
+	switch {
+	case err == nil && !empty(value):
+		return value, nil
+	case status == http.StatusCreated:
+		return []any{"Created " + path.Base(route)}, nil
+	}
+	return wordSuccess, nil
+}
+
+func empty(value any) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return len(v) == 0
+	case string:
+		return v == ""
+	}
+	return value == nil
+}
+
+func refusal(method, route string, status int, answer []byte) error {
+	message := fmt.Sprintf("Unable to %s the object at %s: %d", method, route, status)
+	if status == http.StatusForbidden {
+		message = "The provided credentials were incorrect."
+	}
+	if p, ok := problem(answer); ok {
+		message += "\n  " + strings.Join(problemLines(p), "\n  ")
+	}
+	return &exitError{code: exitUsage, usage: true, err: errors.New(message)}
+}
+
+// old runs a request of an old verb and prints its outcome.
+func (a *App) old(ctx context.Context, method, route string, body any) error {
+	status, answer, err := a.do(ctx, method, route, body)
+	if err != nil {
+		return err
+	}
+	value, err := outcome(method, route, status, answer)
+	if err != nil {
+		return err
+	}
+	return a.printYAML(value)
+}
+
+// deleteEach deletes one thing after the other and prints the outcomes as a list,
+// also those before a refusal.
+func (a *App) deleteEach(ctx context.Context, routes []string) error {
+	var done []any
+	var failed error
+	for _, r := range routes {
+		status, answer, err := a.do(ctx, http.MethodDelete, r, nil)
+		if err == nil {
+			var value any
+			if value, err = outcome(http.MethodDelete, r, status, answer); err == nil {
+				done = append(done, value)
+			}
+		}
+		if err != nil {
+			failed = err
+			break
+		}
+	}
+	if len(done) == 0 {
+		return failed
+	}
+	return errors.Join(a.printYAML(done), failed)
+}
+
+func (a *App) printYAML(value any) error {
+	var b bytes.Buffer
+	writeYAML(&b, value)
+	_, err := a.Out.Write(b.Bytes())
+	return err
+}
+
+// oldGet is an old verb that reads one thing. Without -o it prints as ever; with
+// it, it prints and fails as new verbs do.
+func oldGet[T any](a *App, cmd *cobra.Command, format format, v view[T], route string) error {
+	return oldRead(a, cmd, format, route, func(text []byte) error {
+		var item T
+		if err := json.Unmarshal(text, &item); err != nil {
+			return unreadable(err)
+		}
+		return renderOne(a, format, v, item)
+	})
+}
+
+// oldList is an old verb that reads a list.
+func oldList[T any](a *App, cmd *cobra.Command, format format, v view[T], route string) error {
+	return oldRead(a, cmd, format, route, func(text []byte) error {
+		var items []T
+		if err := json.Unmarshal(text, &items); err != nil {
+			return unreadable(err)
+		}
+		return renderList(a, format, v, items)
+	})
+}
+
+func oldRead(a *App, cmd *cobra.Command, format format, route string, show func([]byte) error) error {
+	if format == "" {
+		return a.old(cmd.Context(), http.MethodGet, route, nil)
+	}
+	status, answer, err := a.do(cmd.Context(), http.MethodGet, route, nil)
+	if err != nil {
+		return err
+	}
+	if err := failure(status, answer); err != nil {
+		return err
+	}
+	return show(answer)
+}
+
+func unreadable(err error) error {
+	return exitf(exitUsage, "the server's answer is not what this version of commctl knows: %w", err)
+}

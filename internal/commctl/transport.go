@@ -1,0 +1,212 @@
+package commctl
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Time limits. A whole answer has none here, since events stream for hours.
+const (
+	dialTime   = 10 * time.Second
+	headerTime = 60 * time.Second // until the server begins to answer
+	callTime   = 2 * time.Minute  // the whole of a request of an old verb
+)
+
+// connection is how the server is reached and what is shown to it.
+type connection struct {
+	endpoints []*url.URL
+	sign      func(*http.Request) // adds the credentials
+	http      *http.Client
+	current   atomic.Int64 // index of the endpoint that answered last
+}
+
+// credentials are what a request carries. A certificate is shown by TLS.
+type credentials struct {
+	token              string
+	username, password string
+	certificate        *tls.Certificate
+}
+
+func (c credentials) sign(r *http.Request) {
+	switch {
+	case c.token != "":
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	case c.username != "" || c.password != "":
+		r.SetBasicAuth(c.username, c.password)
+	}
+}
+
+func (a *App) newConnection() (*connection, error) {
+	s, err := a.readSettings()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.complete(&s); err != nil {
+		return nil, err
+	}
+	targets, err := s.Endpoint.parse()
+	if err != nil {
+		return nil, err
+	}
+	creds, err := s.credentials()
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.tls(creds.certificate)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{
+		endpoints: targets,
+		sign:      creds.sign,
+		http: &http.Client{
+			Transport: &http.Transport{
+				Proxy:                 http.ProxyFromEnvironment,
+				DialContext:           (&net.Dialer{Timeout: dialTime}).DialContext,
+				TLSHandshakeTimeout:   dialTime,
+				ResponseHeaderTimeout: headerTime,
+				TLSClientConfig:       config,
+				ForceAttemptHTTP2:     true,
+			},
+			// A redirect would take the credentials to somebody else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+func (s settings) credentials() (credentials, error) {
+	var c credentials
+	if s.ClientCert != "" {
+		key := s.ClientKey
+		if key == "" {
+			key = s.ClientCert
+		}
+		pair, err := tls.LoadX509KeyPair(s.ClientCert, key)
+		if err != nil {
+			return c, fmt.Errorf("clientcert: %w", err)
+		}
+		c.certificate = &pair
+	}
+	if s.Kubeconfig != "" {
+		fromKube, err := readKubeconfig(s.Kubeconfig)
+		if err != nil {
+			return c, fmt.Errorf("kubeconfig: %w", err)
+		}
+		if fromKube.certificate == nil {
+			fromKube.certificate = c.certificate
+		}
+		return fromKube, nil
+	}
+	c.token, c.username = s.Token, s.Username
+	if s.Password != nil {
+		c.password = *s.Password
+	}
+	return c, nil
+}
+
+func (s settings) tls(certificate *tls.Certificate) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.Insecure}
+	if certificate != nil {
+		config.Certificates = []tls.Certificate{*certificate}
+	}
+	if s.CAFile != "" {
+		text, err := os.ReadFile(s.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("cafile: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("cafile: %s holds no certificate in PEM form", s.CAFile)
+		}
+	}
+	return config, nil
+}
+
+// base is the server that requests are made for; the doer aims them elsewhere.
+func (c *connection) base() string { return c.endpoints[0].String() }
+
+// doer sends requests, to the next endpoint when one cannot be reached, and tells
+// notice about it.
+func (c *connection) doer(notice io.Writer) *doer { return &doer{connection: c, notice: notice} }
+
+type doer struct {
+	*connection
+	notice io.Writer
+}
+
+// Do sends a request that was made for base. Only a failure to get any answer at
+// all goes on to the next endpoint, and never twice with a POST that may have
+// arrived. Error: *unreachableError, or that of the context.
+func (d *doer) Do(r *http.Request) (*http.Response, error) {
+	dead := &unreachableError{out: d.notice}
+	first := int(d.current.Load())
+	for i := range d.endpoints {
+		at := (first + i) % len(d.endpoints)
+		if i > 0 {
+			fmt.Fprintf(d.notice, "Could not connect to %s. Retrying with %s.\n", dead.tried[i-1].endpoint, d.endpoints[at])
+		}
+		aimed, err := d.aim(r, d.endpoints[at])
+		if err != nil {
+			return nil, err
+		}
+		answer, err := d.http.Do(aimed)
+		if err == nil {
+			d.current.Store(int64(at))
+			return answer, nil
+		}
+		if gone := r.Context().Err(); gone != nil {
+			return nil, gone
+		}
+		dead.tried = append(dead.tried, attempt{d.endpoints[at].String(), reason(err)})
+		if r.Method == http.MethodPost && !neverSent(err) {
+			return nil, dead
+		}
+	}
+	return nil, dead
+}
+
+// aim copies a request for another endpoint.
+func (d *doer) aim(r *http.Request, to *url.URL) (*http.Request, error) {
+	aimed := r.Clone(r.Context())
+	if r.GetBody != nil {
+		body, err := r.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		aimed.Body = body
+	}
+	prefix := d.endpoints[0]
+	aimed.URL.Scheme, aimed.URL.Host, aimed.Host = to.Scheme, to.Host, ""
+	aimed.URL.Path = to.Path + aimed.URL.Path[len(prefix.Path):]
+	if aimed.URL.RawPath != "" {
+		aimed.URL.RawPath = to.EscapedPath() + aimed.URL.RawPath[len(prefix.EscapedPath()):]
+	}
+	d.sign(aimed)
+	return aimed, nil
+}
+
+// neverSent says whether a failure came before anything of the request went out.
+func neverSent(err error) bool {
+	var op *net.OpError
+	var record tls.RecordHeaderError
+	var verify *tls.CertificateVerificationError
+	return (errors.As(err, &op) && op.Op == "dial") || errors.As(err, &record) || errors.As(err, &verify)
+}
+
+// reason takes method and URL off an error, which say nothing new.
+func reason(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
+}
