@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,16 +18,17 @@ import (
 func authenticate(next http.Handler, d Deps) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isOpen(r.URL.Path) {
-			who, err := d.Authn.Authenticate(r.Context(), r)
+			c := callOf(r.Context())
+			who, err := d.Authn.Authenticate(authn.WithAddress(r.Context(), c.address), r)
 			switch {
 			case err == nil:
 			case slices.Contains(d.SelfAuths, r.URL.Path):
 				who = anonymous
 			default:
-				writeProblem(w, r, errForbidden())
+				writeProblem(w, r, refusal(err))
 				return
 			}
-			callOf(r.Context()).principal = who
+			c.principal = who
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -46,12 +48,22 @@ func isOpen(path string) bool {
 	return strings.HasPrefix(path, "/docs/")
 }
 
+// refusal tells a caller who is not known no more than whether to wait.
+func refusal(err error) error {
+	var wait *authn.Throttled
+	if errors.As(err, &wait) {
+		return &fleet.Error{Kind: tooMany, Detail: "too many requests with wrong credentials; wait before you try again", Err: wait}
+	}
+	return errForbidden()
+}
+
 // authorize lets callers on whose role, and whose token, allow the operation.
-func authorize(next echo.HandlerFunc) echo.HandlerFunc {
+func (d Deps) authorize(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		call := callOf(c.Request().Context())
-		if call.operation != "" {
+		if call.endpoint != nil {
 			if err := authz.Check(call.principal, call.operation); err != nil {
+				d.auditRefusal(c.Request())
 				return err
 			}
 		}

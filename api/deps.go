@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 
 	"commissaire/internal/fleet"
 	"commissaire/internal/secret"
@@ -15,6 +16,9 @@ type Store interface {
 	HostStore
 	NetworkStore
 	OperationStore
+	ContainerManagerStore
+	AccessStore
+	AuditStore
 }
 
 // ClusterStore keeps clusters.
@@ -55,6 +59,34 @@ type NetworkStore interface {
 	Network(ctx context.Context, name string) (fleet.Network, error)
 	PutNetwork(ctx context.Context, n fleet.Network) (fleet.Network, error)
 	DeleteNetwork(ctx context.Context, name string) error
+}
+
+// ContainerManagerStore keeps container managers and which hosts they hold.
+type ContainerManagerStore interface {
+	ContainerManagers(ctx context.Context) ([]string, error)
+	ContainerManager(ctx context.Context, name string) (fleet.ContainerManager, error)
+	PutContainerManager(ctx context.Context, m fleet.ContainerManager) (fleet.ContainerManager, error)
+	DeleteContainerManager(ctx context.Context, name string) error
+	HostNode(ctx context.Context, address string) (manager string, t fleet.ContainerManagerType, registered bool, err error)
+}
+
+// AccessStore keeps API tokens and join tokens.
+type AccessStore interface {
+	CreateToken(ctx context.Context, t fleet.Token, digest [sha256.Size]byte) (fleet.Token, error)
+	Tokens(ctx context.Context, owner string) ([]fleet.Token, error)
+	Token(ctx context.Context, id string) (fleet.Token, error)
+	RevokeToken(ctx context.Context, id string) error
+	CreateJoinToken(ctx context.Context, t fleet.JoinToken, digest [sha256.Size]byte, private secret.Text) (fleet.JoinToken, error)
+	JoinTokens(ctx context.Context) ([]fleet.JoinToken, error)
+	RevokeJoinToken(ctx context.Context, id string) error
+	JoinHost(ctx context.Context, join store.HostJoin) (fleet.Host, *fleet.Operation, error)
+}
+
+// AuditStore keeps who changed what.
+type AuditStore interface {
+	BeginAudit(ctx context.Context, e fleet.AuditEntry) (id int64, err error)
+	EndAudit(ctx context.Context, id int64, status int) error
+	Audit(ctx context.Context, f store.AuditFilter) (page []fleet.AuditEntry, next string, err error)
 }
 
 // OperationStore keeps what was done, and takes orders for more.

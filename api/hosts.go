@@ -61,7 +61,11 @@ func (h *handlers) RegisterHost(ctx context.Context, r gen.RegisterHostRequestOb
 	if err != nil {
 		return nil, blame(err, field)
 	}
-	stored, err := h.putHost(ctx, address, *r.Body)
+	add := h.putHost
+	if callOf(ctx).principal.Role == fleet.RoleJoin {
+		add = h.joinHost
+	}
+	stored, err := add(ctx, address, *r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +87,35 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	stored, op, err := h.Store.PutHost(ctx, store.HostPut{
 		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Creds: creds,
 		RequestedBy: c.principal.Name, RequestID: c.id,
+	})
+	if err != nil {
+		return gen.Host{}, err
+	}
+	if op != nil {
+		h.dispatch(ctx, *op)
+	}
+	return host(stored), nil
+}
+
+// joinHost adds the host that shows a join token. The key to log in with is that
+// of the token, so the host sends none, but says how to know it again.
+func (h *handlers) joinHost(ctx context.Context, address string, body gen.HostPut) (gen.Host, error) {
+	if err := sameAddress(address, map[string]string{"address": body.Address, "host": body.Host, "name": body.Name}); err != nil {
+		return gen.Host{}, err
+	}
+	switch {
+	case body.SshPrivKey != "":
+		return gen.Host{}, fleet.InvalidField("ssh_priv_key", "is nothing for a join token, which has a key of its own; leave it out")
+	case body.HostKey == "":
+		return gen.Host{}, fleet.InvalidField("host_key", "is missing; send the public host key, as in /etc/ssh/ssh_host_ed25519_key.pub")
+	}
+	if err := h.dispatcherReady(ctx); err != nil {
+		return gen.Host{}, err
+	}
+	c := callOf(ctx)
+	stored, op, err := h.Store.JoinHost(ctx, store.HostJoin{
+		TokenID: c.principal.TokenID, Address: address, Port: body.Port, HostKey: body.HostKey,
+		Cluster: body.Cluster, RemoteUser: body.RemoteUser, RequestedBy: c.principal.Name, RequestID: c.id,
 	})
 	if err != nil {
 		return gen.Host{}, err
@@ -130,7 +163,13 @@ func (h *handlers) GetHostStatus(ctx context.Context, r gen.GetHostStatusRequest
 	status := gen.GetHostStatus200JSONResponse{Type: "host_only", ContainerManager: map[string]any{}}
 	status.Host.LastCheck = fleet.FormatTime(one.LastCheck)
 	status.Host.Status = gen.HostState(one.State)
-	return status, nil
+	// The trivial container manager is this server, so its answer is in the record; the
+	// others are asked by nobody yet.
+	_, kind, registered, err := h.Store.HostNode(ctx, r.Address)
+	if err == nil && registered && kind == fleet.ContainerManagerTrivial {
+		status.ContainerManager = map[string]any{"node": r.Address, "status": "ok"}
+	}
+	return status, err
 }
 
 // sameAddress refuses a body that names another host than the URL.

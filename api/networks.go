@@ -31,11 +31,7 @@ func (h *handlers) PutNetwork(ctx context.Context, r gen.PutNetworkRequestObject
 	if err != nil {
 		return nil, err
 	}
-	options := r.Body.Options
-	if options == nil {
-		options = map[string]any{}
-	}
-	n, err := h.Store.PutNetwork(ctx, fleet.Network{Name: r.Name, Type: kind, Options: options})
+	n, err := h.Store.PutNetwork(ctx, fleet.Network{Name: r.Name, Type: kind, Options: object(r.Body.Options)})
 	if err != nil {
 		return nil, err
 	}

@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"commissaire/api/docs"
 	"commissaire/api/gen"
+	"commissaire/internal/authn"
 	"commissaire/internal/fleet"
 )
 
@@ -37,9 +40,21 @@ var statusOf = map[fleet.Kind]int{
 	fleet.Unavailable: http.StatusServiceUnavailable,
 }
 
-// retryAfter is what a client is told to wait while a part we need is away, in
-// seconds.
-const retryAfter = 5
+// retryAfter is what a client is told to wait while a part we need is away.
+const retryAfter = 5 * time.Second
+
+// waitOf is how long a client has to wait before the same request can work, 0 when
+// waiting is of no use.
+func waitOf(status int, err error) time.Duration {
+	var throttled *authn.Throttled
+	switch {
+	case status == http.StatusTooManyRequests && errors.As(err, &throttled):
+		return throttled.RetryAfter
+	case status == http.StatusServiceUnavailable:
+		return retryAfter
+	}
+	return 0
+}
 
 func errForbidden() error {
 	return fleet.Errorf(fleet.Forbidden, "valid credentials are needed")
@@ -115,8 +130,8 @@ func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	header.Set("Content-Type", "application/problem+json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
-	if p.Status == http.StatusServiceUnavailable {
-		header.Set("Retry-After", strconv.Itoa(retryAfter))
+	if wait := waitOf(p.Status, c.err); wait > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body)

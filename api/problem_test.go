@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
 
+	"commissaire/internal/authn"
 	"commissaire/internal/fleet"
 )
 
@@ -44,6 +46,8 @@ func TestProblemDocuments(t *testing.T) {
 		"invalid":     {fleet.InvalidField("remote_user", "must be a login name"), 400},
 		"two-fields":  {&fleet.Error{Kind: fleet.Invalid, Detail: "a is missing", Fields: []fleet.FieldError{{Field: "a", Detail: "is missing"}, {Field: "b", Detail: "is missing"}}}, 400},
 		"forbidden":   {errForbidden(), 403},
+		"role":        {fleet.Errorf(fleet.Forbidden, "this needs role admin; you are alice with role viewer"), 403},
+		"too-many":    {refusal(&authn.Throttled{RetryAfter: 1500 * time.Millisecond}), 429},
 		"not-found":   {fleet.Errorf(fleet.NotFound, "there is no cluster web"), 404},
 		"no-route":    {echo.ErrNotFound, 404},
 		"no-method":   {echo.ErrMethodNotAllowed, 404},
@@ -66,7 +70,7 @@ func TestProblemDocuments(t *testing.T) {
 			writeProblem(w, r, test.err)
 			require.Equal(t, test.status, w.Code)
 			require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
-			require.Equal(t, test.status == 503, w.Header().Get("Retry-After") != "")
+			require.Equal(t, map[int]string{503: "5", 429: "2"}[test.status], w.Header().Get("Retry-After"))
 			require.NotContains(t, w.Body.String(), "hunter2")
 			require.NotContains(t, w.Body.String(), "secret")
 			var pretty bytes.Buffer
@@ -78,7 +82,7 @@ func TestProblemDocuments(t *testing.T) {
 
 func TestEveryKindOfFleetHasAStatus(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []fleet.Kind{fleet.Invalid, fleet.NotFound, fleet.Conflict, fleet.NotReady, fleet.Unavailable} {
+	for _, kind := range []fleet.Kind{fleet.Invalid, fleet.Forbidden, fleet.NotFound, fleet.Conflict, fleet.NotReady, fleet.Unavailable} {
 		require.NotZero(t, statusOf[kind], kind)
 	}
 }

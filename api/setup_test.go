@@ -116,12 +116,18 @@ var userHash = sync.OnceValues(func() ([]byte, error) {
 	return bcrypt.GenerateFromPassword([]byte("pw:with:colons"), bcrypt.MinCost)
 })
 
-func setup(t testing.TB) *bundle {
-	t.Helper()
-	return setupOn(t, pgtest.New(t))
+// basicCreds is the Authorization header of one of the users.
+func basicCreds(user string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":pw:with:colons"))
 }
 
-func setupOn(t testing.TB, dsn string) *bundle {
+// setup makes an API; changes are made to what it works with.
+func setup(t testing.TB, changes ...func(*Deps)) *bundle {
+	t.Helper()
+	return setupOn(t, pgtest.New(t), changes...)
+}
+
+func setupOn(t testing.TB, dsn string, changes ...func(*Deps)) *bundle {
 	t.Helper()
 	keyFile := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, secret.CreateKeyFile(keyFile))
@@ -138,28 +144,43 @@ func setupOn(t testing.TB, dsn string) *bundle {
 		store:      db.For(fleet.DefaultTenant),
 		dispatcher: &recordingDispatcher{},
 		log:        &syncBuffer{},
-		creds:      "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:pw:with:colons")),
+		creds:      basicCreds("alice"),
 	}
 	b.doc, err = openapi3.NewLoader().LoadFromData(document)
 	require.NoError(t, err)
 	logger := newTestLogger(b.log)
-	basic := authn.NewBasic(authn.BasicOptions{Users: map[string]authn.User{"alice": {Hash: string(hash)}}}, logger)
+	basic := authn.NewBasic(authn.BasicOptions{Users: map[string]authn.User{
+		"alice": {Hash: string(hash)}, // as in old files: an admin
+		"olga":  {Hash: string(hash), Role: fleet.RoleOperator},
+		"vera":  {Hash: string(hash), Role: fleet.RoleViewer},
+	}}, logger)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewHTTPServer("", New(Deps{
+	deps := Deps{
 		Store:      b.store,
 		Changes:    db.Changes,
 		Dispatcher: b.dispatcher,
-		Authn:      authn.NewChain(logger, basic),
+		Authn:      authn.NewChain(logger, basic, authn.NewAPIToken(b.store)),
 		Logger:     logger,
 		Metrics:    prometheus.NewRegistry(),
 		Version:    Version{Version: "1.2.3", Commit: "abc", Built: "2026-11-20T00:00:00Z", Go: "go1.26"},
 		Readiness:  []Check{{"postgres", db.Ping}, {"temporal", b.dispatcher.Ready}},
-	}), logger)
+	}
+	for _, change := range changes {
+		change(&deps)
+	}
+	server.Config = NewHTTPServer("", New(deps), logger)
 	b.server = server.Config
 	server.Start()
 	t.Cleanup(server.Close)
 	b.url = server.URL
 	return b
+}
+
+// as is the same API with other credentials, the value of the Authorization header.
+func (b *bundle) as(creds string) *bundle {
+	other := *b
+	other.creds = creds
+	return &other
 }
 
 // answer is what came back.
@@ -224,7 +245,8 @@ func (b *bundle) conforms(t testing.TB, r *http.Request, a answer) {
 		require.NotEmpty(t, p.Type, where)
 		require.NotEmpty(t, p.Title, where)
 		require.NotEmpty(t, p.Detail, where)
-		require.Equal(t, a.status == http.StatusServiceUnavailable, a.header.Get("Retry-After") != "", where)
+		wait := a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests
+		require.Equal(t, wait, a.header.Get("Retry-After") != "", where)
 		return
 	}
 	op := b.operationOf(r)
@@ -255,14 +277,16 @@ func (b *bundle) operationOf(r *http.Request) *openapi3.Operation {
 	return nil
 }
 
-// rows counts the rows of every table, so that a test can say "nothing was stored".
+// rows counts the rows of every table but the audit log, so that a test can say
+// "nothing was stored".
 func (b *bundle) rows(t testing.TB) map[string]int {
 	t.Helper()
 	ctx := t.Context()
 	conn, err := pgx.Connect(ctx, b.dsn)
 	require.NoError(t, err)
 	defer conn.Close(ctx)
-	names, err := conn.Query(ctx, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
+	names, err := conn.Query(ctx, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables 
+		WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'audit'`)
 	require.NoError(t, err)
 	tables, err := pgx.CollectRows(names, pgx.RowTo[string])
 	require.NoError(t, err)

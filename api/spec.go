@@ -21,6 +21,7 @@ var document []byte
 // the document is parsed once, at the start.
 type endpoint struct {
 	id     string // operationId
+	method string
 	params []*openapi3.Parameter
 	body   *openapi3.Schema // nil when the operation takes none
 }
@@ -42,7 +43,7 @@ func mustLoad(text []byte) endpoints {
 	all := endpoints{}
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
-			e := endpoint{id: op.OperationID}
+			e := endpoint{id: op.OperationID, method: method}
 			for _, p := range append(item.Parameters, op.Parameters...) {
 				e.params = append(e.params, p.Value)
 			}

@@ -69,11 +69,15 @@ func hostKey(address string, k fleet.HostKey) gen.HostKey {
 }
 
 func network(n fleet.Network) gen.Network {
-	v := gen.Network{Name: n.Name, Type: gen.NetworkType(n.Type), Options: n.Options}
-	if v.Options == nil {
-		v.Options = map[string]any{}
+	return gen.Network{Name: n.Name, Type: gen.NetworkType(n.Type), Options: object(n.Options)}
+}
+
+// object gives options that are not null in JSON.
+func object(options map[string]any) map[string]any {
+	if options == nil {
+		return map[string]any{}
 	}
-	return v
+	return options
 }
 
 // run is what v0 shows of an operation: hosts that are done, hosts at work. A host

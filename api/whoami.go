@@ -6,6 +6,7 @@ import (
 	"commissaire/api/gen"
 )
 
-func (h *handlers) Whoami(context.Context, gen.WhoamiRequestObject) (gen.WhoamiResponseObject, error) {
-	return nil, errNoRoute()
+func (h *handlers) Whoami(ctx context.Context, _ gen.WhoamiRequestObject) (gen.WhoamiResponseObject, error) {
+	c := callOf(ctx)
+	return gen.Whoami200JSONResponse{Name: c.principal.Name, Method: c.principal.Method, Role: string(c.principal.Role), Address: c.address}, nil
 }

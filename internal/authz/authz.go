@@ -4,6 +4,7 @@
 package authz
 
 import (
+	"maps"
 	"slices"
 
 	"commissaire/internal/authn"
@@ -41,3 +42,6 @@ func Known(operation string) bool {
 	least, known := roles[operation]
 	return known && least != anyone
 }
+
+// Operations lists the operationIds of the table, sorted.
+func Operations() []string { return slices.Sorted(maps.Keys(roles)) }

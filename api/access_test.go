@@ -1,0 +1,127 @@
+package api
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/authz"
+	"commissaire/internal/fleet"
+)
+
+// leastRole says by other words than the table of authz who may use an operation.
+func leastRole(method, path, operation string) fleet.Role {
+	switch {
+	case operation == "getHostCreds" || operation == "listAudit":
+		return fleet.RoleAdmin
+	case strings.HasPrefix(path, "/api/v0/containermanager/") && method != http.MethodGet:
+		return fleet.RoleAdmin
+	case strings.HasPrefix(path, "/api/v0/tokens"), method == http.MethodGet:
+		return fleet.RoleViewer
+	}
+	return fleet.RoleOperator
+}
+
+// TestEveryOperationAndRole asks for every operation of the document as everybody.
+// What is asked for does not exist, so who is let in gets another refusal.
+func TestEveryOperationAndRole(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	limited := "Bearer " + field(t, b.v0(t, "POST /tokens", `{"name":"limited","operations":["getHost","putNetwork"]}`, 201, ""), "token").(string)
+	weak := "Bearer " + field(t, b.v0(t, "POST /tokens", `{"name":"weak","role":"viewer"}`, 201, ""), "token").(string)
+	join := "Bearer " + field(t, b.v0(t, "POST /jointokens", "", 201, ""), "token").(string)
+	checked := 0
+	for path, item := range b.doc.Paths.Map() {
+		url := strings.NewReplacer("{name}", "nothing", "{address}", "nobody", "{id}", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
+			"{token}", "k3v9q2m4x7c1b8n0", "{step}", "prepare", "{file}", "nothing", "{type}", "nothing").Replace(path)
+		for method, op := range item.Operations() {
+			where := op.OperationID
+			for name, caller := range map[string]struct {
+				creds   string
+				allowed bool
+			}{
+				"nobody":        {"", false},
+				"viewer":        {basicCreds("vera"), fleet.RoleViewer.Covers(leastRole(method, path, where))},
+				"operator":      {basicCreds("olga"), fleet.RoleOperator.Covers(leastRole(method, path, where))},
+				"admin":         {basicCreds("alice"), true},
+				"viewer token":  {weak, fleet.RoleViewer.Covers(leastRole(method, path, where))},
+				"limited token": {limited, where == "getHost" || where == "putNetwork"},
+				"join token":    {join, where == "registerHost"},
+			} {
+				r, err := http.NewRequestWithContext(t.Context(), method, b.url+url, strings.NewReader(`{"unknown":1}`))
+				require.NoError(t, err)
+				r.Header.Set("Authorization", caller.creds)
+				allowed := caller.allowed || op.Security != nil
+				require.Equal(t, allowed, b.send(t, r).status != 403, "%s by %s", where, name)
+				checked++
+			}
+			if op.Security == nil {
+				require.True(t, authz.Known(where), "%s has no row in the table of authz", where)
+			}
+		}
+	}
+	t.Logf("%d requests", checked)
+}
+
+func TestTheTableHasNoOtherOperations(t *testing.T) {
+	t.Parallel()
+	documented := map[string]bool{}
+	for _, e := range mustLoad(document) {
+		documented[e.id] = true
+	}
+	require.Equal(t, slices.Sorted(maps.Keys(documented)), authz.Operations())
+}
+
+func TestARefusalByRoleSaysWhatItTakes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for creds, want := range map[string]string{
+		basicCreds("vera"): "this needs role admin; you are vera with role viewer",
+		basicCreds("olga"): "this needs role admin; you are olga with role operator",
+		"Basic !":          "valid credentials are needed",
+	} {
+		a := b.as(creds).v0(t, "GET /host/nobody/creds", "", 403, "")
+		require.Equal(t, want, field(t, a, "detail"))
+	}
+	b.as(basicCreds("vera")).v0(t, "GET /nothing", "", 404, "")
+}
+
+func TestWhoami(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.v0(t, "GET /whoami", "", 200, `{"name":"alice","method":"httpbasicauth","role":"admin","address":"127.0.0.1"}`)
+	b.as(basicCreds("vera")).v0(t, "GET /whoami/", "", 200, `{"name":"vera","method":"httpbasicauth","role":"viewer","address":"127.0.0.1"}`)
+	made := b.v0(t, "POST /tokens", `{"name":"ci","role":"operator"}`, 201, "")
+	b.as("Bearer "+field(t, made, "token").(string)).v0(t, "GET /whoami", "", 200, `{"name":"alice","method":"apitoken","role":"operator","address":"127.0.0.1"}`)
+}
+
+func TestSelfAuths(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *Deps) {
+		d.SelfAuths = []string{"/api/v0/clusters", "/api/v0/secrets", "/api/v0/host", "/api/v0/host/192.0.2.1/creds", "/api/v0/whoami", "/api/v0/tokens"}
+	})
+	b.addHost(t, "192.0.2.1", "")
+	for _, creds := range []string{"", "Basic !", "Basic Tm9uZTpOb25l"} {
+		anybody := b.as(creds)
+		anybody.v0(t, "GET /clusters", "", 200, "[]")
+		anybody.v0(t, "GET /clusters/", "", 403, "")
+		anybody.v0(t, "GET /clusters/x", "", 403, "")
+		anybody.v0(t, "GET /hosts", "", 403, "")
+		anybody.v0(t, "GET /secrets", "", 404, "")
+		anybody.v0(t, "GET /whoami", "", 200, `{"name":"anonymous","method":"self-auths","role":"operator","address":"127.0.0.1"}`)
+		a := anybody.v0(t, "GET /host/192.0.2.1/creds", "", 403, "")
+		require.Contains(t, field(t, a, "detail"), "role admin")
+		a = anybody.v0(t, "POST /tokens", `{"name":"mine"}`, 403, "")
+		require.Contains(t, field(t, a, "detail"), "self-auths")
+		anybody.v0(t, "GET /tokens", "", 200, "[]")
+	}
+	b.as("").v0(t, "PUT /host", `{"ssh_priv_key":"`+key64(t)+`"}`, 201, "")
+
+	// Credentials that hold count there, too.
+	b.v0(t, "GET /host/192.0.2.1/creds", "", 200, "")
+	b.as(basicCreds("vera")).v0(t, "PUT /host", `{"ssh_priv_key":"`+key64(t)+`"}`, 403, "")
+}
