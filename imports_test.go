@@ -41,6 +41,7 @@ var rules = map[string]rule{
 	"internal/store":    {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
 	"internal/nearest":  {stdOnly: true, forbidden: []string{"net", "net/...", "os", "os/..."}},
 	"internal/authn":    {ours: []string{"internal/fleet", "internal/nearest", "internal/secret"}, forbidden: []string{temporalSDK, ssh, postgres}},
+	"internal/httptls":  {stdOnly: true},
 	"internal/authz":    {ours: []string{"internal/fleet", "internal/authn"}, forbidden: []string{temporalSDK, ssh, postgres, http, echo}},
 	"internal/dispatch": {ours: []string{"internal/fleet", "workflows"}, forbidden: []string{postgres, ssh, echo}},
 	"internal/app":      {ours: []string{"..."}},

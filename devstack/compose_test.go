@@ -166,7 +166,7 @@ func TestComposeSettings(t *testing.T) {
 		}
 		flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 		config.Flags(flags)
-		c, err := config.Load(flags, environ)
+		c, err := config.Load(flags, environ, strings.NewReader(""))
 		require.NoError(t, err, name)
 		require.Equal(t, "temporal:7233", c.TemporalAddress, name)
 		if name == "api" {

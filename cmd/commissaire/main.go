@@ -45,7 +45,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{config.FlagError(cmd.Flags(), err)} })
 	config.Flags(cmd.PersistentFlags())
 	cmd.AddCommand(
 		process("server", "Serve the API", "commissaire server --users-file users.json --sealing-key-file seal.key", func(ctx context.Context, c *config.Config) error {
@@ -57,7 +57,7 @@ func root() *cobra.Command {
 		process("migrate", "Bring the database and the Temporal namespace up to date", "commissaire migrate --database-url-file dsn", func(ctx context.Context, c *config.Config) error {
 			return app.Migrate(ctx, c, app.Logger(c))
 		}),
-		keyCommand(), passhashCommand(), versionCommand(),
+		configCommand(), keyCommand(), passhashCommand(), versionCommand(),
 	)
 	return cmd
 }
@@ -74,9 +74,22 @@ func process(use, short, example string, run func(context.Context, *config.Confi
 }
 
 func settings(cmd *cobra.Command) (*config.Config, error) {
-	c, err := config.Load(cmd.Flags(), os.Environ())
+	loaded, err := load(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return loaded.Config, nil
+}
+
+// load reads the settings, and logs what of them is ignored.
+func load(cmd *cobra.Command) (*config.Loaded, error) {
+	loaded, err := config.Load(cmd.Flags(), os.Environ(), cmd.InOrStdin())
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return c, nil
+	log := app.Logger(loaded.Config)
+	for _, warning := range loaded.Warnings {
+		log.WarnContext(cmd.Context(), warning)
+	}
+	return loaded, nil
 }

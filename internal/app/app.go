@@ -22,11 +22,7 @@ import (
 
 // Logger makes the logger that the settings ask for, on standard error.
 func Logger(c *config.Config) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		level = slog.LevelInfo // Validate has refused anything else
-	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: c.Level()}
 	if c.LogFormat == "text" {
 		return slog.New(slog.NewTextHandler(os.Stderr, options))
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"commissaire/api"
-	"commissaire/internal/authn"
 	"commissaire/internal/config"
 	"commissaire/internal/dispatch"
 	"commissaire/internal/fleet"
@@ -30,6 +29,11 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer p.close()
+	tenant := p.db.For(fleet.DefaultTenant)
+	front, err := newFront(ctx, c, tenant, log)
+	if err != nil {
+		return err
+	}
 
 	dispatcher := dispatch.New(p.temporal, allTenants{p.db}, dispatch.Options{TaskQueue: c.TaskQueue, Timing: timing(c)}, log)
 	sweeping, stopSweeping := context.WithCancel(ctx)
@@ -43,26 +47,26 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		<-swept
 	}()
 
-	var plugins []authn.Authenticator
-	if c.UsersFile != "" {
-		plugins = append(plugins, authn.NewBasic(authn.BasicOptions{File: c.UsersFile}, log))
-	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	handler := api.New(api.Deps{
-		Store:      p.db.For(fleet.DefaultTenant),
-		Changes:    p.db.Changes,
-		Dispatcher: dispatcher,
-		Authn:      authn.NewChain(log, plugins...),
-		Logger:     log,
-		Metrics:    registry,
-		Version:    api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},
+		Store:          tenant,
+		Changes:        p.db.Changes,
+		Dispatcher:     dispatcher,
+		Authn:          front.chain,
+		TrustedProxies: front.proxies,
+		SelfAuths:      c.SelfAuths,
+		Logger:         log,
+		Metrics:        registry,
+		Version:        api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},
 		Readiness: []api.Check{
 			{Name: "postgres", Run: shared(p.db.CheckSchema)},
 			{Name: "temporal", Run: dispatcher.Ready},
 		},
 	})
-	return serve(ctx, api.NewHTTPServer(c.Listen(), handler, log), c.ShutdownTimeout, log)
+	server := api.NewHTTPServer(c.Listen(), handler, log)
+	server.TLSConfig = front.tls
+	return serve(ctx, server, c.ShutdownTimeout, log)
 }
 
 // sharedFor is how long the answer of a shared check is good.
@@ -86,15 +90,21 @@ func shared(check func(context.Context) error) func(context.Context) error {
 	}
 }
 
-// serve runs an HTTP server until ctx ends.
+// serve runs an HTTP server until ctx ends, over TLS when it has settings for that.
 func serve(ctx context.Context, server *http.Server, grace time.Duration, log *slog.Logger) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", server.Addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w (is another server running there? see listen-interface and listen-port)", server.Addr, err)
 	}
-	log.InfoContext(ctx, "API is served", "address", listener.Addr().String())
+	log.InfoContext(ctx, "API is served", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if server.TLSConfig != nil {
+			failed <- server.ServeTLS(listener, "", "") // its settings know the files
+			return
+		}
+		failed <- server.Serve(listener)
+	}()
 	select {
 	case err := <-failed:
 		return err

@@ -2,14 +2,17 @@
 //
 // One precedence, for every setting: command-line flag, then environment
 // (COMMISSAIRE_ and the name in capitals, '-' as '_'), then file, then default.
-// Unknown names in a file or in COMMISSAIRE_* variables are errors that name
-// the nearest known one. docs/configuration.md is made from the struct.
+// A list is taken whole from the highest of them that has it. Unknown names are
+// errors that name the nearest known one. The file may be one of the original
+// Commissaire. The table of docs/configuration.md is made from the struct.
 package config
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -18,41 +21,52 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Config is every setting. The tags are the whole truth about each: koanf is
-// its name, default its default, usage what it does.
+// Config is every setting. The tags are the whole truth about each: name is its
+// name, flag that of its flag when it is another, default its default, usage what
+// it does. A list has a flag in the singular, which may be given many times.
 type Config struct {
-	ListenInterface string `koanf:"listen-interface" default:"0.0.0.0" usage:"address the API listens on"`
-	ListenPort      int    `koanf:"listen-port" default:"8000" usage:"TCP port the API listens on"`
-	MetricsListen   string `koanf:"metrics-listen" default:"" usage:"address:port on which a worker serves /metrics, /livez and /readyz; empty for none (the API serves its own)"`
+	ListenInterface string `name:"listen-interface" default:"0.0.0.0" usage:"address the API listens on"`
+	ListenPort      int    `name:"listen-port" default:"8000" usage:"TCP port the API listens on"`
 
-	DatabaseURL     string `koanf:"database-url" default:"" usage:"Postgres connection URL or keyword string; a password belongs in database-url-file, PGPASSFILE or the environment, and is refused on the command line"`
-	DatabaseURLFile string `koanf:"database-url-file" default:"" usage:"file that holds the database-url"`
+	TLSPEMFile          string `name:"tls-pemfile" default:"" usage:"PEM file with the certificate (and its chain) and the private key of the API; without one, and without tls-certfile, the API speaks plain HTTP"`
+	TLSCertFile         string `name:"tls-certfile" default:"" usage:"the certificate alone, in place of tls-pemfile; together with tls-keyfile"`
+	TLSKeyFile          string `name:"tls-keyfile" default:"" usage:"the private key alone; together with tls-certfile"`
+	TLSClientVerifyFile string `name:"tls-clientverifyfile" default:"" usage:"PEM file with the CAs, and their CRLs if any, that client certificates are checked against; with it every client must present one"`
 
-	TemporalAddress   string `koanf:"temporal-address" default:"" usage:"host:port of the Temporal frontend; empty: as the Temporal SDK's own environment says (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, TEMPORAL_TLS_*, profiles), else 127.0.0.1:7233"`
-	TemporalNamespace string `koanf:"temporal-namespace" default:"" usage:"Temporal namespace; empty: as the SDK's environment says, else default"`
-	TaskQueue         string `koanf:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from"`
+	AuthenticationPlugins []Plugin `name:"authentication-plugins" flag:"authentication-plugin" usage:"who may call the API is asked of these, in this order; on the command line NAME or NAME:option=value,option=value; without any, and without users-file, every request is refused"`
+	UsersFile             string   `name:"users-file" default:"" usage:"users.json with bcrypt hashes; short for the plug-in httpbasicauth with this filepath, before all others"`
+	SelfAuths             []string `name:"self-auths" flag:"self-auth" usage:"paths that are served without authentication, each exactly as written"`
+	TrustedProxies        []string `name:"trusted-proxies" flag:"trusted-proxy" usage:"addresses and networks (CIDR) of proxies whose X-Forwarded-For is believed"`
 
-	SealingKeyFile string `koanf:"sealing-key-file" default:"" usage:"file with the keyset that seals credentials at rest; make it with 'commissaire key create'"`
+	MetricsListen string `name:"metrics-listen" default:"" usage:"address:port on which a worker serves /metrics, /livez and /readyz; empty for none (the API serves its own)"`
 
-	UsersFile string `koanf:"users-file" default:"" usage:"users.json with bcrypt hashes for HTTP Basic; without one every request is refused"`
+	DatabaseURL     string `name:"database-url" default:"" usage:"Postgres connection URL or keyword string; a password belongs in database-url-file, PGPASSFILE or the environment, and is refused on the command line"`
+	DatabaseURLFile string `name:"database-url-file" default:"" usage:"file that holds the database-url"`
 
-	LogLevel  string `koanf:"log-level" default:"info" usage:"debug, info, warn or error"`
-	LogFormat string `koanf:"log-format" default:"json" usage:"json or text"`
+	TemporalAddress   string `name:"temporal-address" default:"" usage:"host:port of the Temporal frontend; empty: as the Temporal SDK's own environment says (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, TEMPORAL_TLS_*, profiles), else 127.0.0.1:7233"`
+	TemporalNamespace string `name:"temporal-namespace" default:"" usage:"Temporal namespace; empty: as the SDK's environment says, else default"`
+	TaskQueue         string `name:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from"`
 
-	HeartbeatTimeout time.Duration `koanf:"heartbeat-timeout" default:"10s" usage:"a step whose worker is silent for so long is given to another worker"`
-	StepTimeout      time.Duration `koanf:"step-timeout" default:"30m" usage:"how long one step may take on a host; time without a worker does not count, and a new worker counts anew"`
-	UnreachableAfter time.Duration `koanf:"unreachable-after" default:"2m" usage:"how long a host may be unreachable before the step on it fails"`
-	RebootTimeout    time.Duration `koanf:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id; time without a worker does not count, and a new worker counts anew"`
-	HoldTimeout      time.Duration `koanf:"hold-timeout" default:"1h" usage:"how long an operation waits for a host that another operation holds"`
+	SealingKeyFile string `name:"sealing-key-file" default:"" usage:"file with the keyset that seals credentials at rest; make it with 'commissaire key create'"`
 
-	WorkerSlots     int           `koanf:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
-	ShutdownTimeout time.Duration `koanf:"shutdown-timeout" default:"20s" usage:"how long requests and steps may finish after SIGTERM"`
+	Debug     bool   `name:"debug" default:"false" usage:"short for log-level debug, and stronger"`
+	LogLevel  string `name:"log-level" default:"info" usage:"debug, info, warn or error"`
+	LogFormat string `name:"log-format" default:"json" usage:"json or text"`
 
-	SSHDialTimeout      time.Duration `koanf:"ssh-dial-timeout" default:"10s" usage:"how long a TCP connection to a host may take"`
-	SSHHandshakeTimeout time.Duration `koanf:"ssh-handshake-timeout" default:"20s" usage:"how long the SSH handshake and login may take after that"`
-	SSHKeepalive        time.Duration `koanf:"ssh-keepalive" default:"5s" usage:"interval of SSH keepalives; three without an answer close the connection"`
-	SSHMaxHandshakes    int           `koanf:"ssh-max-handshakes" default:"50" usage:"SSH handshakes that one worker has under way at a time"`
-	SSHIdleTimeout      time.Duration `koanf:"ssh-idle-timeout" default:"1m" usage:"an SSH connection unused for so long is closed"`
+	HeartbeatTimeout time.Duration `name:"heartbeat-timeout" default:"10s" usage:"a step whose worker is silent for so long is given to another worker"`
+	StepTimeout      time.Duration `name:"step-timeout" default:"30m" usage:"how long one step may take on a host; time without a worker does not count, and a new worker counts anew"`
+	UnreachableAfter time.Duration `name:"unreachable-after" default:"2m" usage:"how long a host may be unreachable before the step on it fails"`
+	RebootTimeout    time.Duration `name:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id; time without a worker does not count, and a new worker counts anew"`
+	HoldTimeout      time.Duration `name:"hold-timeout" default:"1h" usage:"how long an operation waits for a host that another operation holds"`
+
+	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"20s" usage:"how long requests and steps may finish after SIGTERM"`
+
+	SSHDialTimeout      time.Duration `name:"ssh-dial-timeout" default:"10s" usage:"how long a TCP connection to a host may take"`
+	SSHHandshakeTimeout time.Duration `name:"ssh-handshake-timeout" default:"20s" usage:"how long the SSH handshake and login may take after that"`
+	SSHKeepalive        time.Duration `name:"ssh-keepalive" default:"5s" usage:"interval of SSH keepalives; three without an answer close the connection"`
+	SSHMaxHandshakes    int           `name:"ssh-max-handshakes" default:"50" usage:"SSH handshakes that one worker has under way at a time"`
+	SSHIdleTimeout      time.Duration `name:"ssh-idle-timeout" default:"1m" usage:"an SSH connection unused for so long is closed"`
 }
 
 // Listen gives the API's listen address as host:port.
@@ -77,6 +91,49 @@ func (c *Config) DSN() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
+// Level gives the least level that is logged.
+func (c *Config) Level() slog.Level {
+	level := slog.LevelInfo
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // Validate has refused anything else
+	if c.Debug {
+		return slog.LevelDebug
+	}
+	return level
+}
+
+// TrustedPrefixes gives trusted-proxies as networks; a single address is one of
+// its full length.
+func (c *Config) TrustedPrefixes() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range c.TrustedProxies {
+		p, err := parsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if !strings.Contains(text, "/") {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("%q is neither an IP address nor a network like 10.0.0.0/8", text)
+		}
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is neither an IP address nor a network like 10.0.0.0/8", text)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its length; write %s", text, p.Masked())
+	}
+	return p, nil
+}
+
 // Validate checks what can be checked without touching anything else.
 func (c *Config) Validate() error {
 	var errs []error
@@ -85,6 +142,23 @@ func (c *Config) Validate() error {
 	}
 	if c.ListenPort < 0 || c.ListenPort > 65535 {
 		bad("listen-port", "must be between 0 and 65535")
+	}
+	if c.TLSPEMFile != "" && (c.TLSCertFile != "" || c.TLSKeyFile != "") {
+		bad("tls-pemfile", "must not be set together with tls-certfile and tls-keyfile")
+	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		bad("tls-certfile", "and tls-keyfile must be set together")
+	}
+	if c.TLSClientVerifyFile != "" && c.TLSPEMFile == "" && c.TLSCertFile == "" {
+		bad("tls-clientverifyfile", "needs a certificate for the API: set tls-pemfile")
+	}
+	for _, path := range c.SelfAuths {
+		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
+			bad("self-auths", "%q is not a path; it must begin with / and hold no query", path)
+		}
+	}
+	if _, err := c.TrustedPrefixes(); err != nil {
+		bad("trusted-proxies", "%s", err)
 	}
 	if c.TaskQueue == "" {
 		bad("task-queue", "must not be empty")

@@ -3,118 +3,87 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/json"
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 )
-
-// DefaultFile is read when it exists and no other file is named.
-const DefaultFile = "/etc/commissaire/commissaire.conf"
-
-// EnvPrefix starts the environment variable of every setting.
-const EnvPrefix = "COMMISSAIRE_"
 
 // hostVariables belong to our scripts on managed hosts (package remote). They
 // are no settings, but are in the environment of whatever such a script runs,
 // which may be this program.
 var hostVariables = []string{"COMMISSAIRE_RUN", "COMMISSAIRE_STATE_DIR", "COMMISSAIRE_BOOT_ID_FILE", "COMMISSAIRE_OS_ROOT"}
 
-// Setting describes one setting, for help texts and documentation.
-type Setting struct {
-	Name, Env, Default, Usage string
-	Type                      reflect.Type
+// etcdVariable told the original to read its configuration from etcd.
+const etcdVariable = "ETCD_MACHINES"
+
+// Loaded is the settings as they were found.
+type Loaded struct {
+	*Config
+	Warnings []string // what is ignored, for the log
+
+	origins map[string]string // by the name of the setting
 }
 
-// Settings lists every setting in the order of the struct.
-func Settings() []Setting {
-	var out []Setting
-	for f := range reflect.TypeFor[Config]().Fields() {
-		name := f.Tag.Get("koanf")
-		out = append(out, Setting{Name: name, Env: envName(name), Default: f.Tag.Get("default"), Usage: f.Tag.Get("usage"), Type: f.Type})
-	}
-	return out
-}
-
-func envName(name string) string {
-	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-}
-
-// Flags adds a flag for every setting, and --config-file.
-func Flags(fs *pflag.FlagSet) {
-	fs.StringP("config-file", "c", "", "configuration file, JSON or YAML (default "+DefaultFile+" when it exists; environment "+envName("config-file")+")")
-	for _, s := range Settings() {
-		fs.String(s.Name, s.Default, s.Usage)
-	}
+// layer is what one source says.
+type layer struct {
+	values  map[string]any
+	origin  func(Setting) string
+	retired []string // what it says that means nothing any more
 }
 
 // Load reads the settings from flags, environment, file and defaults, checks
-// them, and refuses names it does not know.
-func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
-	k := koanf.New("\x00") // no nesting: names hold no delimiter
-	known := map[string]bool{}
-	defaults := map[string]any{}
-	for _, s := range Settings() {
-		known[s.Name] = true
-		defaults[s.Name] = s.Default
+// them, and refuses names it does not know. stdin is read when the file is "-".
+func Load(fs *pflag.FlagSet, environ []string, stdin io.Reader) (*Loaded, error) {
+	env, envFile, err := fromEnv(environ)
+	if err != nil {
+		return nil, err
 	}
-	load := func(values map[string]any) error { return k.Load(confmap.Provider(values, ""), nil) }
-	if err := load(defaults); err != nil {
+	path, explicit, err := filePath(fs, envFile)
+	if err != nil {
+		return nil, err
+	}
+	file, err := fromFile(path, explicit, stdin)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := fromFlags(fs)
+	if err != nil {
 		return nil, err
 	}
 
-	env, err := fromEnv(environ, known)
-	if err != nil {
-		return nil, err
-	}
-	path, explicit := DefaultFile, false
-	if v, ok := env["config-file"]; ok {
-		path, explicit = v.(string), true
-		delete(env, "config-file")
-	}
-	if f := fs.Lookup("config-file"); f != nil && f.Changed {
-		path, explicit = f.Value.String(), true
-	}
-	fromFile, err := readFile(path, explicit, known)
-	if err != nil {
-		return nil, err
-	}
-	flags := map[string]any{}
-	fs.Visit(func(f *pflag.Flag) {
-		if known[f.Name] {
-			flags[f.Name] = f.Value.String()
-		}
-	})
-	if dsn, ok := flags["database-url"].(string); ok && holdsPassword(dsn) {
-		return nil, errors.New("--database-url holds a password, which every user of this machine could read in the process list; use --database-url-file, PGPASSFILE or " + envName("database-url"))
-	}
-	for _, values := range []map[string]any{fromFile, env, flags} {
-		if err := load(values); err != nil {
-			return nil, err
+	l := &Loaded{Config: Defaults(), origins: map[string]string{}}
+	target := reflect.ValueOf(l.Config).Elem()
+	var errs []error
+	for i, s := range Settings() {
+		l.origins[s.Name] = "default"
+		for _, layer := range []layer{flags, env, file} {
+			raw, ok := layer.values[s.Name]
+			if !ok {
+				continue
+			}
+			l.origins[s.Name] = layer.origin(s)
+			if err := decode(target.Field(i), raw); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", layer.origin(s), s.Name, err))
+			}
+			break
 		}
 	}
-
-	c := new(Config)
-	err = k.UnmarshalWithConf("", c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		TagName: "koanf", Result: c, WeaklyTypedInput: true, DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
-	}})
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+	if ignored := append(file.retired, flags.retired...); len(ignored) > 0 {
+		l.Warnings = append(l.Warnings, "these settings of the original mean nothing any more and are ignored: "+strings.Join(ignored, ", "))
 	}
-	return c, nil
+	if slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, etcdVariable+"=") }) {
+		l.Warnings = append(l.Warnings, etcdVariable+" is set, but no configuration is read from etcd: put it into the configuration file")
+	}
+	return l, nil
 }
 
 // Defaults gives the settings nobody changed.
@@ -122,105 +91,139 @@ func Defaults() *Config {
 	c := new(Config)
 	v := reflect.ValueOf(c).Elem()
 	for i, s := range Settings() {
-		f := v.Field(i)
-		switch f.Interface().(type) {
-		case time.Duration:
-			d, err := time.ParseDuration(s.Default)
-			if err != nil {
-				panic("config: bad default of " + s.Name)
-			}
-			f.SetInt(int64(d))
-		case int:
-			if _, err := fmt.Sscan(s.Default, f.Addr().Interface()); err != nil {
-				panic("config: bad default of " + s.Name)
-			}
-		default:
-			f.SetString(s.Default)
+		if s.Repeatable() {
+			continue // none
+		}
+		if err := decode(v.Field(i), s.Default); err != nil {
+			panic("config: bad default of " + s.Name)
 		}
 	}
 	return c
 }
 
-func fromEnv(environ []string, known map[string]bool) (map[string]any, error) {
-	out := map[string]any{}
+// filePath says which file to read, "" for none, and whether somebody asked for
+// it.
+func filePath(fs *pflag.FlagSet, fromEnv string) (path string, explicit bool, err error) {
+	named := ""
+	if f := fs.Lookup(configFile); f != nil && f.Changed {
+		named = f.Value.String()
+		if named == "" {
+			return "", false, errors.New("--config-file must not be empty; --no-config-file reads none")
+		}
+	}
+	none, _ := fs.GetBool(noConfigFile)
+	switch {
+	case none && named != "":
+		return "", false, errors.New("give --config-file or --no-config-file, not both")
+	case none:
+		return "", false, nil
+	case named != "":
+		return named, true, nil
+	case fromEnv != "":
+		return fromEnv, true, nil
+	}
+	return DefaultFile, false, nil
+}
+
+func fromFlags(fs *pflag.FlagSet) (layer, error) {
+	out := layer{values: map[string]any{}, origin: func(s Setting) string { return "flag --" + s.Flag }}
+	for _, s := range Settings() {
+		f := fs.Lookup(s.Flag)
+		if f == nil || !f.Changed {
+			continue
+		}
+		if !s.Repeatable() {
+			out.values[s.Name] = f.Value.String()
+			continue
+		}
+		list, err := listOfTexts(s, f.Value.(pflag.SliceValue).GetSlice()) // as Flags made it
+		if err != nil {
+			return out, fmt.Errorf("flag --%s: %w", s.Flag, err)
+		}
+		out.values[s.Name] = list
+	}
+	for _, name := range retiredFlags {
+		if f := fs.Lookup(name); f != nil && f.Changed {
+			out.retired = append(out.retired, "--"+name)
+		}
+	}
+	if dsn, ok := out.values["database-url"].(string); ok && holdsPassword(dsn) {
+		return out, errors.New("--database-url holds a password, which every user of this machine could read in the process list; use --database-url-file, PGPASSFILE or " + envName("database-url"))
+	}
+	return out, nil
+}
+
+// listOfTexts makes the value of a list from what was given one by one.
+func listOfTexts(s Setting, given []string) (list []any, err error) {
+	list = []any{}
+	for _, text := range given {
+		var entry any = text
+		if s.Type == reflect.TypeFor[[]Plugin]() {
+			if entry, err = parsePlugin(text); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, entry)
+	}
+	return list, nil
+}
+
+func fromEnv(environ []string) (out layer, file string, err error) {
+	out = layer{values: map[string]any{}, origin: func(s Setting) string { return "environment " + s.Env }}
+	known := settingsByName()
 	var errs []error
 	for _, e := range environ {
 		key, value, _ := strings.Cut(e, "=")
 		rest, ours := strings.CutPrefix(key, EnvPrefix)
-		if !ours {
-			continue
-		}
-		if slices.Contains(hostVariables, key) {
+		if !ours || slices.Contains(hostVariables, key) {
 			continue
 		}
 		name := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
-		if !known[name] && name != "config-file" {
-			errs = append(errs, fmt.Errorf("environment: unknown %s%s", key, nearest(name, known, envName)))
-			continue
-		}
-		out[name] = value
-	}
-	return out, errors.Join(errs...)
-}
-
-func readFile(path string, explicit bool, known map[string]bool) (map[string]any, error) {
-	if _, err := os.Stat(path); err != nil {
-		if !explicit && errors.Is(err, os.ErrNotExist) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	k := koanf.New("\x00")
-	var parser koanf.Parser = json.Parser()
-	if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" {
-		parser = yaml.Parser()
-	}
-	if err := k.Load(file.Provider(path), parser); err != nil {
-		return nil, fmt.Errorf("configuration file %s: %w", path, err)
-	}
-	out := map[string]any{}
-	var errs []error
-	for name, v := range k.Raw() {
-		dashed := strings.ReplaceAll(name, "_", "-")
-		if !known[dashed] {
-			errs = append(errs, fmt.Errorf("configuration file %s: unknown member %q%s", path, name, nearest(dashed, known, func(s string) string { return s })))
-			continue
-		}
-		out[dashed] = v
-	}
-	return out, errors.Join(errs...)
-}
-
-// nearest gives ", did you mean X?" when a known name is near enough.
-func nearest(name string, known map[string]bool, show func(string) string) string {
-	best, distance := "", len(name)/2+1
-	for _, s := range Settings() {
-		if d := editDistance(name, s.Name); known[s.Name] && d < distance {
-			best, distance = s.Name, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(", did you mean %s?", show(best))
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
+		s, ok := known[name]
+		switch {
+		case name == configFile:
+			file = value
+		case !ok:
+			errs = append(errs, fmt.Errorf("environment: unknown %s%s", key, nearest(name, names(), envName)))
+		case s.Repeatable():
+			if out.values[name], err = listFromEnv(s, value); err != nil {
+				errs = append(errs, fmt.Errorf("environment %s: %w", key, err))
 			}
-			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
+		default:
+			out.values[name] = value
 		}
 	}
-	return row[len(b)]
+	return out, file, errors.Join(errs...)
+}
+
+// listFromEnv reads a JSON list, or else texts between commas. Options of a
+// plug-in are between commas already, so without JSON there is one plug-in,
+// written as on the command line.
+func listFromEnv(s Setting, text string) (any, error) {
+	text = strings.TrimSpace(text)
+	if strings.HasPrefix(text, "[") {
+		return parseJSON([]byte(text))
+	}
+	if s.Type == reflect.TypeFor[[]Plugin]() {
+		if text == "" {
+			return []any{}, nil
+		}
+		return listOfTexts(s, []string{text})
+	}
+	var parts []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return listOfTexts(s, parts)
+}
+
+// names gives the names of all settings, in the order of the struct.
+func names() []string {
+	var out []string
+	for _, s := range Settings() {
+		out = append(out, s.Name)
+	}
+	return out
 }

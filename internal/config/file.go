@@ -1,0 +1,138 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile bounds the configuration file, in bytes.
+const maxFile = 4 << 20
+
+// onePlugin is the member of the first server of 2016, which had one plug-in and
+// no list.
+const onePlugin = "authentication-plugin"
+
+// fromFile reads a file. A missing one is an error when somebody asked for it.
+func fromFile(path string, explicit bool, stdin io.Reader) (layer, error) {
+	title := "file " + path
+	if path == "-" {
+		title = "standard input"
+	}
+	out := layer{values: map[string]any{}, origin: func(Setting) string { return title }}
+	if path == "" {
+		return out, nil
+	}
+	text, err := readFile(path, stdin)
+	if !explicit && errors.Is(err, os.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return out, fmt.Errorf("configuration file: %w", err)
+	}
+	members, err := parseObject(path, text)
+	if err != nil {
+		return out, fmt.Errorf("configuration %s: %w", title, err)
+	}
+	if err := out.take(members); err != nil {
+		return out, fmt.Errorf("configuration %s: %w", title, err)
+	}
+	return out, nil
+}
+
+func readFile(path string, stdin io.Reader) ([]byte, error) {
+	from := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return text, err
+}
+
+// parseObject reads YAML when the name of the file says so, else JSON. On
+// standard input, which has no name, a brace begins JSON.
+func parseObject(path string, text []byte) (map[string]any, error) {
+	isYAML := slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path))
+	if path == "-" {
+		isYAML = !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{"))
+	}
+	var value any
+	var err error
+	if isYAML {
+		err = yaml.Unmarshal(text, &value)
+	} else {
+		value, err = parseJSON(text)
+	}
+	if err != nil {
+		return nil, err
+	}
+	members, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("not an object of settings")
+	}
+	return members, nil
+}
+
+// parseJSON reads one JSON value; a whole number does not become a float.
+func parseJSON(text []byte) (value any, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&value); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("not JSON: more text after the value")
+	}
+	return value, nil
+}
+
+// take takes the members of a file as settings. A null leaves a setting alone,
+// as it did in the original.
+func (l *layer) take(members map[string]any) error {
+	known := settingsByName()
+	given := map[string]string{} // name of the setting → name as written
+	var errs []error
+	for _, written := range sorted(members) {
+		value := members[written]
+		name := strings.ReplaceAll(written, "_", "-")
+		if slices.Contains(retired, name) {
+			l.retired = append(l.retired, written)
+			continue
+		}
+		if name == onePlugin {
+			name = "authentication-plugins"
+			if value != nil {
+				value = []any{value}
+			}
+		}
+		if _, ok := known[name]; !ok {
+			errs = append(errs, fmt.Errorf("unknown member %q%s", written, nearest(name, names(), func(s string) string { return s })))
+			continue
+		}
+		if before, twice := given[name]; twice {
+			errs = append(errs, fmt.Errorf("%q and %q are the same setting", before, written))
+			continue
+		}
+		given[name] = written
+		if value != nil {
+			l.values[name] = value
+		}
+	}
+	return errors.Join(errs...)
+}
