@@ -27,6 +27,7 @@ type App struct {
 	Ask func(question string, hidden bool) (string, error)
 
 	configFile string // --config
+	noResolve  bool   // --no-resolve
 	connect    func() (*connection, error)
 }
 
@@ -70,8 +71,8 @@ that --config or the variable COMMCTL_CONFIG names:
 	root.SetErr(a.Err)
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default ~/.commissaire.json)")
 	root.AddCommand(
-		a.clusterCommand(),
-		a.versionCommand(),
+		a.clusterCommand(), a.containerManagerCommand(), a.hostCommand(), a.networkCommand(),
+		a.passhashCommand(), a.userDataCommand(), a.versionCommand(),
 		configTopic(), exitCodesTopic(),
 	)
 	return root

@@ -12,6 +12,9 @@ import (
 func (a *App) clusterCommand() *cobra.Command {
 	return group("cluster", "Clusters, and what is rolled over their hosts",
 		a.clusterCreate(), a.clusterDelete(), a.clusterGet(), a.clusterList(),
+		a.clusterOperation("deploy", "Bring the hosts of a cluster to a version of their system"),
+		a.clusterOperation("restart", "Restart the hosts of a cluster"),
+		a.clusterOperation("upgrade", "Upgrade the hosts of a cluster"),
 	)
 }
 

@@ -1,0 +1,41 @@
+package commctl
+
+import (
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+// clusterOperation makes the group of a kind of operation: start and status.
+func (a *App) clusterOperation(kind, short string) *cobra.Command {
+	return group(kind, short, a.clusterStart(kind), a.clusterStatus(kind))
+}
+
+func (a *App) clusterStart(kind string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "start NAME", Short: "Start it, or show the one that runs", Args: cobra.ExactArgs(1),
+		Example: "  commctl cluster " + kind + " start web",
+	}
+	if kind == "deploy" {
+		cmd.Use, cmd.Args = "start NAME VERSION", cobra.ExactArgs(2)
+		cmd.Example += " 43.20261120.0"
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		body := map[string]any{}
+		if kind == "deploy" {
+			body["version"] = args[1]
+		}
+		return a.old(cmd.Context(), http.MethodPut, route("cluster", args[0], kind), body)
+	}
+	return cmd
+}
+
+func (a *App) clusterStatus(kind string) *cobra.Command {
+	return &cobra.Command{
+		Use: "status NAME", Short: "Show the latest one", Args: cobra.ExactArgs(1),
+		Example: "  commctl cluster " + kind + " status web",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.old(cmd.Context(), http.MethodGet, route("cluster", args[0], kind), nil)
+		},
+	}
+}

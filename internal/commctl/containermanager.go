@@ -1,0 +1,104 @@
+package commctl
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/api/client"
+)
+
+func (a *App) containerManagerCommand() *cobra.Command {
+	cmd := group("container_manager", "Container managers, with which hosts of clusters are registered",
+		a.containerManagerCreate(), a.containerManagerDelete(), a.containerManagerGet(), a.containerManagerList())
+	cmd.Aliases = []string{"container-manager", "containermanager"}
+	return cmd
+}
+
+var containerManagerView = view[client.ContainerManager]{
+	name: func(c client.ContainerManager) string { return c.Name },
+	columns: []column[client.ContainerManager]{
+		{head: "NAME", cell: func(c client.ContainerManager) string { return c.Name }},
+		{head: "TYPE", cell: func(c client.ContainerManager) string { return string(c.Type) }},
+		{head: "OPTIONS", wide: true, cell: func(c client.ContainerManager) string { return compact(c.Options) }},
+	},
+}
+
+func (a *App) containerManagerCreate() *cobra.Command {
+	kind := "openshift"
+	var options []string
+	cmd := &cobra.Command{
+		Use: "create NAME", Short: "Create a container manager; it cannot be changed later", Args: cobra.ExactArgs(1),
+		Example: "  commctl container_manager create -t kubernetes -o server_url=https://192.0.2.1:6443 -o token=sha256~example kube\n" +
+			`  commctl container_manager create -o '{"server_url": "https://192.0.2.1:8443"}' shift`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			merged, err := mergeOptions(options)
+			if err != nil {
+				return fmt.Errorf("--options: %w", err)
+			}
+			return a.old(cmd.Context(), http.MethodPut, route("containermanager", args[0]), map[string]any{"type": kind, "options": merged})
+		},
+	}
+	choiceFlag(cmd, &kind, "type", "t", []string{"openshift", "kubernetes", "trivial"}, "`TYPE`: openshift, kubernetes or trivial")
+	cmd.Flags().StringArrayVarP(&options, "options", "o", nil, "`KEY=VALUE` or a JSON object; may be repeated, the last one wins")
+	return cmd
+}
+
+// mergeOptions puts options together, each KEY=VALUE or a JSON object.
+func mergeOptions(texts []string) (map[string]any, error) {
+	merged := map[string]any{}
+	for _, text := range texts {
+		if strings.HasPrefix(strings.TrimSpace(text), "{") {
+			members, err := object(text)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(merged, members)
+			continue
+		}
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return nil, errors.New("must be KEY=VALUE or a JSON object")
+		}
+		merged[key] = value
+	}
+	return merged, nil
+}
+
+func (a *App) containerManagerDelete() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete NAME...", Short: "Delete container managers", Args: cobra.MinimumNArgs(1),
+		Example: "  commctl container_manager delete kube",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.deleteEach(cmd.Context(), routes("containermanager", args))
+		},
+	}
+}
+
+func (a *App) containerManagerGet() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "get NAME", Short: "Show a container manager; secrets among its options are not shown", Args: cobra.ExactArgs(1),
+		Example: "  commctl container_manager get kube",
+	}
+	format := outputFlag(cmd, "")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return oldGet(a, cmd, *format, containerManagerView, route("containermanager", args[0]))
+	}
+	return cmd
+}
+
+func (a *App) containerManagerList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the names of all container managers", Args: cobra.NoArgs,
+		Example: "  commctl container_manager list",
+	}
+	format := outputFlag(cmd, "")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return oldList(a, cmd, *format, nameView("NAME"), route("containermanagers"))
+	}
+	return cmd
+}

@@ -1,0 +1,179 @@
+package commctl
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/api/client"
+)
+
+func (a *App) hostCommand() *cobra.Command {
+	cmd := group("host", "Hosts",
+		a.hostCreate(), a.hostDelete(), a.hostGet(), a.hostStatus(), a.hostJoin(), a.hostUnjoin(), a.hostList(), a.hostSSH(),
+	)
+	cmd.PersistentFlags().BoolVar(&a.noResolve, "no-resolve", false, "use host names as they are, not their IPv4 addresses")
+	return cmd
+}
+
+var hostView = view[client.Host]{
+	name: func(h client.Host) string { return h.Address },
+	columns: []column[client.Host]{
+		{head: "ADDRESS", cell: func(h client.Host) string { return h.Address }},
+		{head: "STATUS", cell: func(h client.Host) string { return string(h.Status) }},
+		{head: "CLUSTER", cell: func(h client.Host) string { return h.Cluster }},
+		{head: "OS", cell: func(h client.Host) string { return strings.TrimSpace(h.Os + " " + h.OsVersion) }},
+		{head: "LAST-CHECK", cell: func(h client.Host) string { return h.LastCheck }},
+		{head: "CPUS", wide: true, cell: func(h client.Host) string { return strconv.Itoa(h.Cpus) }},
+		{head: "MEMORY-MIB", wide: true, cell: func(h client.Host) string { return strconv.Itoa(h.Memory) }},
+		{head: "SPACE-GIB", wide: true, cell: func(h client.Host) string { return strconv.FormatInt(h.Space>>30, 10) }},
+		{head: "LABELS", wide: true, cell: func(h client.Host) string { return labelList(h.Labels) }},
+		{head: "REASON", wide: true, cell: func(h client.Host) string { return h.Reason }},
+	},
+}
+
+// address gives the address under which the server knows a host.
+func (a *App) address(ctx context.Context, host string) (string, error) {
+	if a.noResolve {
+		return host, nil
+	}
+	return resolve(ctx, host)
+}
+
+// addressed makes a verb whose first argument is a host.
+func (a *App) addressed(cmd *cobra.Command, run func(cmd *cobra.Command, address string, rest []string) error) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		address, err := a.address(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return run(cmd, address, args[1:])
+	}
+	return cmd
+}
+
+func (a *App) hostCreate() *cobra.Command {
+	var cluster, user, hostKey string
+	var port int
+	cmd := &cobra.Command{
+		Use: "create ADDRESS SSH-PRIV-KEY", Short: "Add a host and bootstrap it", Args: cobra.ExactArgs(2),
+		Long: `Add a host and bootstrap it. SSH-PRIV-KEY is a file, or '-' for standard input,
+with the private key that logs in to the host; it must have no passphrase.`,
+		Example: "  commctl host create -c web 192.0.2.10 ~/.ssh/id_ed25519\n  commctl host create --remote-user cloud --port 2222 192.0.2.10 - <key",
+	}
+	cmd.Flags().StringVarP(&cluster, "cluster", "c", "", "`NAME` of the cluster to join")
+	cmd.Flags().StringVar(&user, "remote-user", "", "`USER` who logs in (default root)")
+	cmd.Flags().IntVar(&port, "port", 0, "`PORT` of sshd (default 22)")
+	cmd.Flags().StringVar(&hostKey, "host-key", "", "public host `KEY` that the host must present, as in authorized_keys")
+	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
+		key, err := a.readFile(rest[0])
+		if err != nil {
+			return fmt.Errorf("SSH-PRIV-KEY: %w", err)
+		}
+		return a.old(cmd.Context(), http.MethodPut, route("host", address), struct {
+			Key     string `json:"ssh_priv_key"`
+			Cluster string `json:"cluster,omitempty"`
+			User    string `json:"remote_user,omitempty"`
+			Port    int    `json:"port,omitempty"`
+			HostKey string `json:"host_key,omitempty"`
+		}{base64.StdEncoding.EncodeToString(key), cluster, user, port, hostKey})
+	})
+}
+
+// readFile reads a file; "-" is standard input.
+func (a *App) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.In)
+	}
+	return os.ReadFile(path)
+}
+
+func (a *App) hostDelete() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete ADDRESS...", Short: "Forget hosts; nothing is changed on them", Args: cobra.MinimumNArgs(1),
+		Example: "  commctl host delete 192.0.2.10 192.0.2.11",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addresses := make([]string, len(args))
+			for i, host := range args {
+				var err error
+				if addresses[i], err = a.address(cmd.Context(), host); err != nil {
+					return err
+				}
+			}
+			return a.deleteEach(cmd.Context(), routes("host", addresses))
+		},
+	}
+}
+
+func (a *App) hostGet() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "get ADDRESS", Short: "Show a host", Args: cobra.ExactArgs(1),
+		Example: "  commctl host get 192.0.2.10\n  commctl host get -o json 192.0.2.10",
+	}
+	format := outputFlag(cmd, "")
+	return a.addressed(cmd, func(cmd *cobra.Command, address string, _ []string) error {
+		return oldGet(a, cmd, *format, hostView, route("host", address))
+	})
+}
+
+func (a *App) hostStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status ADDRESS", Short: "Show how a host is, and what its container manager says", Args: cobra.ExactArgs(1),
+		Example: "  commctl host status 192.0.2.10",
+	}
+	return a.addressed(cmd, func(cmd *cobra.Command, address string, _ []string) error {
+		return a.old(cmd.Context(), http.MethodGet, route("host", address, "status"), nil)
+	})
+}
+
+func (a *App) hostJoin() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "join ADDRESS CLUSTER", Short: "Let a host join a cluster", Args: cobra.ExactArgs(2),
+		Example: "  commctl host join 192.0.2.10 web",
+	}
+	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
+		return a.old(cmd.Context(), http.MethodPut, route("cluster", rest[0], "hosts", address), nil)
+	})
+}
+
+func (a *App) hostUnjoin() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "unjoin ADDRESS CLUSTER", Short: "Let a host leave a cluster", Args: cobra.ExactArgs(2),
+		Example: "  commctl host unjoin 192.0.2.10 web",
+	}
+	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
+		return a.old(cmd.Context(), http.MethodDelete, route("cluster", rest[0], "hosts", address), nil)
+	})
+}
+
+func (a *App) hostList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "list [CLUSTER]", Short: "List all hosts, or the addresses of those of a cluster", Args: cobra.MaximumNArgs(1),
+		Example: "  commctl host list -o table\n  commctl host list web",
+	}
+	format := outputFlag(cmd, "")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return oldList(a, cmd, *format, nameView("ADDRESS"), route("cluster", args[0], "hosts"))
+		}
+		return oldList(a, cmd, *format, hostView, route("hosts"))
+	}
+	return cmd
+}
+
+func labelList(labels map[string]string) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		all = append(all, name+"="+labels[name])
+	}
+	return strings.Join(all, ",")
+}

@@ -1,0 +1,176 @@
+package commctl
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/api/client"
+)
+
+func (a *App) hostSSH() *cobra.Command {
+	var port int
+	var verbose int
+	cmd := &cobra.Command{
+		Use: "ssh HOST [SSH-OPTION...] [COMMAND...]", Short: "Log in to a host with its stored credentials", Args: cobra.MinimumNArgs(1),
+		Long: `Log in to a host with the credentials that the server keeps for it, by the ssh of
+this machine. Options of ssh may follow the host, then a command for the host. The
+name or address is used as it is given. The private key is in a file of your own
+while ssh runs, and removed after.
+
+With a command, only the command's output is on standard output and the exit code
+is that of ssh. Without one the exit code is 0.`,
+		Example: "  commctl host ssh 192.0.2.10\n  commctl host ssh 192.0.2.10 -v -L 8080:localhost:80\n  commctl host ssh -p 2222 192.0.2.10 systemctl --failed",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options, command, err := splitSSH(args[1:])
+			if err != nil {
+				return err
+			}
+			if verbose > 0 {
+				options = append([]string{"-" + strings.Repeat("v", verbose)}, options...)
+			}
+			if port != 0 {
+				options = append([]string{"-p", strconv.Itoa(port)}, options...)
+			}
+			return a.ssh(cmd.Context(), args[0], options, command)
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // what follows the host is for ssh
+	cmd.Flags().IntVarP(&port, "port", "p", 0, "`PORT` of sshd (default: that of the host's record)")
+	cmd.Flags().CountVarP(&verbose, "verbose", "v", "tell what ssh does; more often, more of it")
+	return cmd
+}
+
+// sshEndTime is what ssh gets to end in when commctl is told to.
+const sshEndTime = 5 * time.Second
+
+// sshWithValue are the options of ssh(1) that take a value.
+const sshWithValue = "BbcDEeFIiJLlmOoPpQRSWw"
+
+// splitSSH splits what follows the host as ssh does: options, then the command.
+func splitSSH(args []string) (options, command []string, err error) {
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			return options, args[i+1:], nil
+		case len(arg) < 2 || arg[0] != '-':
+			return options, args[i:], nil
+		}
+		options = append(options, arg)
+		if at := strings.IndexAny(arg[1:], sshWithValue); at >= 0 && at == len(arg)-2 {
+			if i++; i == len(args) {
+				return nil, nil, fmt.Errorf("option %s of ssh needs a value", arg)
+			}
+			options = append(options, args[i])
+		}
+	}
+	return options, nil, nil
+}
+
+// ssh runs ssh with the stored credentials of a host.
+func (a *App) ssh(ctx context.Context, host string, options, command []string) error {
+	var record client.Host
+	if err := a.need(ctx, route("host", host), &record); err != nil {
+		return err
+	}
+	var creds client.HostCreds
+	if err := a.need(ctx, route("host", host, "creds"), &creds); err != nil {
+		return err
+	}
+	key, err := base64.StdEncoding.DecodeString(creds.SshPrivKey)
+	if err != nil {
+		return errors.New("the stored private key is not base64")
+	}
+	dir, err := os.MkdirTemp("", "commctl-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if !bytes.HasSuffix(key, []byte("\n")) {
+		key = append(key, '\n') // ssh refuses a key without
+	}
+	file := filepath.Join(dir, "key")
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return err
+	}
+
+	args := []string{"-i", file, "-l", creds.RemoteUser}
+	if record.Port != 0 && !sets(options, 'p') {
+		args = append(args, "-p", strconv.Itoa(record.Port))
+	}
+	args = append(append(args, options...), host)
+	// What old clients print is in nobody's way only when there is no command.
+	note := a.Out
+	if len(command) > 0 {
+		note = a.Err
+		args = append(append(args, "--"), command...)
+	}
+	fmt.Fprintln(note, strings.Join(append([]string{"ssh"}, args...), " "))
+	child := exec.CommandContext(ctx, "ssh", args...)
+	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	child.WaitDelay = sshEndTime
+	child.Stdin, child.Stdout, child.Stderr = a.In, a.Out, a.Err
+	err = child.Run()
+	if removed := os.RemoveAll(dir); removed != nil {
+		return fmt.Errorf("the private key is still in %s: %w", file, removed)
+	}
+	fmt.Fprintln(note, "Removed temporary ssh key")
+	var ended *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &ended):
+		return err
+	case len(command) == 0:
+		fmt.Fprintln(note, "None")
+		return nil
+	case ended == nil:
+		return nil
+	case ended.ExitCode() < 0: // killed by a signal
+		return &childError{255}
+	}
+	return &childError{ended.ExitCode()}
+}
+
+// sets says whether the options of ssh have this one.
+func sets(options []string, letter byte) bool {
+	for i := 0; i < len(options); i++ {
+		arg := options[i][1:]
+		at := strings.IndexAny(arg, sshWithValue)
+		if at >= 0 && arg[at] == letter {
+			return true
+		}
+		if at == len(arg)-1 && at >= 0 {
+			i++ // its value
+		}
+	}
+	return false
+}
+
+// need reads what a verb cannot do without; here old verbs end with code 2 also
+// when it is not there.
+func (a *App) need(ctx context.Context, route string, into any) error {
+	status, answer, err := a.do(ctx, http.MethodGet, route, nil)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return refusal(http.MethodGet, route, status, answer)
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		return unreadable(err)
+	}
+	return nil
+}
