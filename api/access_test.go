@@ -3,9 +3,12 @@ package api
 import (
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,6 +100,41 @@ func TestWhoami(t *testing.T) {
 	b.as(basicCreds("vera")).v0(t, "GET /whoami/", "", 200, `{"name":"vera","method":"httpbasicauth","role":"viewer","address":"127.0.0.1"}`)
 	made := b.v0(t, "POST /tokens", `{"name":"ci","role":"operator"}`, 201, "")
 	b.as("Bearer "+field(t, made, "token").(string)).v0(t, "GET /whoami", "", 200, `{"name":"alice","method":"apitoken","role":"operator","address":"127.0.0.1"}`)
+}
+
+// loopbackIsAProxy lets a test ask from any address.
+func loopbackIsAProxy(d *Deps) {
+	d.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+}
+
+// from sends a GET of /whoami as a proxy would for a caller.
+func (b *bundle) from(t *testing.T, caller, creds string) answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/api/v0/whoami", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", creds)
+	r.Header.Set("X-Forwarded-For", caller)
+	return b.send(t, r)
+}
+
+// TestGuessing: who guesses is told to wait, and nobody else.
+func TestGuessing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, loopbackIsAProxy)
+	const wrong = "Basic dmVyYTp3cm9uZw==" // vera:wrong
+	require.Eventually(t, func() bool { return b.from(t, "192.0.2.66", wrong).status == 429 }, time.Minute, time.Millisecond)
+	a := b.from(t, "192.0.2.66", wrong)
+	require.Equal(t, 429, a.status)
+	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+	require.NoError(t, err)
+	require.Positive(t, wait)
+	require.Equal(t, 429, b.from(t, "192.0.2.66", basicCreds("vera")).status, "a lucky guess is not told")
+	require.Equal(t, 200, b.from(t, "192.0.2.7", basicCreds("vera")).status, "the user elsewhere is not locked out")
+	require.Equal(t, 200, b.from(t, "192.0.2.7", basicCreds("olga")).status)
+	require.Equal(t, 403, b.from(t, "192.0.2.66", "").status, "no guess")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/healthz", nil)
+	require.NoError(t, err)
+	require.Equal(t, 200, b.send(t, r).status)
 }
 
 func TestSelfAuths(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -23,7 +24,8 @@ import (
 
 func TestAuthenticationComesBeforeRouting(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setup(t, loopbackIsAProxy)
+	callers := netip.MustParseAddr("198.51.100.1") // another one each time: who is refused too often gets 429
 	for _, path := range []string{"/api/v0/clusters", "/api/v0/nothing", "/nothing", "/api/v0/host/a;b", "/docsx", "/healthz/x"} {
 		for name, creds := range map[string]string{
 			"none": "", "garbage": "Basic !", "no colon": "Basic YQ==", "anonymous": "Basic Tm9uZTpOb25l", "bearer": "Bearer x", "wrong": "Basic YWxpY2U6cHc=",
@@ -32,6 +34,8 @@ func TestAuthenticationComesBeforeRouting(t *testing.T) {
 				r, err := http.NewRequestWithContext(t.Context(), method, b.url+path, nil)
 				require.NoError(t, err)
 				r.Header.Set("Authorization", creds)
+				callers = callers.Next()
+				r.Header.Set("X-Forwarded-For", callers.String())
 				a := b.send(t, r)
 				require.Equal(t, 403, a.status, "%s %s, %s", method, path, name)
 				require.Empty(t, a.header.Get("WWW-Authenticate"))

@@ -193,6 +193,11 @@ type answer struct {
 // do sends a request as the clients of 2017 do: Basic, no content type.
 func (b *bundle) do(t testing.TB, method, path, body string) answer {
 	t.Helper()
+	return b.send(t, b.request(t, method, path, body))
+}
+
+func (b *bundle) request(t testing.TB, method, path, body string) *http.Request {
+	t.Helper()
 	var reader io.Reader
 	if body != "" {
 		reader = strings.NewReader(body)
@@ -200,7 +205,7 @@ func (b *bundle) do(t testing.TB, method, path, body string) answer {
 	r, err := http.NewRequestWithContext(t.Context(), method, b.url+path, reader)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", b.creds)
-	return b.send(t, r)
+	return r
 }
 
 // send sends a request and checks that the answer is one of the document.
@@ -393,6 +398,13 @@ func field(t testing.TB, a answer, name string) any {
 	var object map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.body), &object), a.body)
 	return object[name]
+}
+
+// entries gives what is in an answer that is a list.
+func entries(t testing.TB, a answer) (list []any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(a.body), &list), a.body)
+	return list
 }
 
 // blamed gives the fields that a problem names.
