@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"commissaire/internal/fleet"
 )
@@ -40,9 +41,17 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, r *http.Request) (Principal, error)
 }
 
-// Chain tries plug-ins in order; the first success wins.
+// rememberer is an Authenticator that can tell quickly that a request is good,
+// because it found out a moment ago.
+type rememberer interface {
+	remembers(r *http.Request) bool
+}
+
+// Chain tries plug-ins in order; the first success wins. It slows down those who
+// guess, see limiter.
 type Chain struct {
 	plugins []Authenticator
+	limiter *limiter
 	logger  *slog.Logger
 }
 
@@ -52,21 +61,81 @@ func NewChain(logger *slog.Logger, plugins ...Authenticator) *Chain {
 	if len(plugins) == 0 {
 		logger.Warn("no authentication plug-in is configured: every request is refused")
 	}
-	return &Chain{plugins: plugins, logger: logger}
+	return &Chain{plugins: plugins, limiter: newLimiter(), logger: logger}
 }
 
-// Authenticate gives the principal of the first plug-in that knows the caller,
-// or ErrDenied.
+// Authenticate gives the principal of the first plug-in that knows the caller, or
+// ErrDenied, as *Throttled when the caller was refused too often.
 func (c *Chain) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
-	for _, p := range c.plugins {
-		who, err := p.Authenticate(ctx, r)
-		if err == nil {
-			who.Method = p.Name()
+	claim, shown := claimOf(r)
+	if shown == certificate || c.remembers(r, shown) {
+		who, _, err := c.try(ctx, r, c.plugins, shown)
+		return who, err
+	}
+	a, err := c.limiter.begin(ctx, addressOf(ctx, r), claim)
+	if err != nil {
+		// What the request proves by other means stands, whatever it guesses at.
+		if who, _, other := c.try(ctx, r, c.others(shown), shown); other == nil {
 			return who, nil
 		}
-		if !errors.Is(err, ErrDenied) && ctx.Err() == nil {
-			c.logger.WarnContext(ctx, "an authentication plug-in does not work, it refuses the caller", "plugin", p.Name(), "error", err)
+		if throttled := (*Throttled)(nil); errors.As(err, &throttled) {
+			return Principal{}, throttled
+		}
+		return Principal{}, ErrDenied
+	}
+	found := undecided
+	defer func() { a.end(found) }()
+	who, found, err := c.try(ctx, r, c.plugins, shown)
+	return who, err
+}
+
+// try asks plug-ins in order. It gives what their answers say about the claim that
+// the request shows beside the result: it may be refused for its claim and let in
+// for another reason.
+func (c *Chain) try(ctx context.Context, r *http.Request, plugins []Authenticator, shown source) (Principal, outcome, error) {
+	var refused, broken bool
+	for _, p := range plugins {
+		who, err := p.Authenticate(ctx, r)
+		switch {
+		case err == nil:
+			who.Method = p.Name()
+			switch {
+			case sourceOf(p) == shown:
+				return who, succeeded, nil
+			case refused:
+				return who, claimFailed, nil
+			}
+			return who, undecided, nil
+		case errors.Is(err, errAbsent):
+		case errors.Is(err, ErrDenied):
+			refused = refused || sourceOf(p) == shown
+		default:
+			broken = true
+			if ctx.Err() == nil {
+				c.logger.WarnContext(ctx, "an authentication plug-in does not work, it refuses the caller", "plugin", p.Name(), "error", err)
+			}
 		}
 	}
-	return Principal{}, ErrDenied
+	switch {
+	case refused && broken:
+		// The plug-in that is broken might have let the caller in, so others at the
+		// address must not suffer; but guessing goes no faster meanwhile.
+		return Principal{}, claimFailed, ErrDenied
+	case refused:
+		return Principal{}, failed, ErrDenied
+	}
+	return Principal{}, undecided, ErrDenied
+}
+
+// remembers says whether a plug-in knows already that what a request shows is good.
+func (c *Chain) remembers(r *http.Request, shown source) bool {
+	return slices.ContainsFunc(c.plugins, func(p Authenticator) bool {
+		m, ok := p.(rememberer)
+		return ok && sourceOf(p) == shown && m.remembers(r)
+	})
+}
+
+// others gives the plug-ins that read something else.
+func (c *Chain) others(shown source) []Authenticator {
+	return slices.DeleteFunc(slices.Clone(c.plugins), func(p Authenticator) bool { return sourceOf(p) == shown })
 }
