@@ -30,15 +30,59 @@ const manyRows = `
 		SELECT id, tenant, 'h' || p, p, 'succeeded', now(), now() FROM (SELECT id, tenant FROM operation WHERE finished IS NOT NULL ORDER BY id LIMIT 2000) o, generate_series(1, 5) p;
 	INSERT INTO step (operation_id, tenant, address, name, attempt, state, finished)
 		SELECT operation_id, tenant, address, 'reboot', 1, 'succeeded', now() FROM host_run;
-	INSERT INTO output SELECT id, 0, 'x' FROM step;
+	INSERT INTO output SELECT id, 0, 'x' FROM step;`
+
+// fullSize fills the tables of one tenant: 10,000 hosts in 10 clusters, and 10,000
+// operations with 200,000 host runs and 1,000,000 steps, and as much of the rest. No
+// trigger runs, so that it takes seconds.
+const fullSize = `
+	SET session_replication_role = replica;
+	INSERT INTO cluster (tenant, name, network) SELECT 'default', 'c' || i, 'default' FROM generate_series(1, 10) i;
+	INSERT INTO host (tenant, address, cluster, join_order, state)
+		SELECT 'default', 'h' || i, 'c' || i % 10 + 1, i, 'active' FROM generate_series(1, 10000) i ORDER BY random();
+	INSERT INTO operation (id, tenant, kind, cluster, state, hosts, started, finished)
+		SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default',
+			'restart', 'c' || i % 10 + 1, 'succeeded', 20, now(), now() FROM generate_series(1, 10000) i;
+	INSERT INTO operation (id, tenant, kind, host)
+		SELECT gen_random_uuid(), 'default', 'bootstrap', 'h' || i FROM generate_series(1, 20) i;
+	INSERT INTO rollout (operation_id, tenant, succeeded) SELECT id, tenant, 20 FROM operation WHERE kind <> 'bootstrap';
+	INSERT INTO host_run (operation_id, tenant, address, position, state, started, finished)
+		SELECT o.id, 'default', 'h' || (o.n * 20 + p) % 10000 + 1, p, 'succeeded', now(), now()
+		FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM operation WHERE finished IS NOT NULL) o, generate_series(1, 20) p;
+	INSERT INTO step (operation_id, tenant, address, name, attempt, state, finished)
+		SELECT operation_id, tenant, address, name, 1, 'succeeded', now() FROM host_run, unnest('{check,upgrade,reboot,wait,verify}'::text[]) name;
+	INSERT INTO output (step_id, position, data, operation_id) SELECT id, 0, 'x', operation_id FROM step WHERE id % 10 = 0;
+	INSERT INTO event (tenant, operation_id, kind, address, state) SELECT tenant, operation_id, 'host', address, state FROM host_run;
+	SET session_replication_role = DEFAULT;`
+
+// accessRows fill the tables that hang on hosts, and those about who asks.
+const accessRows = `
+	INSERT INTO container_manager (tenant, name, type, sealed, key_id) SELECT name, 'm', 'trivial', '', 1 FROM tenant;
+	INSERT INTO host_creds (tenant, address, remote_user, sealed, key_id) SELECT tenant, address, 'root', 'x', join_order % 2 FROM host;
+	INSERT INTO node (tenant, address, manager) SELECT tenant, address, 'm' FROM host;
+	INSERT INTO api_token (tenant, id, digest, name, owner, role, expires)
+		SELECT 'default', 't' || i, sha256('x'), 'ci', 'u' || i % 1000, 'viewer', now() FROM generate_series(1, 10000) i;
+	INSERT INTO join_token (tenant, id, digest, remote_user, public_key, used, used_by, used_host_key, expires)
+		SELECT 'default', 'j' || i, sha256('x'), 'root', 'ssh-ed25519 x', now(), 'h' || i, 'ssh-ed25519 y', now() FROM generate_series(1, 10000) i;
+	INSERT INTO audit (tenant, principal, method, role, address, operation, path, status)
+		SELECT 'default', 'u' || i % 100, 'httpbasicauth', 'admin', '192.0.2.1', 'o' || i % 50, '/api/v0/x', 201 FROM generate_series(1, 100000) i;
 	ANALYZE;`
 
 func TestQueriesUseIndexes(t *testing.T) {
 	t.Parallel()
+	for name, rows := range map[string]string{"many tenants": manyRows, "full size": fullSize} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testPlans(t, rows)
+		})
+	}
+}
+
+func testPlans(t *testing.T, rows string) {
 	f := setup(t)
-	f.exec(t, manyRows)
+	f.exec(t, rows+accessRows)
 	id := uuid.MustParse("01900000-0000-7000-8000-0000000003e8").String()
-	none, never := (*string)(nil), (*time.Time)(nil)
+	none, never, nobody := (*string)(nil), (*time.Time)(nil), (*int64)(nil)
 	tenant := fleet.DefaultTenant
 
 	for name, c := range map[string]struct {
@@ -107,6 +151,24 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"Steps of a host":           {stepsSQL, []any{tenant, id, "h3"}},
 		"Output":                    {outputSQL, []any{int64(77), int64(0), int64(0), 100}},
 		"first chunk":               {firstChunkSQL, []any{int64(77), int64(5)}},
+		"reads of host credentials": {credsSQL, []any{tenant, "h7"}},
+		"ContainerManager":          {containerManagerSQL, []any{tenant, "m"}},
+		"HostNode":                  {nodeSQL, []any{tenant, "h7"}},
+		"register":                  {registerSQL, []any{tenant, []string{"h7"}, "m"}},
+		"lock nodes":                {claimNodesSQL, []any{tenant, []string{"h7"}}},
+		"unregister":                {unregisterSQL, []any{tenant, []string{"h7"}}},
+		"Tokens of somebody":        {tokensSQL, []any{tenant, "u7"}},
+		"Token":                     {tokenSQL, []any{tenant, "t7"}},
+		"VerifyToken":               {goodTokenSQL, []any{tenant, "t7"}},
+		"note the use of a token":   {useTokenSQL, []any{tenant, "t7"}},
+		"JoinToken":                 {joinTokenSQL, []any{tenant, "j7"}},
+		"VerifyJoinToken":           {goodJoinTokenSQL, []any{tenant, "j7"}},
+		"lock a join token":         {lockJoinTokenSQL, []any{tenant, "j7"}},
+		"Audit":                     {auditSQL, []any{tenant, "", "", nobody, 51}},
+		"Audit from a cursor":       {auditSQL, []any{tenant, "", "", int64(777), 51}},
+		"Audit of a principal":      {auditSQL, []any{tenant, "u7", "", nobody, 51}},
+		"Audit of an operation":     {auditSQL, []any{tenant, "", "o7", nobody, 51}},
+		"end an audit entry":        {endAuditSQL, []any{tenant, int64(7), 201}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,7 +181,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 			require.NoError(t, err)
 			text := strings.Join(plan, "\n")
 			// The 200 clusters of the test fit in two pages, so that table may be scanned.
-			scans := regexp.MustCompile(`Seq Scan on (host|operation|rollout|host_run|step|output|event)\b`)
+			scans := regexp.MustCompile(`Seq Scan on (host|host_creds|node|operation|rollout|host_run|step|output|event|api_token|join_token|audit)\b`)
 			require.False(t, scans.MatchString(text), "%s", text)
 			if strings.HasPrefix(name, "Operations") && c.args[1] == "" && c.args[2] == "" && c.args[3] == "" && c.sql == operationsSQL {
 				require.NotContains(t, text, "Sort", fmt.Sprintf("a page reads no more than its rows\n%s", text))

@@ -308,6 +308,15 @@ func TestReseal(t *testing.T) {
 	for _, a := range []string{"a", "b", "c"} {
 		f.newHost(t, a, "")
 	}
+	manager := fleet.ContainerManager{Name: "m", Type: fleet.ContainerManagerKubernetes, Options: map[string]any{"token": "x"}}
+	_, err = f.PutContainerManager(ctx, manager)
+	require.NoError(t, err)
+	for _, token := range []string{"open", "used", "revoked"} {
+		f.joinToken(t, token, "")
+	}
+	_, _, err = f.JoinHost(ctx, HostJoin{TokenID: "used", Address: "joined", HostKey: publicKey(t)})
+	require.NoError(t, err)
+	require.NoError(t, f.RevokeJoinToken(ctx, "revoked"))
 	id, err := secret.AddKey(dir)
 	require.NoError(t, err)
 	require.NoError(t, secret.UseKey(dir, id))
@@ -320,7 +329,7 @@ func TestReseal(t *testing.T) {
 
 	n, err := f.db.Reseal(ctx)
 	require.NoError(t, err)
-	require.Equal(t, 3, n)
+	require.Equal(t, 6, n, "four hosts, a container manager, a join token")
 	n, err = f.db.Reseal(ctx)
 	require.NoError(t, err)
 	require.Zero(t, n)
@@ -333,6 +342,13 @@ func TestReseal(t *testing.T) {
 	c, err := f.HostCreds(ctx, "a")
 	require.NoError(t, err)
 	require.Equal(t, "key", string(c.PrivateKey.Reveal()))
+	_, err = f.PutContainerManager(ctx, manager)
+	require.NoError(t, err, "it is read to be compared")
+	_, _, err = f.JoinHost(ctx, HostJoin{TokenID: "open", Address: "late", HostKey: publicKey(t)})
+	require.NoError(t, err)
+	c, err = f.HostCreds(ctx, "late")
+	require.NoError(t, err)
+	require.Equal(t, "private open", string(c.PrivateKey.Reveal()))
 }
 
 func publicKey(t *testing.T) string {

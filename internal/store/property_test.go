@@ -21,6 +21,8 @@ var invariants = map[string]string{
 	"open steps in an ended host run":           `SELECT count(*)::text FROM step s JOIN host_run r USING (operation_id, address) WHERE s.tenant = $1 AND r.finished IS NOT NULL AND s.finished IS NULL`,
 	"counts that are wrong":                     `SELECT count(*)::text FROM rollout p WHERE p.tenant = $1 AND concat_ws(' ', pending, running, failed, skipped) <> (SELECT concat_ws(' ', count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'skipped')) FROM host_run r WHERE r.operation_id = p.operation_id)`,
 	"hosts in a bootstrap that nobody does":     `SELECT count(*)::text FROM host h WHERE h.tenant = $1 AND h.state IN ('investigating', 'bootstrapping') AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = h.tenant AND o.host = h.address AND o.finished IS NULL)`,
+	"hosts that somebody and nobody holds":      `SELECT count(*)::text FROM host h JOIN node n USING (tenant, address) WHERE h.tenant = $1 AND h.state = 'disassociated'`,
+	"hosts held by who cannot hold them":        `SELECT count(*)::text FROM node n JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager WHERE n.tenant = $1 AND m.type <> 'trivial'`,
 	"unfinished operations on a host not there": `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = o.tenant AND h.address = o.host)`,
 }
 
@@ -52,6 +54,9 @@ func TestOperationsProperty(t *testing.T) {
 			"begin step":      m.beginStep,
 			"record facts":    m.recordFacts,
 			"replace members": m.replaceMembers,
+			"remove member":   m.removeMember,
+			"put manager":     m.putManager,
+			"delete manager":  m.deleteManager,
 		})
 	})
 }
@@ -68,6 +73,7 @@ type machine struct {
 
 var (
 	clusterNames = rapid.SampledFrom([]string{"c1", "c2"})
+	managerNames = rapid.SampledFrom([]string{"m1", "m2"})
 	addresses    = rapid.SampledFrom([]string{"h1", "h2", "h3"})
 )
 
@@ -92,7 +98,8 @@ func (m *machine) note(op fleet.Operation) {
 }
 
 func (m *machine) putCluster(rt *rapid.T) {
-	_, err := m.s.PutCluster(m.t.Context(), ClusterPut{Name: clusterNames.Draw(rt, "cluster")})
+	manager := rapid.SampledFrom([]*string{nil, text(""), text("m1"), text("m2")}).Draw(rt, "manager")
+	_, err := m.s.PutCluster(m.t.Context(), ClusterPut{Name: clusterNames.Draw(rt, "cluster"), ContainerManager: manager})
 	m.fine(rt, err)
 }
 
@@ -122,6 +129,20 @@ func (m *machine) replaceMembers(rt *rapid.T) {
 	lists := rapid.SliceOfN(addresses, 0, 3)
 	_, err := m.s.ReplaceMembers(m.t.Context(), clusterNames.Draw(rt, "cluster"), lists.Draw(rt, "old"), lists.Draw(rt, "new"))
 	m.fine(rt, err)
+}
+
+func (m *machine) removeMember(rt *rapid.T) {
+	m.fine(rt, m.s.RemoveMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address")))
+}
+
+func (m *machine) putManager(rt *rapid.T) {
+	kinds := rapid.SampledFrom([]fleet.ContainerManagerType{fleet.ContainerManagerTrivial, fleet.ContainerManagerTrivial, fleet.ContainerManagerKubernetes})
+	_, err := m.s.PutContainerManager(m.t.Context(), fleet.ContainerManager{Name: managerNames.Draw(rt, "manager"), Type: kinds.Draw(rt, "type")})
+	m.fine(rt, err)
+}
+
+func (m *machine) deleteManager(rt *rapid.T) {
+	m.fine(rt, m.s.DeleteContainerManager(m.t.Context(), managerNames.Draw(rt, "manager")))
 }
 
 func (m *machine) start(rt *rapid.T) {

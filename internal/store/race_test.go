@@ -21,8 +21,8 @@ func TestManyCallersAtOnce(t *testing.T) {
 	const callers, calls = 8, 150
 	f := setup(t)
 	ctx := t.Context()
-	f.cluster(t, "c1")
-	f.cluster(t, "c2")
+	f.managed(t, "c1", "m1", fleet.ContainerManagerTrivial)
+	f.managed(t, "c2", "m2", fleet.ContainerManagerTrivial)
 	f.hosts(t, "c1", 4)
 
 	var ids operationIDs
@@ -75,7 +75,7 @@ func (o *operationIDs) pick(r *rand.Rand) string {
 func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationIDs) (err error) {
 	address, cluster := fmt.Sprint("h", 1+r.IntN(4)), fmt.Sprint("c", 1+r.IntN(2))
 	id := ids.pick(r)
-	switch r.IntN(18) {
+	switch r.IntN(20) {
 	case 0:
 		var op *fleet.Operation
 		if _, op, err = f.PutHost(ctx, HostPut{Address: address, Cluster: cluster, Creds: creds("key")}); op != nil {
@@ -113,7 +113,8 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 			err = f.RecordFacts(ctx, id, address, fleet.Facts{OS: "fedora"})
 		}
 	case 14:
-		err = f.endRun(ctx, id, address, fleet.HostRunSucceeded, "", fleet.HostPrepared)
+		event := []fleet.HostEvent{fleet.HostPrepared, fleet.HostRecovered}[r.IntN(2)]
+		err = f.endRun(ctx, id, address, fleet.HostRunSucceeded, "", event)
 	case 16:
 		_, err = f.Steer(ctx, id, SteerAction{Action: []string{"pause", "resume", "cancel"}[r.IntN(3)], By: "ann"})
 	case 17:
@@ -122,7 +123,17 @@ func (f *fixture) randomCall(ctx context.Context, r *rand.Rand, ids *operationID
 		if r.IntN(4) == 0 {
 			err = f.DeleteCluster(ctx, cluster)
 		} else {
-			_, err = f.PutCluster(ctx, ClusterPut{Name: cluster})
+			manager := []*string{nil, text(""), text("m1"), text("m2")}[r.IntN(4)]
+			_, err = f.PutCluster(ctx, ClusterPut{Name: cluster, ContainerManager: manager})
+		}
+	case 18:
+		err = f.RemoveMember(ctx, cluster, address)
+	case 19:
+		manager := fmt.Sprint("m", 1+r.IntN(2))
+		if r.IntN(4) == 0 {
+			err = f.DeleteContainerManager(ctx, manager)
+		} else {
+			_, err = f.PutContainerManager(ctx, fleet.ContainerManager{Name: manager, Type: fleet.ContainerManagerTrivial})
 		}
 	}
 	return err
