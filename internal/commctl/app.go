@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -86,7 +87,7 @@ func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 			return fmt.Errorf("say what to do with it; '%s --help' lists the verbs", cmd.CommandPath())
 		}
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return fmt.Errorf("unknown verb %q; did you mean %s", args[0], near[0])
+			return fmt.Errorf("unknown verb %q; did you mean %s?", args[0], strings.Join(near, " or "))
 		}
 		return fmt.Errorf("unknown verb %q; '%s --help' lists the verbs", args[0], cmd.CommandPath())
 	}

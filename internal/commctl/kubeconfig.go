@@ -87,11 +87,11 @@ func (u kubeUser) credentials(dir string) (credentials, error) {
 		}
 		c.token = strings.TrimSpace(string(text))
 	}
-	certificate, err := pem(dir, u.Certificate, u.CertificateData)
+	certificate, err := readPEM(dir, u.Certificate, u.CertificateData)
 	if err != nil {
 		return c, fmt.Errorf("client-certificate: %w", err)
 	}
-	key, err := pem(dir, u.Key, u.KeyData)
+	key, err := readPEM(dir, u.Key, u.KeyData)
 	if err != nil {
 		return c, fmt.Errorf("client-key: %w", err)
 	}
@@ -108,9 +108,9 @@ func (u kubeUser) credentials(dir string) (credentials, error) {
 	return c, nil
 }
 
-// pem gives what a pair of members holds: base64 in the file, which wins, or the
+// readPEM gives what a pair of members holds: base64 in the file, which wins, or the
 // path of a file.
-func pem(dir, file, data string) ([]byte, error) {
+func readPEM(dir, file, data string) ([]byte, error) {
 	switch {
 	case data != "":
 		return base64.StdEncoding.DecodeString(data)

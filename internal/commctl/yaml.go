@@ -14,7 +14,7 @@ import (
 
 // writeYAML writes a JSON value in block style with sorted keys, as PyYAML's
 // safe_dump does, which scripts of 2017 read: lists are not indented, strings are
-// quoted with ' when they need it, and a scalar is followed by a line "...".
+// quoted with ' when they need it, and a plain scalar is followed by a line "...".
 // Unlike there, long lines are not folded and letters beyond ASCII stay.
 func writeYAML(b *bytes.Buffer, value any) {
 	switch v := value.(type) {
@@ -28,11 +28,12 @@ func writeYAML(b *bytes.Buffer, value any) {
 			writeList(b, v, "", "")
 			return
 		}
-	default:
-		b.WriteString(yamlScalar(value) + "\n...\n")
-		return
 	}
-	b.WriteString(yamlScalar(value) + "\n")
+	text := yamlScalar(value)
+	b.WriteString(text + "\n")
+	if !strings.ContainsAny(text[:1], "'\"[{") { // what has an end needs no mark of it
+		b.WriteString("...\n")
+	}
 }
 
 // writeMap and writeList write their first line after what stands already in
