@@ -36,7 +36,7 @@ var rules = map[string]rule{
 	"internal/hostos":   {ours: []string{"internal/fleet"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/..."}},
 	"internal/version":  {stdOnly: true},
 	"internal/commctl":  {ours: []string{"api/client", "internal/fleet", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, postgres, echo}},
-	"internal/config":   {forbidden: []string{temporalSDK, ssh, echo}},
+	"internal/config":   {ours: []string{"internal/nearest"}, forbidden: []string{temporalSDK, ssh, echo}},
 	"internal/remote":   {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
 	"internal/store":    {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
 	"internal/nearest":  {stdOnly: true, forbidden: []string{"net", "net/...", "os", "os/..."}},

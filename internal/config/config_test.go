@@ -223,6 +223,7 @@ func TestRefusals(t *testing.T) {
 		"option no pair":        {args: []string{"--authentication-plugin=x:y"}, want: `plug-in "x": options are written option=value`},
 		"option flag twice":     {args: []string{"--authentication-plugin=x:a=1,a=2"}, want: "option a is given twice"},
 		"secret in argv":        {args: []string{"--authentication-plugin=x:client-secret=secret@"}, want: "process list"},
+		"users in argv":         {args: []string{`--authentication-plugin=x:users={"a":{"hash":"secret@"}}`}, want: "option users is secret"},
 		"bad JSON in variable":  {env: []string{`COMMISSAIRE_SELF_AUTHS=["secret@`}, want: "environment COMMISSAIRE_SELF_AUTHS: not JSON"},
 		"bad level":             {args: []string{"--log-level=loud"}, want: "log-level: must be"},
 		"bad duration":          {args: []string{"--heartbeat-timeout=soon"}, want: "flag --heartbeat-timeout: heartbeat-timeout: must be a duration"},
@@ -263,6 +264,8 @@ func TestViewHasNoSecrets(t *testing.T) {
 		c, err := load(t, nil, []string{"COMMISSAIRE_DATABASE_URL=" + dsn, "COMMISSAIRE_AUTHENTICATION_PLUGINS=" + `[
 			{"name": "httpbasicauth", "filepath": "u.json", "users": {"alice": {"hash": "hunter2", "role": "viewer"}}},
 			{"name": "keystonetokenauth", "url": "https://me:hunter2@keystone/", "list": [{"token": "hunter2"}]},
+			{"name": "httpbasicauth", "users": "{\"alice\": {\"hash\": \"hunter2\"}}"},
+			{"name": "httpbasicauth", "users": "{\"hash\": hunter2}"},
 			{"name": "oidc", "issuer": "https://idp/a@b", "token_url": "https://x", "client-secret": "hunter2"}]`})
 		require.NoError(t, err)
 		text, err := json.Marshal(c.View())

@@ -9,43 +9,66 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"commissaire/internal/authn"
 	"commissaire/internal/config"
 )
 
-var update = flag.Bool("update", false, "write docs/configuration.md anew")
+var update = flag.Bool("update", false, "write the tables of docs/configuration.md anew")
 
 const docs = "../../docs/configuration.md"
 
-// The table stands between these lines; the rest of the page is written by hand.
-const (
-	tableBegins = "<!-- settings: made by go test ./internal/config -run TestDocs -update -->\n"
-	tableEnds   = "<!-- end of settings -->\n"
-)
-
-// TestDocs keeps the table of settings true: it is made from the struct.
+// TestDocs keeps the tables of the page true. Each stands between two comments;
+// the rest of the page is written by hand.
 func TestDocs(t *testing.T) {
 	t.Parallel()
+	for name, table := range map[string]string{"settings": settingsTable(), "plug-ins": pluginTable()} {
+		begins, ends := "<!-- "+name+": made by go test ./internal/config -run TestDocs -update -->\n", "<!-- end of "+name+" -->\n"
+		page, err := os.ReadFile(docs)
+		require.NoError(t, err)
+		before, rest, ok := strings.Cut(string(page), begins)
+		require.True(t, ok, "%s has no line %q", docs, begins)
+		have, after, ok := strings.Cut(rest, ends)
+		require.True(t, ok, "%s has no line %q", docs, ends)
+		if *update {
+			have = table
+			require.NoError(t, os.WriteFile(docs, []byte(before+begins+table+ends+after), 0o644))
+		}
+		require.Equal(t, table, have, "docs/configuration.md is out of date; run this test with -update")
+	}
+}
+
+func settingsTable() string {
 	var b strings.Builder
 	b.WriteString("| setting | environment | default | what it does |\n|---|---|---|---|\n")
 	for _, s := range config.Settings() {
-		name, def := "`"+s.Name+"`", "`"+s.Default+"`"
+		name := "`" + s.Name + "`"
 		if s.Flag != s.Name {
 			name += ", `--" + s.Flag + "`"
 		}
-		if s.Default == "" {
-			def = ""
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", name, s.Env, code(s.Default), s.Usage)
+	}
+	return b.String()
+}
+
+func pluginTable() string {
+	var b strings.Builder
+	b.WriteString("| plug-in | option | default | what it is |\n|---|---|---|---|\n")
+	for _, p := range authn.Plugins() {
+		name := code(p.Name)
+		for _, alias := range p.Aliases {
+			name += ", " + code(alias)
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", name, s.Env, def, s.Usage)
+		fmt.Fprintf(&b, "| %s | | | %s |\n", name, p.Usage)
+		for _, o := range p.Options {
+			fmt.Fprintf(&b, "| | `%s` | %s | %s |\n", o.Name, code(o.Default), o.Usage)
+		}
 	}
-	page, err := os.ReadFile(docs)
-	require.NoError(t, err)
-	before, rest, ok := strings.Cut(string(page), tableBegins)
-	require.True(t, ok, "%s has no line %q", docs, tableBegins)
-	table, after, ok := strings.Cut(rest, tableEnds)
-	require.True(t, ok, "%s has no line %q", docs, tableEnds)
-	if *update {
-		table = b.String()
-		require.NoError(t, os.WriteFile(docs, []byte(before+tableBegins+table+tableEnds+after), 0o644))
+	return b.String()
+}
+
+func code(text string) string {
+	if text == "" {
+		return ""
 	}
-	require.Equal(t, b.String(), table, "docs/configuration.md is out of date; run this test with -update")
+	return "`" + text + "`"
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"commissaire/internal/nearest"
 )
 
 // maxFile bounds the configuration file, in bytes.
@@ -122,7 +124,7 @@ func (l *layer) take(members map[string]any) error {
 			}
 		}
 		if _, ok := known[name]; !ok {
-			errs = append(errs, fmt.Errorf("unknown member %q%s", written, nearest(name, names(), func(s string) string { return s })))
+			errs = append(errs, fmt.Errorf("unknown member %q%s", written, nearest.Hint(name, names())))
 			continue
 		}
 		if before, twice := given[name]; twice {

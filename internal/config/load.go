@@ -184,7 +184,7 @@ func fromEnv(environ []string) (out layer, file string, err error) {
 		case name == configFile:
 			file = value
 		case !ok:
-			errs = append(errs, fmt.Errorf("environment: unknown %s%s", key, nearest(name, names(), envName)))
+			errs = append(errs, fmt.Errorf("environment: unknown %s%s", key, hint(name, names(), envName)))
 		case s.Repeatable():
 			if out.values[name], err = listFromEnv(s, value); err != nil {
 				errs = append(errs, fmt.Errorf("environment %s: %w", key, err))

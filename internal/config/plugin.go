@@ -31,8 +31,8 @@ func parsePlugin(text string) (map[string]any, error) {
 		if _, twice := entry[option]; twice {
 			return nil, fmt.Errorf("plug-in %q: option %s is given twice", name, option)
 		}
-		if secretOption.MatchString(option) {
-			return nil, fmt.Errorf("plug-in %q: option %s is a secret, which every user of this machine could read in the process list; put it into a file", name, option)
+		if option == "users" || secretOption.MatchString(option) {
+			return nil, fmt.Errorf("plug-in %q: option %s is secret, which every user of this machine could read in the process list; put it into a file", name, option)
 		}
 		entry[option] = value
 	}

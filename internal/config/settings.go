@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"commissaire/internal/nearest"
 )
 
 // DefaultFile is read when it exists and no other file is named.
@@ -102,39 +104,13 @@ func FlagError(fs *pflag.FlagSet, err error) error {
 			names = append(names, f.Name)
 		}
 	})
-	return fmt.Errorf("%w%s", err, nearest(unknown.GetSpecifiedName(), names, func(s string) string { return "--" + s }))
+	return fmt.Errorf("%w%s", err, hint(unknown.GetSpecifiedName(), names, func(s string) string { return "--" + s }))
 }
 
-// nearest gives ", did you mean X?" when a known name is near enough.
-func nearest(name string, known []string, show func(string) string) string {
-	best, distance := "", len(name)/2+1
-	for _, k := range known {
-		if d := editDistance(name, k); d < distance {
-			best, distance = k, d
-		}
+// hint gives ", did you mean X?" when a known name is near enough.
+func hint(name string, known []string, show func(string) string) string {
+	if best := nearest.Name(name, known); best != "" {
+		return ", did you mean " + show(best) + "?"
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(", did you mean %s?", show(best))
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

@@ -77,6 +77,13 @@ func withoutSecrets(value any) any {
 		}
 		return out
 	case string:
+		if strings.HasPrefix(strings.TrimSpace(v), "{") { // an object may be written as text
+			object, err := parseJSON([]byte(v))
+			if err != nil {
+				return Redacted
+			}
+			return withoutSecrets(object)
+		}
 		if strings.Contains(v, "://") && strings.Contains(v, "@") {
 			u, err := url.Parse(v)
 			if err != nil {
