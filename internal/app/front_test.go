@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -18,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,8 +29,10 @@ import (
 
 	"commissaire/internal/authn"
 	"commissaire/internal/config"
+	"commissaire/internal/fleet"
 	"commissaire/internal/privatepg/pgtest"
 	"commissaire/internal/secret"
+	"commissaire/internal/store"
 )
 
 func TestPluginSpecs(t *testing.T) {
@@ -63,8 +67,10 @@ func TestWarnings(t *testing.T) {
 
 // served is a server that a test has started.
 type served struct {
-	url string
-	log *logs
+	config *config.Config
+	url    string
+	log    *logs
+	stop   func() error // asks it to end and waits for that
 }
 
 // logs is where a server writes while a test reads.
@@ -108,14 +114,15 @@ func serveAPI(t *testing.T, adjust func(c *config.Config)) served {
 	c.TemporalAddress, c.ListenInterface, c.ListenPort = "127.0.0.1:1", "127.0.0.1", 0
 	adjust(c)
 	require.NoError(t, c.Validate())
-	s := served{log: &logs{}}
-	ctx, stop := context.WithCancel(t.Context())
+	s := served{config: c, log: &logs{}}
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- RunServer(ctx, c, slog.New(slog.NewJSONHandler(s.log, nil))) }()
-	t.Cleanup(func() {
-		stop()
-		require.NoError(t, <-ended)
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
 	})
+	t.Cleanup(func() { require.NoError(t, s.stop()) })
 	require.Eventually(t, func() bool { return s.log.address() != "" || len(ended) > 0 }, 30*time.Second, 10*time.Millisecond)
 	require.Empty(t, ended, s.log)
 	scheme := "http://"
@@ -172,14 +179,68 @@ func TestClientCertificateOverTLS(t *testing.T) {
 	require.NotContains(t, s.log.String(), "plain HTTP")
 }
 
+// TestEventsOverHTTP2: a stream over TLS tells what happens while it happens, and
+// ends when the server does.
+func TestEventsOverHTTP2(t *testing.T) {
+	t.Parallel()
+	ca, dir := certify(t, nil, "CA"), t.TempDir()
+	s := serveAPI(t, func(c *config.Config) {
+		c.TLSPEMFile, c.UsersFile = filepath.Join(dir, "server.pem"), usersFile(t)
+		require.NoError(t, os.WriteFile(c.TLSPEMFile, []byte(certify(t, ca, "server").pem(t)), 0o600))
+	})
+	sealer, err := secret.OpenKeyFile(s.config.SealingKeyFile)
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), s.config.DatabaseURL, sealer)
+	require.NoError(t, err)
+	defer db.Close()
+	tenant := db.For(fleet.DefaultTenant)
+	_, op, err := tenant.PutHost(t.Context(), store.HostPut{Address: "h", Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))}})
+	require.NoError(t, err)
+
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/api/v0/operations/"+op.ID+"/events", nil)
+	require.NoError(t, err)
+	r.SetBasicAuth("a", "pw")
+	response, err := (&http.Client{Transport: transport}).Do(r)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, "HTTP/2.0 200 OK", response.Proto+" "+response.Status)
+	lines := bufio.NewScanner(response.Body)
+	until := func(text string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				return
+			}
+		}
+		require.Fail(t, "the stream ended", "no %q: %v", text, lines.Err())
+	}
+	until(`"pending"`)
+	require.NoError(t, tenant.EndOperation(t.Context(), op.ID, fleet.OperationFailed, "because"))
+	until(`"failed"`)
+	_, second, err := tenant.PutHost(t.Context(), store.HostPut{Address: "i", Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))}})
+	require.NoError(t, err)
+	r, err = http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/api/v0/operations/"+second.ID+"/events", nil)
+	require.NoError(t, err)
+	r.SetBasicAuth("a", "pw")
+	open, err := (&http.Client{Transport: transport}).Do(r)
+	require.NoError(t, err)
+	defer open.Body.Close()
+	began := time.Now()
+	require.NoError(t, s.stop())
+	require.Less(t, time.Since(began), s.config.ShutdownTimeout, "the open stream was ended, not waited for")
+}
+
 // TestSettingsReachTheAPI: users-file, self-auths and trusted-proxies.
 func TestSettingsReachTheAPI(t *testing.T) {
 	t.Parallel()
-	hash, err := bcrypt.GenerateFromPassword([]byte("pw"), bcrypt.MinCost)
-	require.NoError(t, err)
 	s := serveAPI(t, func(c *config.Config) {
-		c.UsersFile = filepath.Join(t.TempDir(), "users.json")
-		require.NoError(t, os.WriteFile(c.UsersFile, []byte(`{"a": {"hash": "`+string(hash)+`"}}`), 0o600))
+		c.UsersFile = usersFile(t)
 		c.SelfAuths = []string{"/api/v0/networks"}
 		c.TrustedProxies = []string{"127.0.0.1"}
 	})
@@ -203,6 +264,16 @@ func TestSettingsReachTheAPI(t *testing.T) {
 	require.Equal(t, http.StatusOK, get("/api/v0/networks", ""))
 	require.Equal(t, http.StatusForbidden, get("/api/v0/networks/", ""))
 	require.Contains(t, s.log.String(), "192.0.2.77", "the address behind the proxy is logged")
+}
+
+// usersFile holds the user a with the password pw.
+func usersFile(t *testing.T) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte("pw"), bcrypt.MinCost)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "users.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"a": {"hash": "`+string(hash)+`"}}`), 0o600))
+	return path
 }
 
 // certified is a certificate and its key.
