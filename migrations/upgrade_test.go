@@ -33,19 +33,25 @@ const first = `
 		VALUES ('00000000-0000-0000-0000-000000000003', 'default', 'h2', 'reboot', 1);
 	INSERT INTO output (step_id, position, data) SELECT id, p, 'x' FROM step, unnest('{0,1,2}'::bigint[]) p`
 
-func TestUpFromTheFirstVersion(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Empty(t)
-	conn := connect(t, dsn)
+// upTo gives a database with the schema of a version.
+func upTo(t *testing.T, version int64) (dsn string, conn *pgx.Conn) {
+	t.Helper()
+	dsn = pgtest.Empty(t)
 	config, err := pgx.ParseConfig(dsn)
 	require.NoError(t, err)
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
 	old, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("."))
 	require.NoError(t, err)
-	_, err = old.UpTo(t.Context(), 1)
+	_, err = old.UpTo(t.Context(), version)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), first)
+	return dsn, connect(t, dsn)
+}
+
+func TestUpFromTheFirstVersion(t *testing.T) {
+	t.Parallel()
+	dsn, conn := upTo(t, 1)
+	_, err := conn.Exec(t.Context(), first)
 	require.NoError(t, err)
 
 	require.NoError(t, migrations.Up(t.Context(), dsn))
@@ -69,4 +75,26 @@ func TestUpFromTheFirstVersion(t *testing.T) {
 	require.Equal(t, []string{"{} 0 1 2 3", "{} 3 0 0 3"}, rollouts)
 	require.Equal(t, []string{"host h2 succeeded", "host h3 running"}, strs(t, conn, "SELECT concat_ws(' ', kind, address, state) FROM event WHERE operation_id = '00000000-0000-0000-0000-000000000003' ORDER BY xid, seq"))
 	require.Equal(t, []string{"true"}, strs(t, conn, "SELECT (seq > 3 AND xid > '0' AND operation_id IS NOT NULL)::text FROM output WHERE position = 3"))
+}
+
+// TestUpFromTheSecondVersion: its binary deletes hosts and clusters that the new one
+// has registered with a container manager.
+func TestUpFromTheSecondVersion(t *testing.T) {
+	t.Parallel()
+	dsn, conn := upTo(t, 2)
+	_, err := conn.Exec(t.Context(), first)
+	require.NoError(t, err)
+	require.NoError(t, migrations.Up(t.Context(), dsn))
+	for _, sql := range []string{
+		"INSERT INTO container_manager (tenant, name, type, sealed, key_id) VALUES ('default', 'm', 'trivial', 'x', 1)",
+		"INSERT INTO node (tenant, address, manager) SELECT tenant, address, 'm' FROM host",
+		"UPDATE host SET cluster = NULL WHERE address = 'h1'",
+		"DELETE FROM host WHERE address = 'h2'",
+		"DELETE FROM cluster",
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	require.Equal(t, []string{"h1", "h3"}, strs(t, conn, "SELECT address FROM node ORDER BY address"))
+	require.Equal(t, []string{"3"}, strs(t, conn, "SELECT count(*)::text FROM operation"), "the record is untouched")
 }
