@@ -2,7 +2,6 @@ package commctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -116,33 +115,3 @@ func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
-
-// askTerminal asks at the controlling terminal, as getpass(3) does, so that
-// standard input stays free for a key.
-func askTerminal(question string, hidden bool) (answer string, err error) {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil {
-		return "", errNoTerminal
-	}
-	defer func() { _ = tty.Close() }()
-	if _, err := fmt.Fprint(tty, question); err != nil {
-		return "", err
-	}
-	if hidden {
-		typed, err := term.ReadPassword(int(tty.Fd()))
-		_, _ = fmt.Fprintln(tty)
-		return string(typed), err
-	}
-	var line []byte
-	for b := make([]byte, 1); ; { // not past the line: the rest is somebody else's
-		switch n, err := tty.Read(b); {
-		case err != nil && !(errors.Is(err, io.EOF) && len(line) > 0):
-			return "", err
-		case n == 0 || b[0] == '\n':
-			return string(line), nil
-		}
-		line = append(line, b[0])
-	}
-}
-
-var errNoTerminal = errors.New("there is no terminal to ask at")

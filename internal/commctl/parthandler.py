@@ -18,6 +18,8 @@ import urllib.error
 import urllib.request
 
 SCRIPTS = "/var/lib/cloud/instance/scripts"
+HOST_KEYS = "/etc/ssh/ssh_host_%s_key.pub"
+SUDOERS = "/etc/sudoers.d"
 PATIENCE = 300  # seconds until a server that does not answer is given up
 handler_version = 2
 
@@ -119,8 +121,9 @@ def add_user(user):
         pwd.getpwnam(user)
     except KeyError:
         subprocess.check_call(["useradd", "--create-home", "--", user])
-    if os.path.isdir("/etc/sudoers.d"):  # sudo skips names with a dot
-        write("/etc/sudoers.d/commissaire-" + user.replace(".", "_"), "%s ALL=(ALL) NOPASSWD: ALL\n" % user, 0o440)
+    if os.path.isdir(SUDOERS):  # sudo skips names with a dot
+        name = "commissaire-" + user.replace(".", "_")
+        write(os.path.join(SUDOERS, name), "%s ALL=(ALL) NOPASSWD: ALL\n" % user, 0o440)
 
 
 def let_in(host, user, key):
@@ -159,7 +162,7 @@ def key_pair(path):
 def host_key():
     for attempt in range(2):
         for kind in ("ed25519", "ecdsa", "rsa"):
-            path = "/etc/ssh/ssh_host_%s_key.pub" % kind
+            path = HOST_KEYS % kind
             if os.path.exists(path):
                 with open(path) as f:
                     return " ".join(f.read().split()[:2])

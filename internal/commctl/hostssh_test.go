@@ -1,0 +1,95 @@
+package commctl
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/remote/remotetest"
+)
+
+func TestSplitSSH(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string][2]string{
+		"":                            {"", ""},
+		"-v":                          {"-v", ""},
+		"-p 2222 -v":                  {"-p 2222 -v", ""},
+		"-vp 2222 uptime":             {"-vp 2222", "uptime"},
+		"-p2222 uptime -p":            {"-p2222", "uptime -p"},
+		"-o User=x -L 1:h:2 ls -la /": {"-o User=x -L 1:h:2", "ls -la /"},
+		"-- -x":                       {"", "-x"},
+		"-v -- ls":                    {"-v", "ls"},
+		"ls":                          {"", "ls"},
+		"-tt sh":                      {"-tt", "sh"},
+		"- x":                         {"", "- x"},
+	} {
+		options, command, err := splitSSH(strings.Fields(line))
+		require.NoError(t, err, line)
+		require.Equal(t, want, [2]string{strings.Join(options, " "), strings.Join(command, " ")}, line)
+	}
+	_, _, err := splitSSH([]string{"-v", "-p"})
+	require.ErrorContains(t, err, "needs a value")
+	for options, want := range map[string]bool{"-p 1": true, "-p1": true, "-vp 1": true, "-v": false, "-o p": false, "-op": false, "-i -p": false, "-4 -F f -p 1": true} {
+		require.Equal(t, want, sets(strings.Fields(options), 'p'), options)
+	}
+}
+
+// The real ssh logs in to a real sshd with what the server keeps.
+func TestHostSSH(t *testing.T) {
+	t.Parallel()
+	fleet := remotetest.New(t, 1)
+	host := fleet.Hosts()[0]
+	path := "GET /api/v0/host/" + host.Address()
+	creds, err := json.Marshal(map[string]string{"address": host.Address(), "remote_user": host.User(), "ssh_priv_key": base64.StdEncoding.EncodeToString([]byte(strings.TrimSpace(fleet.ClientKey())))})
+	require.NoError(t, err)
+	record := `{"address":"` + host.Address() + `","port":` + strconv.Itoa(host.Port()) + `}`
+	server := newStub(t, map[string]reply{path: {200, record}, path + "/creds": {200, string(creds)}})
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	require.NoError(t, os.WriteFile(known, []byte("["+host.Address()+"]:"+strconv.Itoa(host.Port())+" "+host.HostKey()+"\n"), 0o600))
+	options := []string{"-F", "none", "-o", "UserKnownHostsFile=" + known, "-o", "BatchMode=yes"}
+	ssh := func(stdin string, args ...string) (*testApp, int) {
+		a := appFor(t, server.URL)
+		a.In = strings.NewReader(stdin)
+		return a, a.Run(t.Context(), append([]string{"host", "ssh"}, args...))
+	}
+	removed := func(text string) {
+		t.Helper()
+		file := regexp.MustCompile(`ssh -i (\S+) -l `).FindStringSubmatch(text)
+		require.NotNil(t, file, text)
+		require.NoFileExists(t, file[1])
+	}
+
+	a, code := ssh("", append(append([]string{host.Address()}, options...), "echo", "out;", "echo err >&2;", "exit 7")...)
+	require.Equal(t, 7, code, a.errs.String())
+	require.Equal(t, "out\n", a.out.String(), "nothing but what the command prints")
+	require.Contains(t, a.errs.String(), "err\n")
+	require.Contains(t, a.errs.String(), "-p "+strconv.Itoa(host.Port())+" -F none")
+	removed(a.errs.String())
+
+	a, code = ssh("", append(append([]string{host.Address()}, options...), "--", "true")...)
+	require.Zero(t, code, a.errs.String())
+
+	a, code = ssh("", append(append([]string{"-v", "-p", "1", host.Address()}, options...), "true")...)
+	require.Equal(t, 255, code)
+	require.Contains(t, a.errs.String(), "debug1:")
+	require.Contains(t, a.errs.String(), "-l "+host.User()+" -p 1 -v -F none", "a port that is given counts")
+
+	// Without a command it is as old clients know it.
+	a, code = ssh("echo from the shell\nexit 3\n", append([]string{host.Address()}, options...)...)
+	require.Zero(t, code)
+	require.Regexp(t, `^ssh -i \S+ -l `+regexp.QuoteMeta(host.User())+` .* `+regexp.QuoteMeta(host.Address())+`\n`, a.out.String())
+	require.Contains(t, a.out.String(), "from the shell\n")
+	require.True(t, strings.HasSuffix(a.out.String(), "Removed temporary ssh key\nNone\n"), a.out.String())
+	removed(a.out.String())
+
+	a, code = ssh("", "192.0.2.99")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, a.errs.String(), "Unable to GET the object at /api/v0/host/192.0.2.99: 404")
+}
