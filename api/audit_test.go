@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"commissaire/api/gen"
@@ -78,11 +77,7 @@ func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.addHost(t, "192.0.2.1", "")
-	conn, err := pgx.Connect(t.Context(), b.dsn)
-	require.NoError(t, err)
-	defer conn.Close(t.Context())
-	_, err = conn.Exec(t.Context(), "ALTER TABLE audit ADD CONSTRAINT no_more CHECK (principal <> 'alice') NOT VALID")
-	require.NoError(t, err)
+	b.exec(t, "ALTER TABLE audit ADD CONSTRAINT no_more CHECK (principal <> 'alice') NOT VALID")
 	before := b.rows(t)
 	for _, request := range []string{"PUT /cluster/web", "GET /host/192.0.2.1/creds", "DELETE /host/192.0.2.1", "POST /tokens"} {
 		body := ""

@@ -180,11 +180,7 @@ func TestEventsLive(t *testing.T) {
 // longAgo moves an operation into the past, where nothing of it is still open.
 func (b *bundle) longAgo(t testing.TB, id string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), b.dsn)
-	require.NoError(t, err)
-	defer conn.Close(t.Context())
-	_, err = conn.Exec(t.Context(), `UPDATE operation SET created = created - interval '1 hour', started = started - interval '1 hour', finished = finished - interval '1 hour' WHERE id = $1`, id)
-	require.NoError(t, err)
+	b.exec(t, `UPDATE operation SET created = created - interval '1 hour', started = started - interval '1 hour', finished = finished - interval '1 hour' WHERE id = $1`, id)
 }
 
 // TestEventsEndAfterThoseThatAreHidden behind a transaction that is open for long.

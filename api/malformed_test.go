@@ -2,11 +2,15 @@ package api
 
 import (
 	"encoding/json"
+	"flag"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,20 +20,29 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// TestMalformedRequests sends a few thousand requests made from the document,
-// most of them wrong in some way, always the same ones. Whatever comes, the
-// server neither panics nor blames itself, and every refusal is a problem.
+var seed = flag.Uint64("seed", 2026, "of the malformed requests")
+
+// TestMalformedRequests sends thousands of requests made from the document, most of
+// them wrong in some way, the same ones for the same seed. Whatever comes, the
+// server neither panics nor blames itself, keeps none of it in memory, and every
+// refusal is a problem document. It runs alone, to measure the process.
 func TestMalformedRequests(t *testing.T) {
-	t.Parallel()
 	b := setup(t)
 	b.v0(t, "PUT /cluster/web", "", 201, "")
 	b.readyHost(t, "192.0.2.10", "web")
-	g := &generator{Rand: rand.New(rand.NewPCG(2026, 11)), key: key64(t), ids: []string{b.lastStarted().ID, "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"}}
+	hostKey, _ := publicKey(t)
+	g := &generator{Rand: rand.New(rand.NewPCG(*seed, 11)), key: key64(t), hostKey: hostKey, ids: []string{b.lastStarted().ID, "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"}}
 	for _, kind := range []string{"restart", "upgrade"} {
 		b.v0(t, "PUT /cluster/web/"+kind, "", 201, "")
 		g.ids = append(g.ids, b.lastStarted().ID)
 		require.NoError(t, b.store.EndOperation(t.Context(), b.lastStarted().ID, fleet.OperationFailed, "a host failed"))
 	}
+	_, apiToken := b.makeToken(t, `{"name":"to be revoked"}`)
+	_, joinToken := b.makeJoinToken(t, "")
+	g.tokens = []string{apiToken, field(t, joinToken, "id").(string)}
+	text, _ := b.makeToken(t, `{"name":"ci","operations":["getHost","putHost"]}`)
+	joining, _ := b.makeJoinToken(t, "")
+	g.creds = append(slices.Repeat([]string{b.creds}, 10), basicCreds("olga"), basicCreds("vera"), "Bearer "+text, joining.creds, "")
 	for _, id := range g.ids {
 		b.longAgo(t, id) // so that a stream of it ends at once
 	}
@@ -43,8 +56,9 @@ func TestMalformedRequests(t *testing.T) {
 	}
 	slices.SortFunc(operations, func(a, b target) int { return strings.Compare(a.path+a.method, b.path+b.method) })
 
-	const requests = 4000
+	const requests = 10_000
 	seen := map[int]int{}
+	before := residentMemory(t)
 	for i := range requests {
 		one := operations[i%len(operations)]
 		path, body := g.request(one)
@@ -52,7 +66,7 @@ func TestMalformedRequests(t *testing.T) {
 		if err != nil {
 			continue // not even a URL
 		}
-		r.Header.Set("Authorization", b.creds)
+		r.Header.Set("Authorization", pick(g, g.creds...))
 		for name, value := range g.headers(one) {
 			r.Header.Set(name, value)
 		}
@@ -60,15 +74,30 @@ func TestMalformedRequests(t *testing.T) {
 			r.Header.Set("Content-Type", pick(g, "text/plain", "application/json", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"))
 		}
 		a := b.send(t, r)
-		require.Less(t, a.status, 500, "%s %s %.300s: %s", one.method, path, body, a.body)
+		require.Less(t, a.status, 500, "seed %d: %s %s %.300s: %s", *seed, one.method, path, body, a.body)
 		seen[a.status]++
 	}
 	require.NotContains(t, b.log.String(), "panic")
 	require.NotContains(t, b.log.String(), `"level":"ERROR"`)
-	for _, status := range []int{200, 201, 400, 404, 409} {
+	for _, status := range []int{200, 201, 400, 403, 404, 409} {
 		require.NotZero(t, seen[status], "the generator reaches too little: %v", seen)
 	}
-	t.Logf("%d requests with seed 2026/11, answers by status: %v", requests, seen)
+	grown := residentMemory(t) - before
+	t.Logf("%d requests with seed %d, answers by status: %v; memory grew by %d MiB", requests, *seed, seen, grown>>20)
+	require.Less(t, grown, 64<<20)
+}
+
+// residentMemory is what the process holds, in bytes, without what the runtime could
+// give back (proc(5), statm).
+func residentMemory(t *testing.T) int {
+	t.Helper()
+	http.DefaultClient.CloseIdleConnections()
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/statm")
+	require.NoError(t, err)
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	require.NoError(t, err)
+	return pages * os.Getpagesize()
 }
 
 type target struct {
@@ -80,7 +109,12 @@ type target struct {
 type generator struct {
 	*rand.Rand
 	key string
-	ids []string // of operations that have ended, and of one that never was
+
+	hostKey string
+	ids     []string // of operations that have ended, and of one that never was
+
+	tokens []string // ids
+	creds  []string // Authorization headers
 }
 
 func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
@@ -144,6 +178,12 @@ func (g *generator) plain(name string) string {
 		return pick(g, "192.0.2.10", "192.0.2.10", "192.0.2.10", "2001:db8::1", "node-1.example.com")
 	case "id", "cursor":
 		return pick(g, g.ids...)
+	case "token":
+		return pick(g, append(g.tokens, "k3v9q2m4x7c1b8n0")...)
+	case "principal":
+		return "alice"
+	case "operation":
+		return "putHost"
 	case "after":
 		return "1-1"
 	case "step":
@@ -191,6 +231,9 @@ func (g *generator) value(name string, s *openapi3.Schema, depth int) any {
 	case s.Type.Is("string"):
 		if name == "address" || name == "host" {
 			return "192.0.2.10"
+		}
+		if name == "host_key" || name == "key" {
+			return g.hostKey
 		}
 		return pick(g, "192.0.2.10", "web", "root", "default", "", "env=prod", "22:00")
 	case s.Type.Is("integer"):

@@ -304,6 +304,16 @@ func (b *bundle) rows(t testing.TB) map[string]int {
 	return counts
 }
 
+// exec changes the database behind the API's back.
+func (b *bundle) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), b.dsn)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
+
 // keyPEM makes a private key; passphrase "" leaves it open.
 func keyPEM(t testing.TB, passphrase string) []byte {
 	t.Helper()

@@ -1535,6 +1535,8 @@ type ClientInterface interface {
 
 	// ListAudit Who changed what, and who read credentials
 	//
+	// An entry for every request that changes something or reads credentials, and for everything that somebody known was not allowed to do. It is written before the request is carried out. What does not fit this document is not in it.
+	//
 	// Corresponds with GET /api/v0/audit (the `ListAudit` operationId).
 	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1596,7 +1598,7 @@ type ClientInterface interface {
 
 	// ReplaceMembersWithBody Replace the members if they are what the caller thinks
 	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1605,7 +1607,7 @@ type ClientInterface interface {
 
 	// ReplaceMembers Replace the members if they are what the caller thinks
 	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1626,7 +1628,7 @@ type ClientInterface interface {
 
 	// AddMemberWithBody Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1635,7 +1637,7 @@ type ClientInterface interface {
 
 	// AddMember Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1831,7 +1833,7 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
 	BootstrapHost(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetHostCreds The credentials of a host; every reading is logged
+	// GetHostCreds The credentials of a host; every reading is in the audit log
 	//
 	// Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
 	GetHostCreds(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1893,6 +1895,8 @@ type ClientInterface interface {
 	PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetHostStatus How a host is, and what its container manager says
+	//
+	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
 	//
 	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 	GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2171,6 +2175,8 @@ type ClientInterface interface {
 
 // ListAudit Who changed what, and who read credentials
 //
+// An entry for every request that changes something or reads credentials, and for everything that somebody known was not allowed to do. It is written before the request is carried out. What does not fit this document is not in it.
+//
 // Corresponds with GET /api/v0/audit (the `ListAudit` operationId).
 func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAuditRequest(c.Server, params)
@@ -2322,7 +2328,7 @@ func (c *Client) ListMembers(ctx context.Context, name Name, reqEditors ...Reque
 
 // ReplaceMembersWithBody Replace the members if they are what the caller thinks
 //
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2341,7 +2347,7 @@ func (c *Client) ReplaceMembersWithBody(ctx context.Context, name Name, contentT
 
 // ReplaceMembers Replace the members if they are what the caller thinks
 //
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2392,7 +2398,7 @@ func (c *Client) GetMember(ctx context.Context, name Name, address Address, reqE
 
 // AddMemberWithBody Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2411,7 +2417,7 @@ func (c *Client) AddMemberWithBody(ctx context.Context, name Name, address Addre
 
 // AddMember Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2867,7 +2873,7 @@ func (c *Client) BootstrapHost(ctx context.Context, address Address, body Bootst
 	return c.Client.Do(req)
 }
 
-// GetHostCreds The credentials of a host; every reading is logged
+// GetHostCreds The credentials of a host; every reading is in the audit log
 //
 // Corresponds with GET /api/v0/host/{address}/creds (the `GetHostCreds` operationId).
 func (c *Client) GetHostCreds(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3019,6 +3025,8 @@ func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHos
 }
 
 // GetHostStatus How a host is, and what its container manager says
+//
+// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
 //
 // Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6881,6 +6889,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListAuditWithResponse Who changed what, and who read credentials
 	//
+	// An entry for every request that changes something or reads credentials, and for everything that somebody known was not allowed to do. It is written before the request is carried out. What does not fit this document is not in it.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v0/audit (the `ListAudit` operationId).
@@ -6952,7 +6962,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplaceMembersWithBodyWithResponse Replace the members if they are what the caller thinks
 	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6961,7 +6971,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplaceMembersWithResponse Replace the members if they are what the caller thinks
 	//
-	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+	// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6986,7 +6996,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithBodyWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6995,7 +7005,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7213,7 +7223,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/bootstrap (the `BootstrapHost` operationId).
 	BootstrapHostWithResponse(ctx context.Context, address Address, body BootstrapHostJSONRequestBody, reqEditors ...RequestEditorFn) (*BootstrapHostResponse, error)
 
-	// GetHostCredsWithResponse The credentials of a host; every reading is logged
+	// GetHostCredsWithResponse The credentials of a host; every reading is in the audit log
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7281,6 +7291,8 @@ type ClientWithResponsesInterface interface {
 	PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
 
 	// GetHostStatusWithResponse How a host is, and what its container manager says
+	//
+	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10781,6 +10793,8 @@ func (r VersionResponse) ContentType() string {
 
 // ListAuditWithResponse Who changed what, and who read credentials
 //
+// An entry for every request that changes something or reads credentials, and for everything that somebody known was not allowed to do. It is written before the request is carried out. What does not fit this document is not in it.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /api/v0/audit (the `ListAudit` operationId).
@@ -10906,7 +10920,7 @@ func (c *ClientWithResponses) ListMembersWithResponse(ctx context.Context, name 
 
 // ReplaceMembersWithBodyWithResponse Replace the members if they are what the caller thinks
 //
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -10921,7 +10935,7 @@ func (c *ClientWithResponses) ReplaceMembersWithBodyWithResponse(ctx context.Con
 
 // ReplaceMembersWithResponse Replace the members if they are what the caller thinks
 //
-// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes.
+// Compare and set: `old` must be the present members (order and duplicates do not matter), else 409. Every address that joins must be a host that is active or disassociated, else 405 and nothing changes. Who joins is registered with the container manager of the cluster, as when a single host joins.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -10964,7 +10978,7 @@ func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, name Na
 
 // AddMemberWithBodyWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -10979,7 +10993,7 @@ func (c *ClientWithResponses) AddMemberWithBodyWithResponse(ctx context.Context,
 
 // AddMemberWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11353,7 +11367,7 @@ func (c *ClientWithResponses) BootstrapHostWithResponse(ctx context.Context, add
 	return ParseBootstrapHostResponse(rsp)
 }
 
-// GetHostCredsWithResponse The credentials of a host; every reading is logged
+// GetHostCredsWithResponse The credentials of a host; every reading is in the audit log
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -11475,6 +11489,8 @@ func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, add
 }
 
 // GetHostStatusWithResponse How a host is, and what its container manager says
+//
+// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -1548,7 +1548,7 @@ type ServerInterface interface {
 	// BootstrapHost Bootstrap a host again, for instance one that failed
 	// (PUT /api/v0/host/{address}/bootstrap)
 	BootstrapHost(ctx echo.Context, address Address) error
-	// GetHostCreds The credentials of a host; every reading is logged
+	// GetHostCreds The credentials of a host; every reading is in the audit log
 	// (GET /api/v0/host/{address}/creds)
 	GetHostCreds(ctx echo.Context, address Address) error
 	// PutHostCreds Replace the credentials of a host
@@ -5941,7 +5941,7 @@ type StrictServerInterface interface {
 	// BootstrapHost Bootstrap a host again, for instance one that failed
 	// (PUT /api/v0/host/{address}/bootstrap)
 	BootstrapHost(ctx context.Context, request BootstrapHostRequestObject) (BootstrapHostResponseObject, error)
-	// GetHostCreds The credentials of a host; every reading is logged
+	// GetHostCreds The credentials of a host; every reading is in the audit log
 	// (GET /api/v0/host/{address}/creds)
 	GetHostCreds(ctx context.Context, request GetHostCredsRequestObject) (GetHostCredsResponseObject, error)
 	// PutHostCreds Replace the credentials of a host
