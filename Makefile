@@ -95,6 +95,10 @@ bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts an
 	cd devstack && $(GO) build -o ../bin/ ./cmd/bench
 	bin/bench $(ARGS)
 
+.PHONY: build-kube
+build-kube: ## Build the Kubernetes control plane that tests of container managers need (long when cold)
+	@$(GO) run ./internal/kubetest/build
+
 .PHONY: bench-slots
 bench-slots: ## Compare the planner's slots with batches, by a simulated clock
 	@$(GO) test ./internal/fleet -run '^$$' -bench '^BenchmarkSlots$$' -benchtime 1x | grep '^slots:'

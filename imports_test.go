@@ -58,7 +58,7 @@ var rules = map[string]rule{
 }
 
 // testKits serve tests and the development stack; nothing that ships may import them.
-var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/..."}
+var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/...", "internal/kubetest/..."}
 
 func TestImports(t *testing.T) {
 	t.Parallel()
