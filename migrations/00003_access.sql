@@ -58,7 +58,8 @@ CREATE TABLE api_token (
     CONSTRAINT api_token_role CHECK (role IN ('viewer', 'operator', 'admin'))
 );
 
-CREATE INDEX api_token_by_owner ON api_token (tenant, owner, created);
+CREATE INDEX api_token_by_age ON api_token (tenant, created, id);
+CREATE INDEX api_token_by_owner ON api_token (tenant, owner, created, id);
 
 -- sealed is the private key, bound to tenant, table and id. A token that was used or
 -- revoked has none any more: a host's is among its credentials. cluster is a name only.
@@ -86,6 +87,8 @@ CREATE TABLE join_token (
     CONSTRAINT join_token_key_while_good CHECK (num_nulls(sealed, key_id) = CASE WHEN used IS NULL AND revoked IS NULL THEN 0 ELSE 2 END),
     CONSTRAINT join_token_used_by_whom CHECK ((used IS NOT NULL) = (used_by <> '' AND used_host_key <> ''))
 );
+
+CREATE INDEX join_token_by_age ON join_token (tenant, created, id);
 
 -- Who changed what. status is 0 from the beginning of an act until its end. It refers
 -- to nothing, as the record of operations does not.

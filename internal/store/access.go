@@ -17,7 +17,7 @@ const (
 	createTokenSQL = `INSERT INTO api_token (tenant, id, digest, name, owner, role, operations, expires)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING ` + tokenColumns
 
-	tokensSQL = `SELECT ` + tokenColumns + ` FROM api_token WHERE tenant = $1 AND ($2 = '' OR owner = $2) ORDER BY created DESC, id`
+	tokensSQL = `SELECT ` + tokenColumns + ` FROM api_token WHERE tenant = $1 AND ($2 = '' OR owner = $2) ORDER BY created DESC, id DESC`
 
 	tokenSQL = `SELECT ` + tokenColumns + ` FROM api_token WHERE tenant = $1 AND id = $2`
 

@@ -110,8 +110,8 @@ func (s *Store) DeleteContainerManager(ctx context.Context, name string) error {
 	})
 }
 
-// secretOption matches the names of options whose values are secret. An option that
-// names a file, such as certificate_key_path, is none.
+// secretOption matches the names of options whose values are secret. Those of the
+// files of a certificate, certificate_path and certificate_key_path, it does not.
 var secretOption = regexp.MustCompile(`(?i)token|password|passwd|secret|private[-_]?key|key[-_]?data|kubeconfig`)
 
 // shown gives options as anybody may see them, with secret.Redacted for every secret.

@@ -30,7 +30,7 @@ const (
 	createJoinTokenSQL = `INSERT INTO join_token (tenant, id, digest, cluster, remote_user, public_key, sealed, key_id, created_by, expires)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING ` + joinTokenColumns
 
-	joinTokensSQL = `SELECT ` + joinTokenColumns + ` FROM join_token WHERE tenant = $1 ORDER BY created DESC, id`
+	joinTokensSQL = `SELECT ` + joinTokenColumns + ` FROM join_token WHERE tenant = $1 ORDER BY created DESC, id DESC`
 
 	joinTokenSQL = `SELECT ` + joinTokenColumns + ` FROM join_token WHERE tenant = $1 AND id = $2`
 

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,7 +19,7 @@ const (
 	keepContainerManagerSQL = `SELECT type FROM container_manager WHERE tenant = $1 AND name = $2 FOR KEY SHARE`
 
 	// In the order of addresses, as all who lock several nodes.
-	registerSQL = `INSERT INTO node (tenant, address, manager) SELECT $1, address, $3 FROM unnest($2::text[]) address ORDER BY address
+	registerSQL = `INSERT INTO node (tenant, address, manager) SELECT $1, address, $3 FROM unnest($2::text[]) address ORDER BY address COLLATE "C"
 		ON CONFLICT ON CONSTRAINT node_pk DO UPDATE SET manager = excluded.manager, registered = now() WHERE node.manager <> excluded.manager`
 
 	claimNodesSQL = `SELECT FROM node WHERE tenant = $1 AND address = ANY ($2) ORDER BY address FOR UPDATE`
@@ -127,7 +126,6 @@ func (s *Store) settle(ctx context.Context, q querier, c stateChange, manager st
 	if err != nil || len(changed) == 0 {
 		return err
 	}
-	slices.Sort(changed)
 	switch c.event {
 	case fleet.HostRegistered:
 		return s.register(ctx, q, manager, changed)
