@@ -39,8 +39,6 @@ func TestEveryOperationAndRole(t *testing.T) {
 	join := "Bearer " + field(t, b.v0(t, "POST /jointokens", "", 201, ""), "token").(string)
 	checked := 0
 	for path, item := range b.doc.Paths.Map() {
-		url := strings.NewReplacer("{name}", "nothing", "{address}", "nobody", "{id}", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
-			"{token}", "k3v9q2m4x7c1b8n0", "{step}", "prepare", "{file}", "nothing", "{type}", "nothing").Replace(path)
 		for method, op := range item.Operations() {
 			where := op.OperationID
 			for name, caller := range map[string]struct {
@@ -55,7 +53,7 @@ func TestEveryOperationAndRole(t *testing.T) {
 				"limited token": {limited, where == "getHost" || where == "putNetwork"},
 				"join token":    {join, where == "registerHost"},
 			} {
-				r, err := http.NewRequestWithContext(t.Context(), method, b.url+url, strings.NewReader(`{"unknown":1}`))
+				r, err := http.NewRequestWithContext(t.Context(), method, b.url+filled(path), strings.NewReader(`{"unknown":1}`))
 				require.NoError(t, err)
 				r.Header.Set("Authorization", caller.creds)
 				allowed := caller.allowed || op.Security != nil

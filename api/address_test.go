@@ -46,3 +46,24 @@ func TestCallerAddress(t *testing.T) {
 		require.Equal(t, test.want, addrText(callerOf(r, proxies)), name)
 	}
 }
+
+// FuzzCallerOf: whatever the header says, the caller is an address in its plain
+// form, and a peer that is no proxy of ours is never taken for another.
+func FuzzCallerOf(f *testing.F) {
+	for _, header := range []string{"192.0.2.7", "192.0.2.7, 10.0.0.2", "unknown", "[2001:db8::7]:51234", "::ffff:192.0.2.7", ",,", "fe80::1%eth0", "10.0.0.2, 10.0.0.3"} {
+		f.Add(header)
+	}
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	f.Fuzz(func(t *testing.T, header string) {
+		for peer, isProxy := range map[string]bool{"10.0.0.1": true, "192.0.2.1": false} {
+			r := &http.Request{RemoteAddr: peer + ":1", Header: http.Header{forwardedFor: {header}}}
+			caller := callerOf(r, proxies)
+			if !caller.IsValid() || caller.Is4In6() || caller.Zone() != "" {
+				t.Fatalf("%q gives %q", header, caller)
+			}
+			if !isProxy && caller.String() != peer {
+				t.Fatalf("%q of a stranger is believed", header)
+			}
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,27 @@ func TestMethodsAndPaths(t *testing.T) {
 	} {
 		require.Equal(t, status, b.do(t, "GET", path, "").status, path)
 	}
+}
+
+// FuzzPlainPath: a path that is let through means the same to everybody.
+func FuzzPlainPath(f *testing.F) {
+	for _, target := range []string{
+		"/", "/api/v0/clusters/", "/api/v0/cluster%2fc", "/api/v0/x/../clusters", "//x", "/a%5cb", "/a\\b", "/%00", "/%ff", "/a;b", "/api/v0/%63lusters", "*", "/a?b",
+	} {
+		f.Add(target)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil || !plainPath(&http.Request{URL: u}) {
+			return
+		}
+		if clean := path.Clean(u.Path); clean != u.Path && clean+"/" != u.Path {
+			t.Fatalf("%q is let through and is %q to others", target, clean)
+		}
+		if strings.Count(u.EscapedPath(), "/") != strings.Count(u.Path, "/") || strings.ContainsAny(u.Path, "\\\x00\r\n") {
+			t.Fatalf("%q is let through", target)
+		}
+	})
 }
 
 func TestPathsOutsideThePattern(t *testing.T) {

@@ -15,8 +15,7 @@ func TestUnknownQueryParameters(t *testing.T) {
 	b := setup(t)
 	b.v0(t, "PUT /network/n", "", 201, "")
 	for path, item := range b.doc.Paths.Map() {
-		path = strings.NewReplacer("{name}", "n", "{address}", "h", "{id}", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
-			"{token}", "k3v9q2m4x7c1b8n0", "{step}", "prepare", "{file}", "x", "{type}", "x").Replace(path)
+		path = filled(path)
 		for method := range item.Operations() {
 			for query, blame := range map[string]string{
 				"_method=DELETE": "_method", "name=o": "name", "Limit=1": "Limit", "x": "x", "a;b=1": "query", "%zz=1": "query",
@@ -32,6 +31,31 @@ func TestUnknownQueryParameters(t *testing.T) {
 	a := b.v0(t, "GET /operations?limit=1&colour=red", "", 400, "")
 	require.Equal(t, []string{"colour"}, blamed(t, a))
 	b.v0(t, "GET /operations?limit=1", "", 200, "")
+}
+
+// filled puts names of nothing into a path of the document.
+func filled(path string) string {
+	return strings.NewReplacer("{name}", "nothing", "{address}", "nobody", "{id}", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
+		"{token}", "k3v9q2m4x7c1b8n0", "{step}", "prepare", "{file}", "nothing", "{type}", "nothing").Replace(path)
+}
+
+// TestSlashAtTheEnd of every path changes nothing.
+func TestSlashAtTheEnd(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for path, item := range b.doc.Paths.Map() {
+		if path == "/" {
+			continue
+		}
+		for method := range item.Operations() {
+			without := b.do(t, method, filled(path), `{"unknown":1}`)
+			with := b.do(t, method, filled(path)+"/", `{"unknown":1}`)
+			require.Equal(t, without.status, with.status, "%s %s", method, path)
+			if strings.HasPrefix(path, "/api/") {
+				require.NotContains(t, with.body, "there is no such path", "%s %s", method, path)
+			}
+		}
+	}
 }
 
 // TestPathsThatNameNothing: the answer says what is allowed.
