@@ -91,6 +91,31 @@ func TestARefusalByRoleSaysWhatItTakes(t *testing.T) {
 	b.as(basicCreds("vera")).v0(t, "GET /nothing", "", 404, "")
 }
 
+// TestPagesOfOtherSites cannot make a browser change something here.
+func TestPagesOfOtherSites(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, test := range []struct {
+		method, header, value string
+		status                int
+	}{
+		{"POST", "Sec-Fetch-Site", "cross-site", 403},
+		{"PUT", "Sec-Fetch-Site", "same-site", 403},
+		{"PUT", "Origin", "https://example.com", 403},
+		{"PUT", "Origin", b.url, 201},
+		{"PUT", "Sec-Fetch-Site", "same-origin", 201},
+		{"GET", "Sec-Fetch-Site", "cross-site", 200},
+	} {
+		path := "/api/v0/network/default"
+		if test.method == "POST" {
+			path = "/api/v0/jointokens"
+		}
+		r := b.request(t, test.method, path, "")
+		r.Header.Set(test.header, test.value)
+		require.Equal(t, test.status, b.send(t, r).status, "%+v", test)
+	}
+}
+
 func TestWhoami(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
