@@ -52,6 +52,8 @@ func (a *App) report(cmd *cobra.Command, err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, context.Canceled): // by a signal; nothing else cancels
+		return exitInterrupted
 	case errors.As(err, &dead):
 		dead.print(a.Err)
 		return exitUnreachable
@@ -63,8 +65,6 @@ func (a *App) report(cmd *cobra.Command, err error) int {
 		}
 		a.printError(known.err)
 		return known.code
-	case errors.Is(err, context.Canceled):
-		return exitInterrupted
 	}
 	a.printUsage(cmd)
 	a.printError(err)
