@@ -38,7 +38,9 @@ func TestClusters(t *testing.T) {
 		s.get(t, "cluster/c5/hosts").is(http.StatusOK, "[]")
 	})
 	fact(t, "3.1-6", func(t *testing.T) {
-		network := func(cluster, body string) any { return s.put(t, "cluster/"+cluster, body).status(http.StatusCreated).object()["network"] }
+		network := func(cluster, body string) any {
+			return s.put(t, "cluster/"+cluster, body).status(http.StatusCreated).object()["network"]
+		}
 		require.Equal(t, "default", network("c6", `{"network": "nowhere"}`))
 		require.Equal(t, "nowhere", network("c6", `{"network": "nowhere"}`))
 		require.Equal(t, "", network("c6-empty", `{"network": ""}`))

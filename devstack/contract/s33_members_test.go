@@ -23,11 +23,11 @@ func TestMembers(t *testing.T) {
 	}
 	node := func(t *testing.T, host string) any {
 		t.Helper()
-		return s.get(t, "host/" + host + "/status").object()["container_manager"]
+		return s.get(t, "host/"+host+"/status").object()["container_manager"]
 	}
 	state := func(t *testing.T, host string) any {
 		t.Helper()
-		return s.get(t, "host/" + host).object()["status"]
+		return s.get(t, "host/"+host).object()["status"]
 	}
 
 	fact(t, "3.3-1", func(t *testing.T) {

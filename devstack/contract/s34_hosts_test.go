@@ -167,7 +167,7 @@ func TestHostStatus(t *testing.T) {
 
 	fact(t, "3.5-1", func(t *testing.T) {
 		for _, h := range []string{"s-node", "s-pending", "s-alone"} {
-			require.Equal(t, "host_only", s.get(t, "host/" + h + ".example/status").object()["type"])
+			require.Equal(t, "host_only", s.get(t, "host/"+h+".example/status").object()["type"])
 		}
 	})
 	fact(t, "3.5-2 3.5-4", func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestHostStatus(t *testing.T) {
 		s.put(t, "cluster/s-none", `{"container_manager": "s-none"}`).status(http.StatusCreated)
 		s.addName(t, "s-lost.example", "s-none")
 		for _, h := range []string{"s-pending", "s-alone", "s-lost"} {
-			require.Equal(t, map[string]any{}, s.get(t, "host/" + h + ".example/status").object()["container_manager"])
+			require.Equal(t, map[string]any{}, s.get(t, "host/"+h+".example/status").object()["container_manager"])
 		}
 	})
 	fact(t, "3.5-5", func(t *testing.T) {

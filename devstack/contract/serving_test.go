@@ -145,7 +145,7 @@ func (s *server) get(t *testing.T, path string, changes ...change) answer {
 func (s *server) said(t *testing.T, what ...string) {
 	t.Helper()
 	for _, w := range what {
-		err := harness.Until(t.Context(), limit, w, func() (bool, error) {
+		err := harness.Until(t.Context(), 20*time.Second, w, func() (bool, error) {
 			text, err := os.ReadFile(s.log)
 			return strings.Contains(string(text), w), err
 		})

@@ -280,9 +280,9 @@ func (s *site) addHosts(t *testing.T, cluster string, hosts ...*remotetest.Host)
 	}
 	for _, h := range hosts {
 		s.until(t, h.Address()+" to be bootstrapped", func() bool {
-			return s.get(t, "host/" + h.Address() + "/bootstrap").object()["status"] != "in_process"
+			return s.get(t, "host/"+h.Address()+"/bootstrap").object()["status"] != "in_process"
 		})
-		require.Equal(t, "finished", s.get(t, "host/" + h.Address() + "/bootstrap").object()["status"], s.get(t, "host/"+h.Address()).body)
+		require.Equal(t, "finished", s.get(t, "host/"+h.Address()+"/bootstrap").object()["status"], s.get(t, "host/"+h.Address()).body)
 	}
 }
 
@@ -308,4 +308,11 @@ func (s *site) operation(t *testing.T, filter string) map[string]any {
 	s.get(t, "operations?limit=1&"+filter).into(&page)
 	require.Len(t, page.Operations, 1, filter)
 	return page.Operations[0]
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(text)
 }
