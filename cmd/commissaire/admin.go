@@ -26,7 +26,7 @@ func keyCommand() *cobra.Command {
 			Example: "  commissaire key create /etc/commissaire/seal.key",
 			RunE:    func(_ *cobra.Command, args []string) error { return secret.CreateKeyFile(args[0]) },
 		},
-		process("list", "List the keys: which one seals, which ones stored credentials need", "commissaire key list", func(ctx context.Context, c *config.Config) error {
+		process("list", "List the keys: which one seals, which ones stored secrets need", "commissaire key list", func(ctx context.Context, c *config.Config) error {
 			return app.ListKeys(ctx, c, cmd.OutOrStdout())
 		}),
 		&cobra.Command{
@@ -51,13 +51,13 @@ func keyCommand() *cobra.Command {
 				return secret.UseKey(args[0], id)
 			},
 		},
-		process("reseal", "Seal all stored credentials with the key in use, and print how many changed", "commissaire key reseal", func(ctx context.Context, c *config.Config) error {
+		process("reseal", "Seal all stored secrets with the key in use, and print how many changed", "commissaire key reseal", func(ctx context.Context, c *config.Config) error {
 			changed, err := app.Reseal(ctx, c)
 			fmt.Fprintln(cmd.OutOrStdout(), changed)
 			return err
 		}),
 		&cobra.Command{
-			Use: "drop FILE ID", Short: "Remove a key that no stored credentials need", Args: cobra.ExactArgs(2),
+			Use: "drop FILE ID", Short: "Remove a key that no stored secrets need", Args: cobra.ExactArgs(2),
 			Example: "  commissaire key drop /etc/commissaire/seal.key 1234567890",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				id, err := keyID(args[1])
