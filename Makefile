@@ -27,12 +27,16 @@ build: build-devstack ## Build bin/commissaire and bin/devstack
 build-devstack:
 	cd devstack && $(GO) build -o ../bin/ ./cmd/devstack
 
+.PHONY: build-commctl
+build-commctl:
+	$(GO) build -trimpath -ldflags "-X commissaire/internal/version.commit=$$(git rev-parse --short HEAD 2>/dev/null)" -o bin/ ./cmd/commctl
+
 .PHONY: dev
-dev: setup build-devstack ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
+dev: setup build-devstack build-commctl ## Run everything on this machine: Postgres, Temporal with its UI, API and worker
 	@bin/devstack up $(ARGS)
 
 .PHONY: demo
-demo: setup build-devstack ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
+demo: setup build-devstack build-commctl ## The same, with five sshd hosts and a rolling restart to watch (DEMO_EXIT=1 ends after it)
 	@bin/devstack demo $(ARGS)
 
 .PHONY: test
