@@ -62,7 +62,8 @@ that --config or the variable COMMCTL_CONFIG names:
 'commctl help config' tells all of it.`,
 		Example: `  commctl cluster list
   commctl host create --cluster web 192.0.2.10 ~/.ssh/id_ed25519
-  commctl cluster upgrade start web`,
+  commctl cluster upgrade start --watch web
+  commctl logs -f $(commctl operations list -n 1 -o name)`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -72,9 +73,12 @@ that --config or the variable COMMCTL_CONFIG names:
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default ~/.commissaire.json)")
 	root.AddCommand(
 		a.clusterCommand(), a.containerManagerCommand(), a.hostCommand(), a.networkCommand(),
+		a.operationsCommand(), a.logsCommand(), a.waitCommand(),
+		a.tokensCommand(), a.joinTokensCommand(), a.whoamiCommand(), a.auditCommand(),
 		a.passhashCommand(), a.userDataCommand(), a.versionCommand(),
 		configTopic(), exitCodesTopic(),
 	)
+	a.completions(root)
 	return root
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"commissaire/api/client"
 	"commissaire/internal/fleet"
 )
 
@@ -109,4 +110,14 @@ func lasting(d time.Duration) string {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
+}
+
+// clientTelling is the generated client; what it does about dead endpoints is told
+// to notice.
+func (a *App) clientTelling(notice io.Writer) (*client.ClientWithResponses, error) {
+	c, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	return client.NewClientWithResponses(c.base(), client.WithHTTPClient(c.doer(notice)))
 }

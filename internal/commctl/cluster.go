@@ -15,6 +15,7 @@ func (a *App) clusterCommand() *cobra.Command {
 		a.clusterOperation("deploy", "Bring the hosts of a cluster to a version of their system"),
 		a.clusterOperation("restart", "Restart the hosts of a cluster"),
 		a.clusterOperation("upgrade", "Upgrade the hosts of a cluster"),
+		a.clusterPolicy(),
 	)
 }
 

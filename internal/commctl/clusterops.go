@@ -12,20 +12,18 @@ func (a *App) clusterOperation(kind, short string) *cobra.Command {
 }
 
 func (a *App) clusterStart(kind string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "start NAME", Short: "Start it, or show the one that runs", Args: cobra.ExactArgs(1),
-		Example: "  commctl cluster " + kind + " start web",
-	}
+	cmd := &cobra.Command{Use: "start NAME", Short: "Start it, or show the one that runs", Args: cobra.ExactArgs(1)}
+	start, args := "  commctl cluster "+kind+" start ", "web"
 	if kind == "deploy" {
 		cmd.Use, cmd.Args = "start NAME VERSION", cobra.ExactArgs(2)
-		cmd.Example += " 43.20261120.0"
+		args += " 43.20261120.0"
 	}
+	cmd.Example = start + args + "\n" +
+		start + "--dry-run -o wide " + args + "\n" +
+		start + "--watch --max-unavailable 10% --canary 1 --canary-then approve " + args
+	options := a.rolloutOptions(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		body := map[string]any{}
-		if kind == "deploy" {
-			body["version"] = args[1]
-		}
-		return a.old(cmd.Context(), http.MethodPut, route("cluster", args[0], kind), body)
+		return a.startRollout(cmd.Context(), kind, args[0], optional(args, 1), options)
 	}
 	return cmd
 }

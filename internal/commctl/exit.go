@@ -196,9 +196,9 @@ func exitCodesTopic() *cobra.Command {
   130  interrupted
 
 The verbs that commctl has had since 2016 keep their exit codes when they run
-without -o: what does not exist is 0 with "No object found.", every refusal is 2.
-They are all verbs of cluster (but policy), container_manager, host (but labels,
-trust and bootstrap) and network.
+without -o, --dry-run, --wait and --watch: what does not exist is 0 with "No object
+found.", every refusal is 2. They are all verbs of cluster (but policy),
+container_manager, host (but labels, trust and bootstrap) and network.
 
 'host ssh' with a remote command ends with the exit code of ssh.`,
 	}

@@ -3,10 +3,12 @@ package commctl
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -20,6 +22,7 @@ import (
 func (a *App) hostCommand() *cobra.Command {
 	cmd := group("host", "Hosts",
 		a.hostCreate(), a.hostDelete(), a.hostGet(), a.hostStatus(), a.hostJoin(), a.hostUnjoin(), a.hostList(), a.hostSSH(),
+		a.hostLabels(), a.hostTrust(), a.hostBootstrap(),
 	)
 	cmd.PersistentFlags().BoolVar(&a.noResolve, "no-resolve", false, "use host names as they are, not their IPv4 addresses")
 	return cmd
@@ -158,12 +161,19 @@ func (a *App) hostUnjoin() *cobra.Command {
 func (a *App) hostList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list [CLUSTER]", Short: "List all hosts, or the addresses of those of a cluster", Args: cobra.MaximumNArgs(1),
-		Example: "  commctl host list -o table\n  commctl host list web",
+		Example: "  commctl host list -o table\n  commctl host list web\n  commctl host list -l env=prod,tier!=db",
 	}
 	format := outputFlag(cmd, "")
+	var selector string
+	cmd.Flags().StringVarP(&selector, "selector", "l", "", "only hosts with these labels: `SELECTOR` such as env=prod,tier!=db")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 1 {
+		switch {
+		case len(args) == 1 && selector != "":
+			return errors.New("name a cluster or a selector, not both")
+		case len(args) == 1:
 			return oldList(a, cmd, *format, nameView("ADDRESS"), route("cluster", args[0], "hosts"))
+		case selector != "":
+			return oldList(a, cmd, *format, hostView, route("hosts")+"?selector="+url.QueryEscape(selector))
 		}
 		return oldList(a, cmd, *format, hostView, route("hosts"))
 	}

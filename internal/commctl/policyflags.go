@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"commissaire/internal/fleet"
 )
@@ -18,7 +17,6 @@ import (
 // policyFlags are the flags that say how an operation rolls over its hosts.
 type policyFlags struct {
 	app    *App
-	flags  *pflag.FlagSet
 	file   string
 	policy fleet.Policy // what the flags set
 	canary fleet.Canary
@@ -26,9 +24,10 @@ type policyFlags struct {
 
 // policyOptions gives a command the flags of a policy.
 func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
-	p := &policyFlags{app: a, flags: cmd.Flags()}
+	p := &policyFlags{app: a}
+	flags := cmd.Flags()
 	add := func(name, usage string, set func(text string) error) {
-		p.flags.Func(name, usage, set)
+		flags.Func(name, usage, set)
 	}
 	add("max-unavailable", "how many hosts may be away at once: `N` or N%", amountTo(&p.policy.MaxUnavailable))
 	add("max-failures", "how many hosts may fail before no other is started: `N` or N%", amountTo(&p.policy.MaxFailures))
@@ -45,7 +44,7 @@ func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
 		p.canary.Soak, err = fleet.ParseDuration(text)
 		return err
 	})
-	p.flags.VarPF(&textFlag{set: func(text string) error {
+	flags.VarPF(&textFlag{set: func(text string) error {
 		p.policy.Selector = &text
 		return checkSelector(text)
 	}}, "selector", "l", "only hosts with these labels: `SELECTOR` such as env=prod,tier!=db")
@@ -64,7 +63,7 @@ func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
 		p.policy.Window, err = parseWindow(text)
 		return err
 	})
-	p.flags.StringVar(&p.file, "policy", "", "`FILE` with a policy in JSON, '-' for standard input; the other flags win")
+	flags.StringVar(&p.file, "policy", "", "`FILE` with a policy in JSON, '-' for standard input; the other flags win")
 	for name, words := range map[string][]string{
 		"canary-then": {"continue", "pause", "approve"},
 		"order":       {"joined", "name", "random", "label:"},
@@ -77,8 +76,7 @@ func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
 
 // given says whether any of the flags was given.
 func (p *policyFlags) given() bool {
-	policy, err := p.read()
-	return err != nil || policy != fleet.Policy{}
+	return p.file != "" || p.policy != (fleet.Policy{}) || p.canary != (fleet.Canary{})
 }
 
 // read gives what the flags and the file set.
@@ -89,7 +87,6 @@ func (p *policyFlags) read() (fleet.Policy, error) {
 		if err != nil {
 			return base, fmt.Errorf("--policy: %w", err)
 		}
-		p.file, p.app.In = "-", bytes.NewReader(text) // to be read again
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&base); err != nil {

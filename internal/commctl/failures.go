@@ -1,0 +1,96 @@
+package commctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"commissaire/api/client"
+	"commissaire/internal/fleet"
+)
+
+// maxFailures is how many failed hosts are shown with their steps: each is a
+// request.
+const maxFailures = 10
+
+// failedHost is a host that failed and where.
+type failedHost struct {
+	client.HostRun
+	step client.Step // the last one; without a name when it began none
+}
+
+var failedHostView = view[failedHost]{
+	name: func(h failedHost) string { return h.Address },
+	columns: []column[failedHost]{
+		{head: "FAILED", cell: func(h failedHost) string { return h.Address }},
+		{head: "AT", cell: func(h failedHost) string { return h.step.Name }},
+		{head: "BECAUSE", cell: func(h failedHost) string { return fleet.OurWords(h.Reason) }},
+	},
+}
+
+// printFailures tells which hosts of an operation failed at which step, and what to
+// run next. It tells nothing of an operation that did well.
+func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, out io.Writer, op client.Operation) error {
+	bad := fleet.OperationState(op.State) == fleet.OperationFailed || fleet.OperationState(op.State) == fleet.OperationCancelled
+	if !bad && (op.Progress == nil || op.Progress.Failed == 0) {
+		return nil
+	}
+	hosts, err := operationHosts(ctx, c, op.Id, string(fleet.HostRunFailed))
+	if err != nil {
+		return err
+	}
+	var failed []failedHost
+	for _, h := range hosts[:min(len(hosts), maxFailures)] {
+		steps, err := operationSteps(ctx, c, op.Id, h.Address)
+		if err != nil {
+			return err
+		}
+		f := failedHost{HostRun: h}
+		if len(steps) > 0 {
+			f.step = steps[len(steps)-1]
+		}
+		failed = append(failed, f)
+	}
+	if len(failed) > 0 {
+		fmt.Fprintln(out)
+		to := *a
+		to.Out = out
+		if err := renderList(&to, formatTable, failedHostView, failed); err != nil {
+			return err
+		}
+	}
+	if len(hosts) > len(failed) {
+		fmt.Fprintf(out, "and %d more: commctl operations hosts --state failed %s\n", len(hosts)-len(failed), op.Id)
+	}
+	return printNext(out, op, failed)
+}
+
+// printNext names the commands that a person may want now.
+func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
+	var next []string
+	if len(failed) > 0 {
+		h := failed[0]
+		if h.step.OutputSize > 0 {
+			next = append(next, fmt.Sprintf("commctl logs %s %s %s", op.Id, h.Address, h.step.Name))
+		} else if h.step.Name != "" {
+			next = append(next, fmt.Sprintf("commctl operations steps %s %s -o wide", op.Id, h.Address))
+		}
+		if strings.Contains(fleet.OurWords(h.Reason), "host key") {
+			next = append(next, "commctl host trust "+h.Address)
+		}
+	}
+	kind := fleet.OperationKind(op.Kind)
+	switch {
+	case !fleet.OperationState(op.State).Ended():
+	case kind == fleet.KindBootstrap:
+		next = append(next, "commctl host bootstrap start "+op.Host)
+	case kind.Rollout():
+		next = append(next, "commctl operations retry "+op.Id)
+	}
+	if len(next) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "\nNext:\n  %s\n", legible(strings.Join(next, "\n  ")))
+	return err
+}

@@ -1,0 +1,238 @@
+package commctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/api/client"
+)
+
+func (a *App) logsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "logs OPERATION [HOST [STEP]]", Short: "Print what the steps of an operation printed on the hosts", Args: cobra.RangeArgs(1, 3),
+		Long: `Print what the steps of an operation printed on the hosts, with host and step before
+each line unless both are given. With a step and without -f, what goes into a file or
+a pipe is byte for byte what was printed; otherwise control characters are shown as
+pictures or U+FFFD.
+
+Of very long output the middle is not kept, which is said where it is missing.`,
+		Example: "  commctl logs " + exampleID + " 192.0.2.10 upgrade\n  commctl logs -f " + exampleID,
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the operation has ended")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		l := &logs{client: c, id: args[0], host: optional(args, 1), step: optional(args, 2), out: a.Out, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
+		l.raw = l.step != "" && !follow && !isTerminal(a.Out)
+		if !follow {
+			return l.print(cmd.Context())
+		}
+		err = l.follow(cmd.Context(), a)
+		if errors.Is(err, context.Canceled) {
+			fmt.Fprintf(a.Err, "the operation goes on. To see it: commctl operations watch %s\n", args[0])
+		}
+		return err
+	}
+	return cmd
+}
+
+// logs prints the output of steps.
+type logs struct {
+	client         *client.ClientWithResponses
+	id, host, step string // host and step may be ""
+	raw            bool   // byte for byte
+	out            io.Writer
+	seen           map[logKey]int64  // up to where the output of a step was printed
+	rest           map[logKey][]byte // the last line of it, when it has not ended
+}
+
+// logKey is one attempt of a step on a host.
+type logKey struct {
+	host, step string
+	attempt    int
+}
+
+// print prints all that is on record, step after step. With a step that is not
+// there it is an error.
+func (l *logs) print(ctx context.Context) error {
+	steps, err := operationSteps(ctx, l.client, l.id, l.host)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, s := range steps {
+		if l.step != "" && l.step != s.Name {
+			continue
+		}
+		found = true
+		key := logKey{s.Address, s.Name, s.Attempt}
+		if s.OutputSize == 0 {
+			continue
+		}
+		if err := l.read(ctx, key); err != nil {
+			return err
+		}
+		if err := l.flush(key); err != nil {
+			return err
+		}
+	}
+	if !found && (l.host != "" || l.step != "") {
+		return exitf(exitNotFound, "operation %s has no such step; commctl operations steps %s lists all", l.id, l.id)
+	}
+	return nil
+}
+
+// read prints what a step has printed and was not seen yet.
+func (l *logs) read(ctx context.Context, key logKey) error {
+	for {
+		from := l.seen[key]
+		params := &client.GetStepOutputParams{Offset: &from, Limit: pointer(1 << 20), Attempt: &key.attempt}
+		r, body, err := exchange(ctx, func(ctx context.Context) (*http.Response, error) {
+			return l.client.GetStepOutput(ctx, l.id, key.host, key.step, params)
+		})
+		if err != nil {
+			return err
+		}
+		offset, err := strconv.ParseInt(r.Header.Get("Output-Offset"), 10, 64)
+		if err != nil {
+			return unreadable(errors.New("no Output-Offset"))
+		}
+		if len(body) == 0 {
+			return nil
+		}
+		if err := l.write(key, offset, int64(len(body)), body); err != nil {
+			return err
+		}
+	}
+}
+
+// write prints a piece of output that begins at offset and is so many bytes long on
+// the host; what was seen before is left out.
+func (l *logs) write(key logKey, offset, length int64, text []byte) error {
+	seen := l.seen[key]
+	switch {
+	case offset+length <= seen:
+		return nil
+	case offset < seen && length == int64(len(text)):
+		text = text[seen-offset:]
+	case offset > seen:
+		if err := l.flush(key); err != nil {
+			return err
+		}
+		if err := l.gap(key, offset-seen); err != nil {
+			return err
+		}
+	}
+	l.seen[key] = offset + length
+	if l.raw {
+		_, err := l.out.Write(text)
+		return err
+	}
+	text = append(l.rest[key], text...)
+	end := bytes.LastIndexByte(text, '\n') + 1
+	l.rest[key] = bytes.Clone(text[end:])
+	if end == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	for line := range bytes.Lines(text[:end]) {
+		b.WriteString(l.prefix(key) + legible(string(bytes.TrimRight(line, "\r\n"))) + "\n")
+	}
+	_, err := l.out.Write(b.Bytes())
+	return err
+}
+
+// gap says that bytes are missing.
+func (l *logs) gap(key logKey, n int64) error {
+	if l.raw {
+		return nil
+	}
+	_, err := fmt.Fprintf(l.out, "%s[%d bytes are not kept]\n", l.prefix(key), n)
+	return err
+}
+
+// flush prints the last line of a step, when it had no end.
+func (l *logs) flush(key logKey) error {
+	rest := l.rest[key]
+	delete(l.rest, key)
+	if len(rest) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintln(l.out, l.prefix(key)+legible(string(rest)))
+	return err
+}
+
+func (l *logs) prefix(key logKey) string {
+	switch {
+	case l.step != "":
+		return ""
+	case l.host != "":
+		return key.step + " | "
+	}
+	return key.host + " " + key.step + " | "
+}
+
+// follow prints output as it comes, until the operation has ended.
+func (l *logs) follow(ctx context.Context, a *App) error {
+	quiet, err := a.clientTelling(io.Discard)
+	if err != nil {
+		return err
+	}
+	f := &follower{client: quiet, id: l.id, host: l.host, output: true, event: l.event,
+		polled: func(ctx context.Context, _ client.Operation) error { return l.catchUp(ctx) },
+		notice: func(trouble string) {
+			if trouble != "" {
+				fmt.Fprintln(a.Err, "commctl:", trouble)
+			}
+		},
+	}
+	if err := f.run(ctx); err != nil {
+		return err
+	}
+	for key := range l.rest {
+		if err := l.flush(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// event prints output, and ends the last line of a step that has ended.
+func (l *logs) event(e event) error {
+	key := logKey{e.Address, e.Step, e.Attempt}
+	switch {
+	case l.step != "" && l.step != e.Step:
+		return nil
+	case e.name == "output" && e.Offset != nil:
+		return l.write(key, *e.Offset, int64(e.Length), []byte(e.Text))
+	case e.name == "step" && e.State != "running":
+		return l.flush(key)
+	}
+	return nil
+}
+
+// catchUp prints what is on record by now. A server that is away for a moment has
+// more the next time.
+func (l *logs) catchUp(ctx context.Context) error {
+	steps, err := operationSteps(ctx, l.client, l.id, l.host)
+	for _, s := range steps {
+		key := logKey{s.Address, s.Name, s.Attempt}
+		if err == nil && (l.step == "" || l.step == s.Name) && l.seen[key] < s.OutputSize {
+			err = l.read(ctx, key)
+		}
+	}
+	if err != nil && passing(err) {
+		return nil
+	}
+	return err
+}

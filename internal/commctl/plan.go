@@ -1,0 +1,111 @@
+package commctl
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"commissaire/api/client"
+	"commissaire/internal/fleet"
+)
+
+var planHostView = view[client.PlanHost]{
+	name: func(h client.PlanHost) string { return h.Address },
+	columns: []column[client.PlanHost]{
+		{head: "NO", cell: func(h client.PlanHost) string { return strconv.Itoa(h.Position + 1) }},
+		{head: "HOST", cell: func(h client.PlanHost) string { return h.Address }},
+		{head: "CANARY", cell: func(h client.PlanHost) string { return yes(h.Canary) }},
+		{head: "OS", cell: func(h client.PlanHost) string { return h.Os }},
+		{head: "FAMILY", cell: func(h client.PlanHost) string { return h.Family }},
+		{head: "STEPS", cell: func(h client.PlanHost) string {
+			var names []string
+			for _, s := range h.Steps {
+				if !slices.Contains(names, s.Name) {
+					names = append(names, s.Name)
+				}
+			}
+			return strings.Join(names, ", ")
+		}},
+		{head: "BLOCKED-BY", cell: func(h client.PlanHost) string { return h.Blocks }},
+	},
+}
+
+// printPlan prints what an operation would do. As a table it says the rest around
+// it, and with -o wide the commands.
+func (a *App) printPlan(text []byte, f format) error {
+	var plan client.Plan
+	if err := json.Unmarshal(text, &plan); err != nil {
+		return unreadable(err)
+	}
+	if f == formatJSON || f == formatYAML || f == formatName {
+		return render(a, f, planHostView, plan.Hosts, plan)
+	}
+	var b strings.Builder
+	what := title(client.Operation{Kind: plan.Kind, Cluster: plan.Cluster, Version: plan.Version})
+	fmt.Fprintf(&b, "Would begin %s: %d hosts, at most %d at once; %d may fail\n", what, len(plan.Hosts), plan.Slots, plan.FailuresAllowed)
+	if policy := policyOf(plan.Policy); policy != "" {
+		fmt.Fprintf(&b, "Policy: %s\n", policy)
+	}
+	for _, blocks := range plan.Blocks {
+		fmt.Fprintf(&b, "Now in the way: %s\n", blocks)
+	}
+	if _, err := io.WriteString(a.Out, legible(b.String())+"\n"); err != nil {
+		return err
+	}
+	if err := renderList(a, f, planHostView, plan.Hosts); err != nil {
+		return err
+	}
+	if f == formatWide {
+		_, err := io.WriteString(a.Out, legible(planCommands(plan.Hosts)))
+		return err
+	}
+	return nil
+}
+
+// planCommands shows the commands of the steps, once for all hosts that have the
+// same.
+func planCommands(hosts []client.PlanHost) string {
+	var texts []string
+	who := map[string][]string{}
+	for _, h := range hosts {
+		var b strings.Builder
+		for _, s := range h.Steps {
+			name := s.Name
+			if s.Condition != "" {
+				name += " (" + s.Condition + ")"
+			}
+			fmt.Fprintf(&b, "  %s\n", name)
+			for _, command := range s.Commands {
+				fmt.Fprintf(&b, "    %s\n", strings.Join(command, " "))
+			}
+		}
+		text := b.String()
+		if who[text] == nil {
+			texts = append(texts, text)
+		}
+		who[text] = append(who[text], h.Address)
+	}
+	const shown = 3
+	var b strings.Builder
+	for _, text := range texts {
+		names := who[text]
+		list := strings.Join(names[:min(len(names), shown)], ", ")
+		if len(names) > shown {
+			list += fmt.Sprintf(" and %d more", len(names)-shown)
+		}
+		fmt.Fprintf(&b, "\n%s:\n%s", list, text)
+	}
+	return b.String()
+}
+
+// policyOf shows a policy on one line.
+func policyOf(p fleet.Policy) string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return ""
+	}
+	return policyText(text)
+}
