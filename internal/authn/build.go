@@ -34,7 +34,8 @@ const oldPackage = "commissaire_http.authentication."
 
 // Build makes the chain in the order of specs. An unknown plug-in and an unknown
 // or bad option are errors that name both. Plug-in apitoken comes last when it is
-// not listed. Without any spec everybody is refused. Nobody is asked anything yet.
+// not listed, unless tokens is nil. Without any spec everybody is refused. Nobody is
+// asked anything yet.
 func Build(ctx context.Context, specs []Spec, tokens Tokens, logger *slog.Logger) (*Chain, error) {
 	var plugins []Authenticator
 	var errs []error
@@ -50,7 +51,7 @@ func Build(ctx context.Context, specs []Spec, tokens Tokens, logger *slog.Logger
 		return nil, err
 	}
 	listed := slices.ContainsFunc(plugins, func(p Authenticator) bool { _, ok := p.(*APIToken); return ok })
-	if len(plugins) > 0 && !listed {
+	if len(plugins) > 0 && !listed && tokens != nil {
 		plugins = append(plugins, NewAPIToken(tokens))
 	}
 	return NewChain(logger, plugins...), nil
@@ -60,6 +61,9 @@ func buildOne(ctx context.Context, s Spec, tokens Tokens, logger *slog.Logger) (
 	p, err := find(s.Name)
 	if err != nil {
 		return nil, err
+	}
+	if p.Name == "apitoken" && tokens == nil {
+		return nil, errors.New("there is nothing here that keeps tokens")
 	}
 	o := newOptions(s.Options, p.Options)
 	g := grants{role: o.roleOr("role", p.role), names: o.roles("roles")}

@@ -31,6 +31,10 @@ func TestBuildOrder(t *testing.T) {
 	require.Equal(t, []string{"httpbasicauth", "httpauthclientcert", "kubernetesbearertokenauth", "apitoken"}, names(basic, cert, kube))
 	require.Equal(t, []string{"apitoken", "httpauthclientcert", "httpbasicauth"}, names(Spec{Name: "apitoken"}, cert, basic))
 	require.Empty(t, names(), "nobody is let in without a plug-in")
+
+	_, tokens := openStore(t)
+	_, err := Build(t.Context(), []Spec{{Name: "apitoken", Options: map[string]any{"role": "admin"}}}, tokens, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "option role is not known", "a token has its own")
 }
 
 func TestBuildRefuses(t *testing.T) {
@@ -47,7 +51,7 @@ func TestBuildRefuses(t *testing.T) {
 		"empty plug-in":             {"", nil, []string{"no such plug-in"}},
 		"unknown option":            {"httpbasicauth", map[string]any{"file_path": "x"}, []string{"option file_path is not known, did you mean filepath?"}},
 		"option of another plug-in": {"httpauthclientcert", map[string]any{"url": "x"}, []string{"option url is not known"}},
-		"option for no plug-in":     {"apitoken", map[string]any{"role": "admin"}, []string{"option role is not known"}},
+		"tokens that nobody keeps":  {"apitoken", nil, []string{"nothing here that keeps tokens"}},
 		"option twice":              {"oidc", map[string]any{"client_id": "a", "client-id": "b"}, []string{"option client_id is given twice"}},
 		"two names of one option":   {"kubeauth", map[string]any{"url": "https://a", "server_url": "https://b"}, []string{"option server_url is the same as url"}},
 		"no users at all":           {"httpbasicauth", nil, []string{"option filepath or users is needed"}},
