@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,8 +46,9 @@ func CacheDir() (string, error) {
 // builds it from the apt mirror that this machine is configured with (about a
 // minute) and keeps base-KEY.tar.zst in cacheDir, which is what a CI cache should
 // carry; later calls unpack that, or find it unpacked. Calls in several
-// processes at once build it once.
-func Base(ctx context.Context, cacheDir string) (string, error) {
+// processes at once build it once. extra are packages beyond those of every base.
+func Base(ctx context.Context, cacheDir string, extra ...string) (string, error) {
+	packages := append(slices.Clone(basePackages), extra...)
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return "", err
 	}
@@ -60,7 +62,7 @@ func Base(ctx context.Context, cacheDir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tree := filepath.Join(cacheDir, "base-"+baseKey(suite))
+	tree := filepath.Join(cacheDir, "base-"+baseKey(suite, packages))
 	if _, err := os.Stat(tree); !errors.Is(err, fs.ErrNotExist) {
 		return tree, err
 	}
@@ -75,21 +77,21 @@ func Base(ctx context.Context, cacheDir string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("unpack the nspawn base %s (remove it to have it built again): %w", packed, err)
 		}
-	} else if err := build(ctx, suite, partial, packed); err != nil {
+	} else if err := build(ctx, suite, packages, partial, packed); err != nil {
 		return "", fmt.Errorf("build the nspawn base: %w", err)
 	}
 	return tree, os.Rename(partial, tree)
 }
 
 // baseKey changes whenever the tree would.
-func baseKey(suite string) string {
+func baseKey(suite string, packages []string) string {
 	h := sha256.New()
-	fmt.Fprintln(h, suite, runtime.GOARCH, basePackages)
+	fmt.Fprintln(h, suite, runtime.GOARCH, packages)
 	fmt.Fprint(h, finishScript)
 	return suite + "-" + hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-func build(ctx context.Context, suite, tree, packed string) error {
+func build(ctx context.Context, suite string, packages []string, tree, packed string) error {
 	from, err := aptArchive(ctx, suite)
 	if err != nil {
 		return err
@@ -101,7 +103,7 @@ func build(ctx context.Context, suite, tree, packed string) error {
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child",
 		"debootstrap", "--variant=minbase",
-		"--include="+strings.Join(basePackages, ","), "--components="+from.components, suite, tree, from.uri)
+		"--include="+strings.Join(packages, ","), "--components="+from.components, suite, tree, from.uri)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if from.proxy != "" {
 		cmd.Env = append(os.Environ(), "http_proxy="+from.proxy)

@@ -20,6 +20,12 @@ type Options struct {
 	Count         int    // machines, at most 250
 	AuthorizedKey string // an authorized_keys line; lets in root, ops (sudo without password) and nosudo (no sudo)
 	CacheDir      string // of the base; CacheDir() when empty
+	// Packages are installed beyond those of every base. Each set of them has a
+	// base of its own.
+	Packages []string
+	// Files are written into the root of a machine before it boots, by path. The
+	// first map is that of h1; machines without one have none.
+	Files []map[string]string
 }
 
 // Machines are machines on one network.
@@ -48,7 +54,7 @@ func Open(ctx context.Context, o Options) (*Machines, error) {
 			return nil, err
 		}
 	}
-	base, err := Base(ctx, o.CacheDir)
+	base, err := Base(ctx, o.CacheDir, o.Packages...)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +103,11 @@ func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
 		close(m.off)
 		m.dir = filepath.Join(ms.dir, m.name)
 		m.group = group{groups, filepath.Base(ms.dir) + "-" + m.name}
-		if err := m.install(o.AuthorizedKey); err != nil {
+		var files map[string]string
+		if i < len(o.Files) {
+			files = o.Files[i]
+		}
+		if err := m.install(o.AuthorizedKey, files); err != nil {
 			return fmt.Errorf("install machine %s: %w", m.name, err)
 		}
 		ms.machines = append(ms.machines, m)
@@ -113,7 +123,7 @@ func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
 
 // install makes the machine's folder. What it has beyond the base is in up, the
 // upper layer of its root.
-func (m *Machine) install(authorizedKey string) error {
+func (m *Machine) install(authorizedKey string, files map[string]string) error {
 	for _, dir := range []string{"", "up", "work", "root"} {
 		if err := os.Mkdir(m.path(dir), 0o755); err != nil {
 			return err
@@ -132,16 +142,21 @@ func (m *Machine) install(authorizedKey string) error {
 		return err
 	}
 	m.hostKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
-	for _, f := range []struct {
+	type file struct {
 		name, content string
 		mode          os.FileMode
-	}{
+	}
+	all := []file{
 		{"etc/hostname", m.name + "\n", 0o644},
 		{"etc/hosts", "127.0.0.1 localhost\n127.0.1.1 " + m.name + "\n", 0o644},
 		{"etc/ssh/ssh_host_ed25519_key", string(pem.EncodeToMemory(block)), 0o600},
 		{"etc/ssh/authorized_keys", authorizedKey + "\n", 0o644},
 		{"etc/systemd/network/10-host0.network", "[Match]\nName=host0\n[Network]\nAddress=" + m.address + "/16\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n", 0o644},
-	} {
+	}
+	for name, content := range files {
+		all = append(all, file{name, content, 0o644})
+	}
+	for _, f := range all {
 		path := m.path(filepath.Join("up", f.name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
