@@ -61,6 +61,11 @@ test-product:
 test-devstack:
 	cd devstack && $(GO) test -timeout $(TIMEOUT) ./...
 
+.PHONY: contract
+contract: setup ## Replay the contract of the original Commissaire, fact by fact (docs/contract.md)
+	cd devstack && $(GO) test -c -o ../bin/contract.test ./contract
+	cd devstack/contract && ../../bin/contract.test -test.timeout $(TIMEOUT)
+
 .PHONY: test-machines
 test-machines: ## Run the tests on real systemd machines (root; installs systemd-container and debootstrap)
 	scripts/setup-nspawn
