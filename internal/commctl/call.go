@@ -18,22 +18,26 @@ const maxAnswer = 256 << 20
 // send is a request of the generated client, ready to go.
 type send func(ctx context.Context) (*http.Response, error)
 
-// exchange sends a request and reads the whole answer, within callTime. An answer
-// that is not 2xx is an error with its exit code.
-func exchange(ctx context.Context, request send) (*http.Response, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+// exchange sends a request and reads the whole answer, within callTime and the time
+// of the context. An answer that is not 2xx is an error with its exit code.
+func exchange(whole context.Context, request send) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(whole, callTime)
 	defer cancel()
 	r, err := request(ctx)
-	if err != nil {
-		return nil, nil, late(err)
+	var body []byte
+	if err == nil {
+		defer func() { _ = r.Body.Close() }()
+		if body, err = io.ReadAll(io.LimitReader(r.Body, maxAnswer)); err != nil && ctx.Err() == nil {
+			err = exitf(exitUnreachable, "the answer broke off: %w", err)
+		}
 	}
-	defer func() { _ = r.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer))
-	if ctx.Err() != nil {
+	switch {
+	case err != nil && whole.Err() != nil: // the caller's limit, not ours
+		return nil, nil, whole.Err()
+	case err != nil && ctx.Err() != nil:
 		return nil, nil, late(ctx.Err())
-	}
-	if err != nil {
-		return nil, nil, exitf(exitUnreachable, "the answer broke off: %w", err)
+	case err != nil:
+		return nil, nil, err
 	}
 	return r, body, failure(r.StatusCode, body)
 }

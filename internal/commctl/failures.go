@@ -25,7 +25,7 @@ var failedHostView = view[failedHost]{
 	columns: []column[failedHost]{
 		{head: "FAILED", cell: func(h failedHost) string { return h.Address }},
 		{head: "AT", cell: func(h failedHost) string { return h.step.Name }},
-		{head: "BECAUSE", cell: func(h failedHost) string { return fleet.OurWords(h.Reason) }},
+		{head: "BECAUSE", cell: func(h failedHost) string { return strings.TrimPrefix(h.Reason, "step "+h.step.Name+": ") }},
 	},
 }
 
@@ -76,7 +76,7 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 		} else if h.step.Name != "" {
 			next = append(next, fmt.Sprintf("commctl operations steps %s %s -o wide", op.Id, h.Address))
 		}
-		if strings.Contains(fleet.OurWords(h.Reason), "host key") {
+		if strings.Contains(fleet.OurWords(h.Reason), "host-key-changed") {
 			next = append(next, "commctl host trust "+h.Address)
 		}
 	}

@@ -39,7 +39,7 @@ Of very long output the middle is not kept, which is said where it is missing.`,
 		}
 		err = l.follow(cmd.Context(), a)
 		if errors.Is(err, context.Canceled) {
-			fmt.Fprintf(a.Err, "the operation goes on. To see it: commctl operations watch %s\n", args[0])
+			fmt.Fprintf(a.Err, "The operation goes on. To see it: commctl operations watch %s\n", args[0])
 		}
 		return err
 	}

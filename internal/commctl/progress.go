@@ -47,7 +47,7 @@ func (p *progress) apply(e event) (line string) {
 		p.state = e.State
 		line = p.title() + ": " + because(e.State, e.Reason)
 	case "steer":
-		line = fmt.Sprintf("%s: %s by %s", p.title(), e.Action, e.By)
+		line = fmt.Sprintf("%s: %s by %s", p.title(), cmp.Or(steered[e.Action], e.Action), e.By)
 		if e.Action == "policy" {
 			line += ": " + policyText([]byte(e.Detail))
 		}
@@ -80,14 +80,16 @@ func (p *progress) apply(e event) (line string) {
 		if e.State == string(fleet.StepSucceeded) {
 			return ""
 		}
-		line = e.Address + ": " + e.Step + " " + because(e.State, e.Reason)
-		if e.ExitCode != nil && *e.ExitCode != 0 {
-			line += fmt.Sprintf(" (exit status %d)", *e.ExitCode)
-		}
+		line = e.Address + ": " + e.Step + " " + because(e.State, fleet.OurWords(e.Reason))
 	default:
 		return ""
 	}
 	return shortTime(e.At) + " " + line
+}
+
+// steered says what was done.
+var steered = map[string]string{
+	"pause": "paused", "resume": "resumed", "approve": "approved", "cancel": "cancelled", "policy": "policy changed",
 }
 
 func because(state, reason string) string {
@@ -192,9 +194,6 @@ func (p *progress) summary(now time.Time) painted {
 	}
 	if end := parseTime(p.op.ExpectedEnd); !ended && !end.IsZero() {
 		parts = append(parts, fmt.Sprintf("expected end %s (in %s)", end.Format("15:04 UTC"), lasting(end.Sub(now).Round(time.Second))))
-	}
-	if ended && p.op.Reason != "" {
-		parts = append(parts, p.op.Reason)
 	}
 	if p.lost != "" {
 		parts = append(parts, p.lost)

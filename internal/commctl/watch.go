@@ -53,27 +53,26 @@ func (a *App) stay(ctx context.Context, w waitFlags, f format, id string) error 
 		ctx, cancel = context.WithTimeout(ctx, w.timeout)
 		defer cancel()
 	}
-	op, err := getOperation(ctx, c, id)
-	if err != nil {
-		return err
-	}
 	show := io.Discard
 	if w.watch {
 		if show = a.Out; f != "" {
 			show = a.Err
 		}
 	}
-	err = a.watchOperation(ctx, c, op, show)
+	op, err := getOperation(ctx, c, id)
+	if err == nil {
+		err = a.watchOperation(ctx, c, op, show)
+	}
+	if err == nil {
+		op, err = getOperation(ctx, c, id)
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return exitf(exitTimeout, "%s has not ended within %s; it goes on. To see it again: commctl operations watch %s", title(op), w.timeout, id)
+		return exitf(exitTimeout, "the operation has not ended within %s; it goes on. To see it again: commctl operations watch %s", w.timeout, id)
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintf(a.Err, "%s goes on. To see it again: commctl operations watch %s\n", legible(title(op)), id)
+		fmt.Fprintf(a.Err, "The operation goes on. To see it again: commctl operations watch %s\n", id)
 		return err
 	case err != nil:
-		return err
-	}
-	if op, err = getOperation(ctx, c, id); err != nil {
 		return err
 	}
 	if f != "" || !w.watch {
