@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the names of the tests into "+doc
 
 // row is a line of the document that states a fact: its id, what it says, and
 // the test, or in the last section why it is for later.
-var row = regexp.MustCompile(`^\| ((?:T|[0-9.]+)-[0-9]+) \| (.+) \| (.+) \|(?: (.*?) ?\|)?$`)
+var row = regexp.MustCompile(`^\| ((?:T|[0-9.]+)-[0-9]+) \| ([^|]+) \| ([^|]+) \|(?: ([^|]*?) ?\|)?$`)
 
 // replays are the tests that ran, by the fact they replay.
 var replays = struct {

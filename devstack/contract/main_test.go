@@ -16,6 +16,10 @@ import (
 	"commissaire/internal/privatepg"
 )
 
+// parallel is how many tests run at a time unless -parallel says otherwise:
+// they wait far more than they compute.
+const parallel = "6"
+
 // What all tests share.
 var (
 	workDir  string // state and logs, kept when something failed
@@ -42,6 +46,13 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", parallel); err != nil {
+			return 0, err
+		}
+	}
 	if workDir, err = os.MkdirTemp("", "contract-"); err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,8 +20,8 @@ var client2017 string
 func python(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(name, "-c", "import requests").Run() == nil {
-			return name
+		if path, err := exec.Command(name, "-c", "import requests, sys; print(sys.executable)").Output(); err == nil {
+			return strings.TrimSpace(string(path))
 		}
 	}
 	t.Fatal("python3 with requests is missing; run scripts/setup")

@@ -155,4 +155,9 @@ func TestConfiguration(t *testing.T) {
 		works(t, d)
 		d.said(t, "register-store-handler")
 	})
+	fact(t, "5-25", func(t *testing.T) {
+		for flag, near := range map[string]string{"--authentication-plugin-kwargs": "--authentication-plugin", "--register-store-handler": "unknown flag"} {
+			require.Contains(t, s.refuses(t, serving{args: []string{flag, "filepath=users.json"}}), near)
+		}
+	})
 }

@@ -87,13 +87,24 @@ func TestServices(t *testing.T) {
 			}
 		}
 	})
+	fact(t, "6.4-7", func(t *testing.T) {
+		s.put(t, "cluster/x47", "").status(http.StatusCreated)
+		s.put(t, "cluster/x47/restart", "").status(http.StatusCreated)
+		first := s.operation(t, "cluster=x47")["id"].(string)
+		s.ask(t, http.MethodPost, "operations/"+first+"/cancel", "").status(http.StatusOK)
+		require.Equal(t, "failed", s.get(t, "cluster/x47/restart").object()["status"]) // none of its hosts had begun
+		s.put(t, "cluster/x47/restart", "").status(http.StatusCreated)
+		require.Equal(t, "in_process", s.get(t, "cluster/x47/restart").object()["status"])
+		require.NotEqual(t, first, s.operation(t, "cluster=x47")["id"])
+		s.get(t, "operations/"+first).status(http.StatusOK)
+	})
 	fact(t, "9-5", func(t *testing.T) {
 		s.put(t, "network/x95", `{"type": "flannel_server", "options": {"address": "192.0.2.95:8080"}}`).status(http.StatusCreated)
 		s.put(t, "containermanager/x95", `{"type": "openshift", "options": {"server_url": "https://192.0.2.95"}}`).status(http.StatusCreated)
 		s.put(t, "cluster/x95", `{"network": "x95", "container_manager": "x95"}`).is(http.StatusCreated,
 			`{"name": "x95", "status": "", "network": "x95", "container_manager": "x95"}`)
 	})
-	fact(t, "9-7", func(t *testing.T) {
+	fact(t, "6.1-5 9-7", func(t *testing.T) {
 		var ready struct{ Checks []struct{ Name string } }
 		s.get(t, "/readyz", anonymous).into(&ready)
 		require.Equal(t, "postgres", ready.Checks[0].Name)

@@ -191,7 +191,7 @@ func TestPartHandler(t *testing.T) {
 
 	fact(t, "8-45", func(t *testing.T) {
 		good := c.run("user-data", "-e", s.API).exits(0).out
-		for _, payload := range []string{"[]", "{", `{"join_token": "x"}`, `{"endpoint": ""}`, `"text"`} {
+		for _, payload := range []string{"[]", "{", `{"join_token": "x"}`} {
 			var parts []string
 			for _, p := range partsOf(t, good) {
 				if p.kind == "text/x-commissaire-host" {
@@ -229,8 +229,11 @@ func TestPartHandler(t *testing.T) {
 		old := c.write("old", c.run("user-data", "-e", s.API, "--shared-credentials", "-u", harness.User).exits(0).out)
 		text = c.answered([][3]any{{"Password: ", harness.Password, true}}, "user-data", "-e", s.API, "--shared-credentials", "-u", harness.User, "-p", "-o", old).exits(0).out
 		require.NotContains(t, text, harness.Password)
-		out = boot(t, readFile(t, old), show+"; cat /root/.ssh/id_rsa.pub; echo private:; cat /root/.ssh/id_rsa")
+		out = boot(t, readFile(t, old), "cat /root/.ssh/authorized_keys; ssh-keygen -y -f /root/.ssh/id_rsa; echo private:; cat /root/.ssh/id_rsa")
 		require.Contains(t, out, "Commissaire response: 201 Created\n")
+		authorized := regexp.MustCompile(`(?m)^ssh-rsa \S+`).FindAllString(out, -1)
+		require.Len(t, authorized, 2)
+		require.Equal(t, authorized[0], authorized[1])
 		_, private, _ := strings.Cut(out, "private:\n")
 		require.Equal(t, private, string(decoded(t, s.get(t, "host/127.0.0.1/creds").object()["ssh_priv_key"].(string))))
 		s.delete(t, "host/127.0.0.1").status(http.StatusOK)
