@@ -54,7 +54,7 @@ func (a *App) completions(root *cobra.Command) {
 	var walk func(cmd *cobra.Command, path string)
 	walk = func(cmd *cobra.Command, path string) {
 		if sources := byPath[path]; sources != nil {
-			cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 				at := len(args)
 				if strings.HasSuffix(path, " delete") || strings.HasSuffix(path, " revoke") {
 					at = 0 // which take any number
@@ -62,14 +62,14 @@ func (a *App) completions(root *cobra.Command) {
 				if at >= len(sources) {
 					return nil, cobra.ShellCompDirectiveNoFileComp
 				}
-				return a.names(cmd.Context(), sources[at], args)
+				return a.names(cmd.Context(), sources[at], args, typed)
 			}
 		}
 		for name, from := range byFlag {
 			if cmd.Flags().Lookup(name) != nil {
 				// The only error is that there is one already.
-				_ = cmd.RegisterFlagCompletionFunc(name, func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-					return a.names(cmd.Context(), from, args)
+				_ = cmd.RegisterFlagCompletionFunc(name, func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+					return a.names(cmd.Context(), from, args, typed)
 				})
 			}
 		}
@@ -82,7 +82,7 @@ func (a *App) completions(root *cobra.Command) {
 
 // names asks the server for names. What goes wrong is no name: nobody wants to
 // read about it, or be asked for a password, in the middle of a line.
-func (a *App) names(ctx context.Context, from source, args []string) ([]string, cobra.ShellCompDirective) {
+func (a *App) names(ctx context.Context, from source, args []string, typed string) (fitting []string, _ cobra.ShellCompDirective) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
@@ -98,14 +98,17 @@ func (a *App) names(ctx context.Context, from source, args []string) ([]string, 
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	for i, name := range found {
-		shown, description, more := strings.Cut(name, "\t")
-		found[i] = cell(shown)
-		if more {
-			found[i] += "\t" + cell(description)
+	for _, name := range found {
+		if !strings.HasPrefix(name, typed) {
+			continue
 		}
+		shown, description, more := strings.Cut(name, "\t")
+		if shown = cell(shown); more {
+			shown += "\t" + cell(description)
+		}
+		fitting = append(fitting, shown)
 	}
-	return found, cobra.ShellCompDirectiveNoFileComp
+	return fitting, cobra.ShellCompDirectiveNoFileComp
 }
 
 // The sources.

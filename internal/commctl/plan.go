@@ -83,6 +83,9 @@ func planCommands(hosts []client.PlanHost) string {
 			}
 		}
 		text := b.String()
+		if text == "" {
+			continue
+		}
 		if who[text] == nil {
 			texts = append(texts, text)
 		}

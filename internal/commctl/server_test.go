@@ -90,3 +90,11 @@ func appFor(t *testing.T, url string) *testApp {
 	a.configure(t, map[string]any{"endpoint": url, "username": "alice", "password": "pw:with:colons"})
 	return a
 }
+
+// newHTTPServer serves with a function and gives its URL.
+func newHTTPServer(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handle)
+	t.Cleanup(server.Close)
+	return server.URL
+}

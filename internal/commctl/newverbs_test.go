@@ -1,0 +1,333 @@
+package commctl
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/api/client"
+	"commissaire/internal/fleet"
+)
+
+// What new verbs send, byte for byte.
+func TestRequestsOfNewVerbs(t *testing.T) {
+	t.Parallel()
+	id := "/api/v0/operations/" + testID
+	operation := reply{200, `{"id":"` + testID + `","kind":"upgrade","cluster":"web","state":"running","requested_by":"alice","created_at":"","started_at":"","finished_at":""}`}
+	replies := map[string]reply{
+		"POST " + id + "/pause": operation, "POST " + id + "/resume": operation, "POST " + id + "/approve": operation, "POST " + id + "/cancel": operation,
+		"POST " + id + "/retry": {201, operation.body}, "GET " + id: operation,
+		"POST " + id + "/retry?dry_run=true":                   {200, `{"kind":"upgrade","cluster":"web","hosts":[]}`},
+		"PUT " + id + "/policy":                                {201, `{}`},
+		"GET /api/v0/cluster/web/policy":                       {200, `{"max_failures":1,"max_unavailable":3}`},
+		"PUT /api/v0/cluster/web/policy":                       {201, `{}`},
+		"DELETE /api/v0/cluster/web/policy":                    {200, `[]`},
+		"GET /api/v0/host/192.0.2.1/labels":                    {200, `{"env":"test","rack":"a1"}`},
+		"PUT /api/v0/host/192.0.2.1/labels":                    {201, `{}`},
+		"PUT /api/v0/host/192.0.2.1/bootstrap":                 {201, `{"name":"192.0.2.1"}`},
+		"POST /api/v0/tokens":                                  {201, `{"token":"cmst_x"}`},
+		"POST /api/v0/jointokens":                              {201, `{"token":"cmsj_x"}`},
+		"DELETE /api/v0/tokens/k3v9q2m4x7c1b8n0":               {200, `[]`},
+		"DELETE /api/v0/tokens/k3v9q2m4x7c1b8n1":               {200, `[]`},
+		"GET /api/v0/audit?operation=putHost&limit=3":          {200, `{"entries":[{},{}],"next":"a"}`},
+		"GET /api/v0/audit?operation=putHost&limit=1&cursor=a": {200, `{"entries":[{}],"next":"b"}`},
+		"PUT /api/v0/cluster/web/deploy":                       {201, `{"name":"web"}`},
+		"PUT /api/v0/cluster/web/upgrade?dry_run=true":         {200, `{"kind":"upgrade","cluster":"web","hosts":[]}`},
+		"GET /api/v0/operations?cluster=web&kind=deploy&state=failed&since=2026-11-20T00%3A00%3A00Z&limit=2": {200, `{"operations":[]}`},
+		"GET " + id + "/hosts?state=failed&limit=1000":                                                       {200, `{"hosts":[]}`},
+		"GET " + id + "/steps?host=192.0.2.1&limit=1000":                                                     {200, `{"steps":[]}`},
+		"GET /api/v0/hosts?selector=env%3Dprod%2Ctier%21%3Ddb":                                               {200, `[]`},
+	}
+	for command, want := range map[string][]string{
+		"operations pause " + testID:                                                            {"POST " + id + "/pause", `{}`},
+		"op resume " + testID:                                                                   {"POST " + id + "/resume", `{}`},
+		"operation approve " + testID:                                                           {"POST " + id + "/approve", `{}`},
+		"operations cancel " + testID:                                                           {"POST " + id + "/cancel", `{}`},
+		"operations cancel --force " + testID:                                                   {"POST " + id + "/cancel", `{"force":true}`},
+		"operations retry --max-failures 2 -o name " + testID:                                   {"POST " + id + "/retry", `{"policy":{"max_failures":2}}`, "GET " + id, ``},
+		"operations retry --dry-run " + testID:                                                  {"POST " + id + "/retry?dry_run=true", `{"policy":{}}`},
+		"operations policy set --max-unavailable 10% --min-ready 90 " + testID:                  {"PUT " + id + "/policy", `{"max_unavailable":"10%","min_ready":"1m30s"}`},
+		"cluster policy set web --max-failures 2":                                               {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":2}`},
+		"cluster policy set web --replace --policy - --reboot never":                            {"PUT /api/v0/cluster/web/policy", `{"max_failures":"5%","reboot":"never"}`},
+		"cluster policy delete web":                                                             {"DELETE /api/v0/cluster/web/policy", ``},
+		"cluster deploy start web 43 --canary 1 --canary-then approve --canary-soak 10m":        {"PUT /api/v0/cluster/web/deploy", `{"policy":{"canary":{"hosts":1,"then":"approve","soak":"10m0s"}},"version":"43"}`},
+		"cluster upgrade start --dry-run --order random:7 -l env=prod web":                      {"PUT /api/v0/cluster/web/upgrade?dry_run=true", `{"policy":{"selector":"env=prod","order":{"by":"random","seed":7}}}`},
+		"operations list -c web --kind deploy --state failed --since 2026-11-20 -n 2":           {"GET /api/v0/operations?cluster=web&kind=deploy&state=failed&since=2026-11-20T00%3A00%3A00Z&limit=2", ``},
+		"operations hosts --state failed " + testID:                                             {"GET " + id + "/hosts?state=failed&limit=1000", ``},
+		"operations steps " + testID + " 192.0.2.1":                                             {"GET " + id + "/steps?host=192.0.2.1&limit=1000", ``},
+		"host labels set 192.0.2.1 env=prod tier=":                                              {"GET /api/v0/host/192.0.2.1/labels", ``, "PUT /api/v0/host/192.0.2.1/labels", `{"env":"prod","rack":"a1","tier":""}`},
+		"host labels unset 192.0.2.1 rack none":                                                 {"GET /api/v0/host/192.0.2.1/labels", ``, "PUT /api/v0/host/192.0.2.1/labels", `{"env":"test"}`},
+		"host labels unset 192.0.2.1 --all":                                                     {"GET /api/v0/host/192.0.2.1/labels", ``, "PUT /api/v0/host/192.0.2.1/labels", `{}`},
+		"host list -l env=prod,tier!=db":                                                        {"GET /api/v0/hosts?selector=env%3Dprod%2Ctier%21%3Ddb", ``},
+		"host bootstrap start 192.0.2.1":                                                        {"PUT /api/v0/host/192.0.2.1/bootstrap", `{}`},
+		"tokens create --role operator --operation upgradeCluster,getOperation --expires 1h ci": {"POST /api/v0/tokens", `{"name":"ci","role":"operator","operations":["upgradeCluster","getOperation"],"expires_in":"1h0m0s"}`},
+		"token revoke k3v9q2m4x7c1b8n0 k3v9q2m4x7c1b8n1":                                        {"DELETE /api/v0/tokens/k3v9q2m4x7c1b8n0", ``, "DELETE /api/v0/tokens/k3v9q2m4x7c1b8n1", ``},
+		"join-tokens create -c web":                                                             {"POST /api/v0/jointokens", `{"cluster":"web","expires_in":"1h0m0s"}`},
+		"audit --operation putHost -n 3":                                                        {"GET /api/v0/audit?operation=putHost&limit=3", ``, "GET /api/v0/audit?operation=putHost&limit=1&cursor=a", ``},
+	} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			server := newStub(t, replies)
+			a := appFor(t, server.URL)
+			a.In = strings.NewReader(`{"max_failures": "5%"}`)
+			require.Equal(t, exitOK, a.Run(t.Context(), strings.Fields(command)), a.errs.String())
+			var got []string
+			for _, r := range server.requests() {
+				got = append(got, r.line, strings.TrimSpace(r.body))
+			}
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+// What is wrong with a command line is said before anything is sent.
+func TestNewVerbsRefuse(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, nil)
+	file := filepath.Join(t.TempDir(), "policy")
+	require.NoError(t, os.WriteFile(file, []byte(`{"max_failure": 1}`), 0o600))
+	for command, want := range map[string]string{
+		"cluster upgrade start --max-failures x web":      `--max-failures" flag: must be a number of hosts`,
+		"cluster upgrade start --max-unavailable 0 web":   "policy.max_unavailable must be at least 1",
+		"cluster upgrade start --canary-then pause web":   "policy.canary needs either hosts or selector",
+		"cluster upgrade start --reboot perhaps web":      "policy.reboot must be never, if-needed or always",
+		"cluster upgrade start --order label web":         "policy.order.label must name a label",
+		"cluster upgrade start --order name:x web":        "only random and label",
+		"cluster upgrade start --window 22:00 web":        "must hold two times of day",
+		"cluster upgrade start --selector =x web":         "--selector",
+		"cluster upgrade start --dry-run --watch web":     "none of the others can be",
+		"cluster upgrade start --policy " + file + " web": `unknown field "max_failure"`,
+		"cluster policy set web":                          "say what to change",
+		"host labels set 192.0.2.1 env":                   `"env" is not of the form NAME=VALUE`,
+		"host labels unset 192.0.2.1":                     "name the labels",
+		"host list web -l env=prod":                       "not both",
+		"operations list --since tomorrow":                "--since must be a time",
+		"wait --for=done " + testID:                       "must be running, paused",
+		"operations resurrect":                            "unknown verb",
+		"operations list -n -1":                           "must not be below 0",
+	} {
+		a := appFor(t, server.URL)
+		require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields(command)), command)
+		require.Contains(t, a.errs.String(), want, command)
+		require.Contains(t, a.errs.String(), "usage: commctl ", command)
+	}
+	require.Empty(t, server.lines())
+}
+
+// Each refusal has its exit code, and its words are on standard error alone.
+func TestExitCodesOfNewVerbs(t *testing.T) {
+	t.Parallel()
+	for status, code := range map[int]int{400: exitUsage, 403: exitForbidden, 404: exitNotFound, 405: exitConflict, 409: exitConflict, 429: exitUnavailable, 500: exitUnavailable, 503: exitUnavailable} {
+		for command, path := range map[string]string{
+			"whoami": "GET /api/v0/whoami", "operations get " + testID: "GET /api/v0/operations/" + testID, "operations pause " + testID: "POST /api/v0/operations/" + testID + "/pause",
+			"cluster restart start -o name web": "PUT /api/v0/cluster/web/restart", "host bootstrap status 192.0.2.1": "GET /api/v0/host/192.0.2.1/bootstrap",
+		} {
+			server := newStub(t, map[string]reply{path: {status, fmt.Sprintf(`{"type":"x","title":"No","status":%d,"detail":"because \u001b[2J","request_id":"r1"}`, status)}})
+			a := appFor(t, server.URL)
+			require.Equal(t, code, a.Run(t.Context(), strings.Fields(command)), "%s %d", command, status)
+			require.Empty(t, a.out.String())
+			require.True(t, strings.HasPrefix(a.errs.String(), "commctl: error: because \uFFFD[2J"), a.errs)
+		}
+	}
+	server := newStub(t, map[string]reply{"GET /api/v0/whoami": {200, `<html>`}})
+	a := appFor(t, server.URL)
+	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"whoami"}))
+	require.Contains(t, a.errs.String(), "not what this version of commctl knows")
+	server.Close()
+	require.Equal(t, exitUnreachable, appFor(t, server.URL).Run(t.Context(), []string{"whoami"}))
+}
+
+// tables are answers that hold what each table has a column for.
+var tables = map[string]struct{ path, body string }{
+	"operations list":                  {"/api/v0/operations?limit=50", `{"operations":[` + failedOperation + `,{"id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3e","kind":"deploy","cluster":"web","version":"43.1","state":"running","paused":true,"waiting":"paused by alice","requested_by":"alice","created_at":"2026-11-20T14:03:00.123456","started_at":"2026-11-20T14:03:00.323456","finished_at":"","retry_of":"` + testID + `"}]}`},
+	"operations hosts " + testID:       {"/api/v0/operations/" + testID + "/hosts?limit=1000", `{"hosts":[{"address":"192.0.2.10","state":"succeeded","canary":true,"slot":1,"target":"43.1","started_at":"2026-11-20T14:03:00.123456","finished_at":"2026-11-20T14:04:30.123456"},{"address":"192.0.2.11","state":"pending","waiting":"operation x holds it","started_at":"","finished_at":""}]}`},
+	"operations steps " + testID:       {"/api/v0/operations/" + testID + "/steps?limit=1000", `{"steps":[{"address":"192.0.2.10","name":"upgrade","attempt":2,"state":"failed","reason":"apt ended\nbadly \u001b[2J","exit_code":100,"output_size":7,"output_stored":7,"started_at":"2026-11-20T14:03:00.123456","finished_at":"2026-11-20T14:03:01.623456"}]}`},
+	"operations policy get " + testID:  {"/api/v0/operations/" + testID + "/policy", `{"max_unavailable":"10%","canary":{"hosts":1,"then":"approve"}}`},
+	"host labels get 192.0.2.10":       {"/api/v0/host/192.0.2.10/labels", `{"rack":"a1","env":"prod","empty":""}`},
+	"host bootstrap status 192.0.2.10": {"/api/v0/host/192.0.2.10/bootstrap", `{"name":"192.0.2.10","status":"finished","bootstrapped":["192.0.2.10"],"in_process":[],"started_at":"2026-11-20T14:03:00.123456","finished_at":"2026-11-20T14:03:45.123456"}`},
+	"tokens list":                      {"/api/v0/tokens", `[{"id":"k3v9q2m4x7c1b8n0","name":"ci","owner":"alice","role":"operator","operations":["upgradeCluster","getOperation"],"created_at":"2026-11-20T14:03:00.123456","expires_at":"2026-12-20T14:03:00.123456","revoked_at":"","last_used_at":""}]`},
+	"join-tokens list":                 {"/api/v0/jointokens", `[{"id":"k3v9q2m4x7c1b8n0","cluster":"web","remote_user":"root","created_by":"alice","created_at":"2026-11-20T14:03:00.123456","expires_at":"2026-11-20T15:03:00.123456","revoked_at":"","used_at":"2026-11-20T14:04:00.123456","used_by":"192.0.2.10"}]`},
+	"whoami":                           {"/api/v0/whoami", `{"name":"alice","method":"httpbasicauth","role":"admin","address":"192.0.2.7"}`},
+	"audit":                            {"/api/v0/audit?limit=50", `{"entries":[{"at":"2026-11-20T14:03:00.123456","principal":"alice","method":"httpbasicauth","role":"admin","address":"192.0.2.7","operation":"putHost","path":"/api/v0/host/192.0.2.10","status":201,"request_id":"019af0c4"}]}`},
+	"host list -l env=prod":            {"/api/v0/hosts?selector=env%3Dprod", `[{"address":"192.0.2.10","status":"active","os":"fedora","os_version":"43","cpus":4,"memory":7820,"space":53687091200,"last_check":"","source":"","labels":{"env":"prod"}}]`},
+}
+
+const failedOperation = `{"id":"` + testID + `","kind":"upgrade","cluster":"web","state":"failed","reason":"a host failed","requested_by":"alice","created_at":"2026-11-20T14:03:00.123456","started_at":"2026-11-20T14:03:01.123456","finished_at":"2026-11-20T14:09:00.123456","policy":{"max_unavailable":2,"max_failures":1},"progress":{"total":20,"pending":0,"staging":0,"staged":0,"running":0,"succeeded":3,"failed":12,"skipped":5}}`
+
+// How answers look in each format.
+func TestTables(t *testing.T) {
+	t.Parallel()
+	for command, answer := range tables {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			server := newStub(t, map[string]reply{"GET " + answer.path: {200, answer.body}})
+			var all strings.Builder
+			for _, format := range formats {
+				a := appFor(t, server.URL)
+				require.Zero(t, a.Run(t.Context(), append(strings.Fields(command), "-o", string(format))), a.errs.String())
+				fmt.Fprintf(&all, "--- %s\n%s", format, a.out)
+				if format == formatJSON {
+					require.True(t, json.Valid(a.out.Bytes()))
+				}
+			}
+			words := strings.Fields(command)
+			words = slices.DeleteFunc(words, func(w string) bool { return strings.ContainsAny(w, "0123456789-=") && w != "join-tokens" })
+			golden(t, "table-"+strings.Join(words, "-"), all.String())
+		})
+	}
+}
+
+// An operation, the hosts that failed at their steps, and what to run next.
+func TestGetOfAFailedOperation(t *testing.T) {
+	t.Parallel()
+	replies := map[string]reply{"GET /api/v0/operations/" + testID: {200, failedOperation}}
+	var hosts []client.HostRun
+	for i := range 12 {
+		h := client.HostRun{Address: fmt.Sprintf("192.0.2.%d", 10+i), State: "failed", Reason: "step upgrade: apt ended with exit code 100; it said: no space\nleft"}
+		step := client.Step{Address: h.Address, Name: "upgrade", State: "failed", OutputSize: 7}
+		if i == 0 {
+			h.Reason, step.Name, step.OutputSize = "step check: host-key-changed: pinned is SHA256:a", "check", 0
+		}
+		hosts = append(hosts, h)
+		text, err := json.Marshal(client.StepPage{Steps: []client.Step{{Address: h.Address, Name: "first"}, step}})
+		require.NoError(t, err)
+		replies["GET /api/v0/operations/"+testID+"/steps?host="+h.Address+"&limit=1000"] = reply{200, string(text)}
+	}
+	text, err := json.Marshal(client.HostRunPage{Hosts: hosts})
+	require.NoError(t, err)
+	replies["GET /api/v0/operations/"+testID+"/hosts?state=failed&limit=1000"] = reply{200, string(text)}
+	a := appFor(t, newStub(t, replies).URL)
+	require.Zero(t, a.Run(t.Context(), []string{"operations", "get", testID}), a.errs.String())
+	golden(t, "get-failed", a.out.String())
+}
+
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	var hosts []string
+	for i := range 5 {
+		hosts = append(hosts, fmt.Sprintf(`{"address":"192.0.2.%d","position":%d,"canary":%t,"os":"debian","family":"apt","steps":[{"name":"upgrade","commands":[["apt-get","update"],["apt-get","-y","dist-upgrade"]]},{"name":"reboot","commands":[["systemctl","reboot"]],"condition":"when the host needs it"}]}`, 10+i, i, i == 0))
+	}
+	hosts = append(hosts, `{"address":"192.0.2.20","position":5,"canary":false,"os":"","family":"","steps":[],"blocks":"nobody knows what it runs"}`)
+	plan := `{"kind":"upgrade","cluster":"web","policy":{"max_unavailable":2},"slots":2,"failures_allowed":0,"hosts":[` + strings.Join(hosts, ",") + `],"blocks":["operation x runs on the cluster"]}`
+	server := newStub(t, map[string]reply{"PUT /api/v0/cluster/web/upgrade?dry_run=true": {200, plan}})
+	var all strings.Builder
+	for _, format := range []string{"", "-o wide", "-o name"} {
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster upgrade start --dry-run web "+format)), a.errs.String())
+		fmt.Fprintf(&all, "--- %s\n%s", format, a.out)
+	}
+	golden(t, "plan", all.String())
+}
+
+// Where the answer to a start names no operation, that of the request is found.
+func TestStartFindsItsOperation(t *testing.T) {
+	t.Parallel()
+	page := `{"operations":[{"id":"another","kind":"upgrade","cluster":"web","state":"pending","request_id":"r2"},{"id":"mine","kind":"upgrade","cluster":"web","state":"succeeded","request_id":"r1"}]}`
+	for status, want := range map[int]string{201: "mine", 200: "another"} {
+		s := &stubServer{}
+		handler := s.handler(map[string]reply{
+			"PUT /api/v0/cluster/web/upgrade":                          {status, `{"name":"web"}`},
+			"GET /api/v0/operations?cluster=web&kind=upgrade&limit=10": {200, page},
+			"GET /api/v0/operations/mine":                              {200, `{"id":"mine"}`},
+			"GET /api/v0/operations/another":                           {200, `{"id":"another"}`},
+		})
+		server := newHTTPServer(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Request-Id", "r1")
+			handler.ServeHTTP(w, r)
+		})
+		a := appFor(t, server)
+		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster upgrade start -o name web")), a.errs.String())
+		require.Equal(t, want+"\n", a.out.String())
+		require.Regexp(t, `^commctl-[A-Z2-7]{26}$`, s.requests()[0].header.Get("Idempotency-Key"))
+		require.Equal(t, status == 200, strings.Contains(a.errs.String(), "runs already"))
+	}
+}
+
+// A token is alone on standard output, for TOKEN=$(…).
+func TestTokenIsAlone(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{"POST /api/v0/tokens": {201, `{"token":"cmst_k3v9_secret","id":"k3v9","name":"ci","owner":"alice","role":"viewer","operations":[],"created_at":"","expires_at":"2026-12-20T14:03:00.123456"}`}})
+	a := appFor(t, server.URL)
+	require.Zero(t, a.Run(t.Context(), []string{"tokens", "create", "ci"}))
+	require.Equal(t, "cmst_k3v9_secret\n", a.out.String())
+	require.Equal(t, "Token k3v9 of alice, role viewer, good until 2026-12-20T14:03:00Z. It is not shown again:\n", a.errs.String())
+}
+
+// Names of the server complete a command line; without a server there are none, and
+// nobody is asked for anything.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{
+		"GET /api/v0/clusters":                                                   {200, `["db","web"]`},
+		"GET /api/v0/hosts":                                                      {200, `[{"address":"192.0.2.10","status":"active"}]`},
+		"GET /api/v0/operations?limit=30":                                        {200, `{"operations":[` + failedOperation + `]}`},
+		"GET /api/v0/operations/" + testID + "/hosts?limit=1000":                 {200, `{"hosts":[{"address":"192.0.2.10","state":"failed"}]}`},
+		"GET /api/v0/operations/" + testID + "/steps?host=192.0.2.10&limit=1000": {200, `{"steps":[{"name":"upgrade","state":"fai\u001bled"}]}`},
+	})
+	for line, want := range map[string]string{
+		"cluster upgrade start ":          "db\nweb\n:4\n",
+		"cluster get w":                   "web\n:4\n",
+		"cluster delete web ":             "db\nweb\n:4\n",
+		"cluster get web ":                ":4\n",
+		"host join ":                      "192.0.2.10\tactive\n:4\n",
+		"host join 192.0.2.10 ":           "db\nweb\n:4\n",
+		"operations list --cluster ":      "db\nweb\n:4\n",
+		"operations watch ":               testID + "\tupgrade of web, failed, 2026-11-20T14:03:00Z\n:4\n",
+		"logs " + testID + " ":            "192.0.2.10\tfailed\n:4\n",
+		"logs " + testID + " 192.0.2.10 ": "upgrade\tfai\uFFFDled\n:4\n",
+		"network get ":                    ":4\n",
+		"wait --for ":                     "running\npaused\nsucceeded\nfailed\ncancelled\nended\n:4\n",
+	} {
+		for _, configured := range []bool{true, false} {
+			a := newTestApp(t)
+			if configured {
+				a = appFor(t, server.URL)
+			}
+			a.Ask = func(string, bool) (string, error) { panic("nobody is to be asked") }
+			args := append([]string{"__complete"}, strings.Fields(line)...)
+			if strings.HasSuffix(line, " ") {
+				args = append(args, "")
+			}
+			require.Zero(t, a.Run(t.Context(), args))
+			if configured || strings.Contains(line, "--for") {
+				require.Equal(t, want, a.out.String(), line)
+			} else {
+				require.Equal(t, ":4\n", a.out.String(), line)
+			}
+		}
+	}
+}
+
+func TestParseWindow(t *testing.T) {
+	t.Parallel()
+	w, err := parseWindow("sat,sun 22:00-04:00 Europe/Berlin")
+	require.NoError(t, err)
+	require.Equal(t, &fleet.Window{Days: []string{"sat", "sun"}, Start: "22:00", End: "04:00", TimeZone: "Europe/Berlin"}, w)
+	w, err = parseWindow("22:00-04:00")
+	require.NoError(t, err)
+	require.Equal(t, &fleet.Window{Start: "22:00", End: "04:00"}, w)
+	for _, bad := range []string{"", "sat", "today 22:00-04:00", "22:00-25:00", "22:00-04:00 Europe/Atlantis", "sat 1:00-2:00 UTC x"} {
+		_, err := parseWindow(bad)
+		require.Error(t, err, bad)
+	}
+}
+
+func FuzzPolicyFlags(f *testing.F) {
+	f.Add("sat,sun 22:00-04:00 Europe/Berlin", "label:rack")
+	f.Add("22:00-04:00", "random:-7")
+	f.Fuzz(func(t *testing.T, window, order string) {
+		if w, err := parseWindow(window); err == nil {
+			require.NoError(t, w.Check())
+		}
+		if o, err := parseOrder(order); err == nil {
+			_ = fleet.Policy{Order: o}.Check("policy")
+		}
+	})
+}
