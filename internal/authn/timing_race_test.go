@@ -3,6 +3,6 @@
 package authn
 
 const (
-	timedTries = 30
+	timedTries = 15
 	slowdown   = 12
 )
