@@ -54,6 +54,9 @@ func refusal(err error) error {
 	if errors.As(err, &wait) {
 		return &fleet.Error{Kind: tooMany, Detail: "too many requests with wrong credentials; wait before you try again", Err: wait}
 	}
+	if errors.Is(err, authn.ErrUnavailable) {
+		return &fleet.Error{Kind: fleet.Unavailable, Detail: "your credentials cannot be checked now, since what knows them does not answer; try again later", Err: err}
+	}
 	return errForbidden()
 }
 

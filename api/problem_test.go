@@ -94,3 +94,11 @@ func TestNoValueInAProblem(t *testing.T) {
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
 	require.NotContains(t, err.Error(), "hunter2", "errors go to the log")
 }
+
+// A client that is told 403 throws its credentials away; one that is told 503 tries
+// again.
+func TestCredentialsThatCannotBeCheckedAreNotRefused(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, http.StatusServiceUnavailable, problemOf(refusal(authn.ErrUnavailable)).Status)
+	require.Equal(t, http.StatusForbidden, problemOf(refusal(authn.ErrDenied)).Status)
+}

@@ -27,6 +27,10 @@ type Principal struct {
 // a wrong password and an unknown user look the same.
 var ErrDenied = errors.New("no valid credentials")
 
+// ErrUnavailable says that the credentials could not be checked, since a plug-in that
+// might know them does not work now.
+var ErrUnavailable = errors.New("credentials cannot be checked now")
+
 // errAbsent is the ErrDenied of a request that shows nothing the plug-in reads,
 // so that nothing can have been guessed at.
 var errAbsent = fmt.Errorf("%w: none of this kind", ErrDenied)
@@ -65,7 +69,7 @@ func NewChain(logger *slog.Logger, plugins ...Authenticator) *Chain {
 }
 
 // Authenticate gives the principal of the first plug-in that knows the caller, or
-// ErrDenied, as *Throttled when the caller was refused too often.
+// ErrDenied, as *Throttled when the caller was refused too often, or ErrUnavailable.
 func (c *Chain) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
 	claim, shown := claimOf(r)
 	if shown == certificate || c.remembers(r, shown) {
@@ -110,7 +114,7 @@ func (c *Chain) try(ctx context.Context, r *http.Request, plugins []Authenticato
 		case errors.Is(err, ErrDenied):
 			refused = refused || sourceOf(p) == shown
 		default:
-			broken = true
+			broken = broken || sourceOf(p) == shown
 			if ctx.Err() == nil {
 				c.logger.WarnContext(ctx, "an authentication plug-in does not work, it refuses the caller", "plugin", p.Name(), "error", err)
 			}
@@ -120,7 +124,9 @@ func (c *Chain) try(ctx context.Context, r *http.Request, plugins []Authenticato
 	case refused && broken:
 		// The plug-in that is broken might have let the caller in, so others at the
 		// address must not suffer; but guessing goes no faster meanwhile.
-		return Principal{}, claimFailed, ErrDenied
+		return Principal{}, claimFailed, ErrUnavailable
+	case broken:
+		return Principal{}, undecided, ErrUnavailable
 	case refused:
 		return Principal{}, failed, ErrDenied
 	}

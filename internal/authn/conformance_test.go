@@ -442,7 +442,7 @@ func whileBroken(t *testing.T, s subject) {
 		r := s.good(t)
 		all.Go(func() {
 			_, err := c.Authenticate(t.Context(), r)
-			if throttled := (*Throttled)(nil); !errors.Is(err, ErrDenied) || errors.As(err, &throttled) {
+			if throttled := (*Throttled)(nil); !errors.Is(err, ErrUnavailable) || errors.As(err, &throttled) {
 				t.Errorf("the caller is refused without being to blame, but: %v", err)
 			}
 		})
