@@ -25,20 +25,22 @@ var row = regexp.MustCompile(`^\| ((?:T|[0-9.]+)-[0-9]+) \| ([^|]+) \| ([^|]+) \
 // replays are the tests that ran, by the fact they replay.
 var replays = struct {
 	sync.Mutex
-	of map[string]map[string]bool // fact, test: whether it failed
-}{of: map[string]map[string]bool{}}
+	of      map[string]map[string]bool // fact, test: whether it failed
+	skipped map[string]bool            // facts that cannot be replayed here
+}{of: map[string]map[string]bool{}, skipped: map[string]bool{}}
 
 // fact runs the replay of facts, named by their ids with a space between.
 func fact(t *testing.T, ids string, replay func(t *testing.T)) {
 	t.Helper()
-	t.Run(strings.ReplaceAll(ids, " ", "+"), func(t *testing.T) {
+	t.Run(strings.ReplaceAll(ids, " ", "_"), func(t *testing.T) {
 		t.Cleanup(func() { // the last one of the test
-			if t.Skipped() {
-				return
-			}
 			replays.Lock()
 			defer replays.Unlock()
 			for id := range strings.FieldsSeq(ids) {
+				if t.Skipped() {
+					replays.skipped[id] = true
+					continue
+				}
 				if replays.of[id] == nil {
 					replays.of[id] = map[string]bool{}
 				}
@@ -80,6 +82,10 @@ func account(w io.Writer) (ok bool, err error) {
 			if tests != nil {
 				complain("fact %s is for later, but has a test", id)
 			}
+			continue
+		}
+		if len(tests) == 0 && replays.skipped[id] {
+			fmt.Fprintf(w, "fact %s cannot be replayed here; go test -v says why\n", id)
 			continue
 		}
 		if len(tests) == 0 {

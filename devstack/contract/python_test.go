@@ -35,9 +35,9 @@ func TestPython(t *testing.T) {
 	s := quiet(t)
 	interpreter := python(t)
 	// run calls one function of the script, and gives status and body of each answer.
-	run := func(t *testing.T, function string) (answers []answer) {
+	run := func(t *testing.T, url, function string) (answers []answer) {
 		t.Helper()
-		out, err := exec.CommandContext(t.Context(), interpreter, "-c", client2017, s.API+"/api/v0", harness.User, harness.Password, function).Output()
+		out, err := exec.CommandContext(t.Context(), interpreter, "-c", client2017, url+"/api/v0", harness.User, harness.Password, function).Output()
 		var exit *exec.ExitError
 		if err != nil {
 			require.ErrorAs(t, err, &exit)
@@ -55,22 +55,22 @@ func TestPython(t *testing.T) {
 		return answers
 	}
 	fact(t, "0-5", func(t *testing.T) {
-		answers := run(t, "no_content_type")
+		answers := run(t, s.API, "no_content_type")
 		answers[0].is(http.StatusCreated, `{"name": "py-bytes", "type": "flannel_server", "options": {}}`)
 		answers[1].is(http.StatusCreated, `{"name": "py-text", "type": "flannel_server", "options": {}}`)
-		answers = run(t, "without_body")
+		answers = run(t, s.API, "without_body")
 		answers[0].is(http.StatusCreated, `{"name": "py-empty", "status": "", "network": "default", "container_manager": ""}`)
 		answers[1].is(http.StatusCreated, `{"name": "py-empty", "type": "flannel_etcd", "options": {}}`)
 		answers[2].is(http.StatusOK, "[]")
 	})
 	fact(t, "4-11", func(t *testing.T) {
-		for _, a := range run(t, "anonymous") {
+		for _, a := range run(t, s.serve(t, serving{}).url, "anonymous") {
 			a.problem(http.StatusForbidden)
 			require.Empty(t, a.header.Get("WWW-Authenticate"))
 		}
 	})
 	fact(t, "1-7", func(t *testing.T) {
-		answers := run(t, "chunked")
+		answers := run(t, s.API, "chunked")
 		answers[0].is(http.StatusCreated, `{"name": "py-chunked", "type": "flannel_server", "options": {}}`)
 		answers[1].problem(http.StatusBadRequest)
 	})

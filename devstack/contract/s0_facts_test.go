@@ -1,7 +1,6 @@
 package contract
 
 import (
-	"encoding/base64"
 	"net/http"
 	"testing"
 	"time"
@@ -46,14 +45,14 @@ func TestTwenty(t *testing.T) {
 	t.Parallel()
 	s := quiet(t)
 	fact(t, "0-2", func(t *testing.T) {
-		wrong := func(r *http.Request) { r.SetBasicAuth(harness.User, "wrong") }
-		for _, who := range []change{anonymous, wrong} {
+		d := s.serve(t, serving{}) // which counts the failures of this test alone
+		for _, who := range []change{anonymous, login(harness.User, "wrong")} {
 			for _, path := range []string{"clusters", "nowhere", "cluster/none", "/nowhere"} {
-				a := s.get(t, path, who)
+				a := d.get(t, path, who)
 				a.problem(http.StatusForbidden)
 				require.Empty(t, a.header.Get("WWW-Authenticate"))
 			}
-			s.delete(t, "network/default", who).problem(http.StatusForbidden)
+			d.ask(t, http.MethodDelete, "network/default", "", who).problem(http.StatusForbidden)
 		}
 		s.get(t, "nowhere").problem(http.StatusNotFound)
 	})
@@ -225,9 +224,4 @@ func TestTwentyOnHosts(t *testing.T) {
 		require.Equal(t, 1, atomic.Count("rpm-ostree", "upgrade"))
 		require.Equal(t, "7.3.0", atomic.Booted())
 	})
-}
-
-// basic is a header as text.
-func basic(text string) change {
-	return header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(text)))
 }

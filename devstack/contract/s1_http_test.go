@@ -129,6 +129,12 @@ func TestHTTP(t *testing.T) {
 			fmt.Sprintf("\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body))
 		require.Equal(t, http.StatusCreated, response.StatusCode)
 		require.JSONEq(t, `{"name": "f17", "type": "flannel_server", "options": {}}`, text)
+		// Bytes behind what Content-Length says are no part of the body.
+		for name, length := range map[string]string{"f17-none": "", "f17-two": "Content-Length: 2\r\n"} {
+			response, text = s.raw(t, "PUT /api/v0/network/"+name+" HTTP/1.0\r\n"+length+credentials+"\r\n{}"+body)
+			require.Equal(t, http.StatusCreated, response.StatusCode)
+			require.JSONEq(t, `{"name": "`+name+`", "type": "flannel_etcd", "options": {}}`, text)
+		}
 	})
 	fact(t, "1-8", func(t *testing.T) {
 		s.put(t, "network/f18", "").status(http.StatusCreated)

@@ -105,7 +105,10 @@ func TestAuthentication(t *testing.T) {
 		}
 	})
 	fact(t, "4-11", func(t *testing.T) {
-		s.get(t, "clusters", basic("None:None")).problem(http.StatusForbidden)
+		d := s.serve(t, serving{})
+		d.get(t, "clusters", login("None", "None")).problem(http.StatusForbidden)
+		d.ask(t, http.MethodPut, "cluster/a11", "", login("None", "None")).problem(http.StatusForbidden)
+		s.get(t, "cluster/a11").problem(http.StatusNotFound)
 	})
 	fact(t, "4-12", func(t *testing.T) {
 		// Both know a: the first one in the list says who it is.

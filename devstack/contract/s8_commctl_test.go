@@ -28,7 +28,7 @@ func TestCommctlConnection(t *testing.T) {
 		c := newCLI(t, nil)
 		c.env = append(c.env, "COMMCTL_CONFIG="+c.write("elsewhere.json", jsonOf(t, config)))
 		c.run("network", "list").exits(0)
-		wrong := newCLI(t, M{"endpoint": s.API, "username": harness.User, "password": "wrong"})
+		wrong := newCLI(t, M{"endpoint": s.serve(t, serving{}).url, "username": harness.User, "password": "wrong"})
 		wrong.run("network", "list").exits(2)
 	})
 	fact(t, "8-2", func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestCommctlResults(t *testing.T) {
 		c.run("cluster", "delete", "r18-none").prints("- No object found.\n")
 	})
 	fact(t, "8-19", func(t *testing.T) {
-		newCLI(t, M{"endpoint": s.API, "username": "tester", "password": "x"}).run("cluster", "list").
+		newCLI(t, M{"endpoint": s.serve(t, serving{}).url, "username": harness.User, "password": "x"}).run("cluster", "list").
 			fails(2, "usage:", "error: The provided credentials were incorrect.")
 	})
 	fact(t, "8-20", func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"commissaire/devstack/harness"
+	"commissaire/devstack/loopback"
 )
 
 // serving says how a further API server of an installation is started.
@@ -153,9 +154,11 @@ func (s *server) said(t *testing.T, what ...string) {
 	}
 }
 
+// freePort is none that the kernel gives to connections: a connection to one of
+// those may meet itself before a server listens.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := loopback.Listen(0)
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
