@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,7 +34,9 @@ func parseAuthorities(path, text string, now time.Time, logger *slog.Logger) (*a
 	}
 	var cas []*x509.Certificate
 	var lists []*x509.RevocationList
+	blocks := 0
 	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		blocks++
 		switch block.Type {
 		case "CERTIFICATE":
 			ca, err := x509.ParseCertificate(block.Bytes)
@@ -53,10 +57,10 @@ func parseAuthorities(path, text string, now time.Time, logger *slog.Logger) (*a
 	if len(cas) == 0 {
 		return fail("holds no certificate in PEM form")
 	}
-	a := &authorities{pool: x509.NewCertPool(), revoked: map[serial]bool{}}
-	for _, ca := range cas {
-		a.pool.AddCert(ca)
+	if blocks != strings.Count(text, "-----BEGIN ") { // pem passes over what it cannot read
+		return fail("holds a block that is cut off or no PEM")
 	}
+	a := &authorities{pool: x509.NewCertPool(), revoked: map[serial]bool{}}
 	for _, list := range lists {
 		if err := a.revoke(list, cas); err != nil {
 			return fail("holds the CRL of %s, %w", list.Issuer, err)
@@ -66,7 +70,20 @@ func parseAuthorities(path, text string, now time.Time, logger *slog.Logger) (*a
 				"file", path, "ca", list.Issuer.String(), "next_update", list.NextUpdate)
 		}
 	}
+	for _, ca := range cas {
+		if !a.revokedCA(ca, cas) {
+			a.pool.AddCert(ca)
+		}
+	}
 	return a, nil
+}
+
+// revokedCA says whether another CA of the file has revoked one. A chain ends at the
+// first CA that is in the pool, so nobody would look at who signed that one.
+func (a *authorities) revokedCA(ca *x509.Certificate, cas []*x509.Certificate) bool {
+	return slices.ContainsFunc(cas, func(issuer *x509.Certificate) bool {
+		return a.revoked[serialOf(issuer, ca.SerialNumber.String())] && ca.CheckSignatureFrom(issuer) == nil
+	})
 }
 
 // revoke takes in one list. Extensions that it is critical to understand, such as

@@ -173,7 +173,9 @@ func TestClientCertificates(t *testing.T) {
 	between := newCA(t, "between", ca)
 	revoked, revokedCA := newClient(t, ca, nil), newCA(t, "revoked between", ca)
 	revokedBetween := newClient(t, between, nil)
-	s := newSite(t, ca.certPEM()+ca.crl(t, nil, revoked, revokedCA)+between.certPEM()+between.crl(t, nil, revokedBetween))
+	revokedKnown := newCA(t, "revoked in the file", ca)
+	s := newSite(t, revokedKnown.certPEM()+revokedKnown.crl(t, nil)+ca.certPEM()+ca.crl(t, nil, revoked, revokedCA, revokedKnown)+
+		between.certPEM()+between.crl(t, nil, revokedBetween))
 
 	good := newClient(t, ca, nil)
 	sameNumber := newClient(t, between, func(c *x509.Certificate) { c.SerialNumber = revoked.cert.SerialNumber })
@@ -199,6 +201,8 @@ func TestClientCertificates(t *testing.T) {
 		"revoked":                  {revoked.tls(), "revoked"},
 		"revoked, by CA between":   {revokedBetween.tls(between), "revoked"},
 		"its CA between revoked":   {newClient(t, revokedCA, nil).tls(revokedCA), "revoked"},
+		"its CA revoked, in file":  {newClient(t, revokedKnown, nil).tls(), "unknown authority"},
+		"the same, and it is sent": {newClient(t, revokedKnown, nil).tls(revokedKnown), "revoked"},
 		"signed by a client's own": {newClient(t, good, nil).tls(good), "parent certificate cannot sign"},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -328,6 +332,7 @@ func TestBrokenFiles(t *testing.T) {
 		"CA is none":              {key + cert, garbage("CERTIFICATE"), "cannot be read"},
 		"a key among the CAs":     {key + cert, ca.certPEM() + key, "holds a PRIVATE KEY"},
 		"CRL is none":             {key + cert, ca.certPEM() + garbage("X509 CRL"), "holds a CRL that cannot be read"},
+		"CRL that is cut off":     {key + cert, ca.certPEM() + ca.crl(t, nil)[:200], "cut off"},
 		"CRL of another CA":       {key + cert, ca.certPEM() + other.crl(t, nil), "no CA in the file"},
 		"CRL that is partial":     {key + cert, ca.certPEM() + ca.crl(t, partial), "2.5.29.28"},
 	} {
