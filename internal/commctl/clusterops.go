@@ -12,14 +12,14 @@ func (a *App) clusterOperation(kind, short string) *cobra.Command {
 }
 
 func (a *App) clusterStart(kind string) *cobra.Command {
-	cmd := &cobra.Command{Use: "start NAME", Short: "Start it, or show the one that runs", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "start NAME", Short: "Begin the " + kind + " of a cluster, or show the one that runs", Args: cobra.ExactArgs(1)}
 	start, args := "  commctl cluster "+kind+" start ", "web"
 	if kind == "deploy" {
 		cmd.Use, cmd.Args = "start NAME VERSION", cobra.ExactArgs(2)
 		args += " 43.20261120.0"
 	}
 	cmd.Example = start + args + "\n" +
-		start + "--dry-run -o wide " + args + "\n" +
+		start + "--dry-run " + args + "\n" +
 		start + "--watch --max-unavailable 10% --canary 1 --canary-then approve " + args
 	options := a.rolloutOptions(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -30,7 +30,7 @@ func (a *App) clusterStart(kind string) *cobra.Command {
 
 func (a *App) clusterStatus(kind string) *cobra.Command {
 	return &cobra.Command{
-		Use: "status NAME", Short: "Show the latest one", Args: cobra.ExactArgs(1),
+		Use: "status NAME", Short: "Show the latest " + kind + " of a cluster", Args: cobra.ExactArgs(1),
 		Example: "  commctl cluster " + kind + " status web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.old(cmd.Context(), http.MethodGet, route("cluster", args[0], kind), nil)

@@ -218,7 +218,7 @@ func TestPlan(t *testing.T) {
 	plan := `{"kind":"upgrade","cluster":"web","policy":{"max_unavailable":2},"slots":2,"failures_allowed":0,"hosts":[` + strings.Join(hosts, ",") + `],"blocks":["operation x runs on the cluster"]}`
 	server := newStub(t, map[string]reply{"PUT /api/v0/cluster/web/upgrade?dry_run=true": {200, plan}})
 	var all strings.Builder
-	for _, format := range []string{"", "-o wide", "-o name"} {
+	for _, format := range []string{"", "-o table", "-o name"} {
 		a := appFor(t, server.URL)
 		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster upgrade start --dry-run web "+format)), a.errs.String())
 		fmt.Fprintf(&all, "--- %s\n%s", format, a.out)

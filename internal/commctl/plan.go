@@ -33,8 +33,8 @@ var planHostView = view[client.PlanHost]{
 	},
 }
 
-// printPlan prints what an operation would do. As a table it says the rest around
-// it, and with -o wide the commands.
+// printPlan prints what an operation would do: a table with what concerns all hosts
+// before it and, unless only the table is wanted, the commands behind it.
 func (a *App) printPlan(text []byte, f format) error {
 	var plan client.Plan
 	if err := json.Unmarshal(text, &plan); err != nil {
@@ -58,7 +58,7 @@ func (a *App) printPlan(text []byte, f format) error {
 	if err := renderList(a, f, planHostView, plan.Hosts); err != nil {
 		return err
 	}
-	if f == formatWide {
+	if f != formatTable {
 		_, err := io.WriteString(a.Out, legible(planCommands(plan.Hosts)))
 		return err
 	}

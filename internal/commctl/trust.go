@@ -166,8 +166,10 @@ var errLooked = errors.New("only looked at the host key")
 // that has none such shows another.
 func presentedKey(ctx context.Context, address string, pinned ssh.PublicKey) (ssh.PublicKey, error) {
 	if pinned != nil {
-		if key, err := look(ctx, address, algorithms(pinned.Type())); err == nil {
-			return key, nil
+		key, err := look(ctx, address, algorithms(pinned.Type()))
+		var unfit *ssh.AlgorithmNegotiationError
+		if !errors.As(err, &unfit) {
+			return key, err
 		}
 	}
 	return look(ctx, address, append([]string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521}, algorithms(ssh.KeyAlgoRSA)...))
