@@ -78,8 +78,11 @@ func (c *Chain) Authenticate(ctx context.Context, r *http.Request) (Principal, e
 	}
 	a, err := c.limiter.begin(ctx, addressOf(ctx, r), claim)
 	if err != nil {
-		// What the request proves by other means stands, whatever it guesses at.
-		if who, _, other := c.try(ctx, r, c.others(shown), shown); other == nil {
+		// What the request proves by other means stands, whatever it guesses at; but that
+		// may be a guess, too.
+		rest := r.Clone(ctx)
+		rest.Header.Del(string(shown))
+		if who, other := c.Authenticate(ctx, rest); other == nil {
 			return who, nil
 		}
 		if throttled := (*Throttled)(nil); errors.As(err, &throttled) {
@@ -112,7 +115,7 @@ func (c *Chain) try(ctx context.Context, r *http.Request, plugins []Authenticato
 			return who, undecided, nil
 		case errors.Is(err, errAbsent):
 		case errors.Is(err, ErrDenied):
-			refused = refused || sourceOf(p) == shown
+			refused = refused || sourceOf(p) != certificate
 		default:
 			broken = broken || sourceOf(p) == shown
 			if ctx.Err() == nil {
@@ -139,9 +142,4 @@ func (c *Chain) remembers(r *http.Request, shown source) bool {
 		m, ok := p.(rememberer)
 		return ok && sourceOf(p) == shown && m.remembers(r)
 	})
-}
-
-// others gives the plug-ins that read something else.
-func (c *Chain) others(shown source) []Authenticator {
-	return slices.DeleteFunc(slices.Clone(c.plugins), func(p Authenticator) bool { return sourceOf(p) == shown })
 }

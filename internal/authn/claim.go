@@ -5,13 +5,13 @@ import (
 	"net/http"
 )
 
-// source is where a plug-in finds what proves who asks.
-type source int
+// source is where a plug-in finds what proves who asks: a header, or none.
+type source string
 
 const (
-	authorization source = iota // the header Authorization
-	authToken                   // the header X-Auth-Token
-	certificate                 // the TLS handshake: nothing that could be guessed
+	authorization source = "Authorization"
+	authToken     source = "X-Auth-Token"
+	certificate   source = "" // the TLS handshake: nothing that could be guessed
 )
 
 // sourceOf gives that of a plug-in; most read Authorization.
@@ -29,14 +29,14 @@ func claimOf(r *http.Request) (c claim, shown source) {
 	if _, id, _, ok := tokenOf(r); ok {
 		return claimed("token", id), authorization
 	}
-	header := r.Header.Get("Authorization")
+	header := r.Header.Get(string(authorization))
 	if user, _, ok := ParseBasic(header); ok {
 		return claimed("user", user), authorization
 	}
 	if header != "" {
 		return claimed("authorization", header), authorization
 	}
-	if header := r.Header.Get("X-Auth-Token"); header != "" {
+	if header := r.Header.Get(string(authToken)); header != "" {
 		return claimed("token elsewhere", header), authToken
 	}
 	return claim{}, certificate

@@ -79,6 +79,7 @@ type pair struct {
 // attempt is a try at work.
 type attempt struct {
 	limiter        *limiter
+	key            pairKey
 	address, claim *tally
 	pair           *pair
 }
@@ -140,11 +141,13 @@ func (l *limiter) admit(address string, c claim) (a *attempt, wait time.Duration
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
+	key := pairKey{address, c}
 	a = &attempt{
 		limiter: l,
+		key:     key,
 		address: of(l.addresses, address, newTally),
 		claim:   of(l.claims, c, newTally),
-		pair:    of(l.pairs, pairKey{address, c}, func() *pair { return &pair{} }),
+		pair:    of(l.pairs, key, func() *pair { return &pair{} }),
 	}
 	if now.Sub(a.pair.succeeded) >= knownFor {
 		if wait := a.address.throttled(now); wait > 0 {
@@ -161,6 +164,11 @@ func (l *limiter) admit(address string, c claim) (a *attempt, wait time.Duration
 	if (failedHere || a.pair.trying > 0) && a.claim.full(now) {
 		return nil, 0, a.claim
 	}
+	// Kept from here on only, so that nobody who is refused or waits can push out what
+	// is known of others.
+	l.addresses.Add(address, a.address)
+	l.claims.Add(c, a.claim)
+	l.pairs.Add(key, a.pair)
 	a.address.trying++
 	a.claim.trying++
 	a.pair.trying++
@@ -184,22 +192,37 @@ func (a *attempt) end(o outcome) {
 	case claimFailed:
 		a.claim.fail(now)
 		a.pair.failed = now
-	case undecided:
+	case undecided: // nor can who shows what nobody reads
+		forget(l.addresses, a.key.address, a.address)
+		forget(l.claims, a.key.claim, a.claim)
+		forget(l.pairs, a.key, a.pair)
 	}
 	l.mu.Unlock()
 	a.address.signal()
 	a.claim.signal()
 }
 
-// of gives the value of a key and makes it the most recent one.
+// of gives the value of a key, a new one when none is kept.
 func of[K comparable, V any](cache *simplelru.LRU[K, V], key K, make func() V) V {
-	v, ok := cache.Get(key)
-	if !ok {
-		v = make()
-		cache.Add(key, v)
+	if v, ok := cache.Get(key); ok {
+		return v
 	}
-	return v
+	return make()
 }
+
+// forget drops the value of a key when it says nothing.
+func forget[K comparable, V interface {
+	comparable
+	empty() bool
+}](cache *simplelru.LRU[K, V], key K, value V) {
+	if kept, ok := cache.Peek(key); ok && kept == value && value.empty() {
+		cache.Remove(key)
+	}
+}
+
+func (p *pair) empty() bool { return p.trying == 0 && p.failed.IsZero() && p.succeeded.IsZero() }
+
+func (t *tally) empty() bool { return t.trying == 0 && t.failures == [maxFailures]time.Time{} }
 
 func newTally() *tally { return &tally{wake: make(chan struct{}, 1)} }
 

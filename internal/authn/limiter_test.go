@@ -162,6 +162,25 @@ func TestLimiterForgetsTheLeastRecent(t *testing.T) {
 	require.Equal(t, []int{maxTallies, maxTallies, maxTallies}, []int{g.addresses.Len(), g.claims.Len(), g.pairs.Len()})
 }
 
+// Nobody who is refused, or shows what nobody reads, makes it forget anybody.
+func TestLimiterForgetsNobodyForStrangers(t *testing.T) {
+	t.Parallel()
+	for name, strange := range map[string]outcome{"throttled": failed, "undecided": undecided} {
+		g := newGuarded()
+		require.Zero(t, g.try(t, "here", "alice", succeeded), name)
+		require.Zero(t, g.try(t, "there", "bob", failed), name)
+		for n := range maxTallies + maxFailures {
+			g.try(t, "here", fmt.Sprint("user", n), strange)
+		}
+		for n := range maxFailures {
+			g.try(t, "here", fmt.Sprint("other", n), failed)
+		}
+		require.NotZero(t, g.try(t, "here", "new", failed), name)
+		require.Zero(t, g.try(t, "here", "alice", succeeded), "%s: who was known here is let through", name)
+		require.LessOrEqual(t, g.claims.Len(), 2+maxFailures, name)
+	}
+}
+
 // Whatever strangers do, somebody at an address where nobody fails gets in, and no
 // address gets more than its failures in a window.
 func TestLimiterProperties(t *testing.T) {
@@ -275,6 +294,37 @@ func TestChainCountsGuessesOfThoseItLetsIn(t *testing.T) {
 			require.Equal(t, ErrDenied, err, "others at the address do not suffer")
 		})
 	}
+}
+
+// What nobody reads in one header is no cover for guessing in the other.
+func TestChainCountsGuessesInEitherHeader(t *testing.T) {
+	t.Parallel()
+	b := setup(t, BasicOptions{Users: map[string]User{"alice": {Hash: hashOf(t, "pw", "$2b$")}}})
+	tries := 0
+	c := NewChain(slog.New(slog.DiscardHandler), b.basic, newOutside("tokens", counted{&tries}, grants{role: "viewer"}, time.Minute))
+	guess := func(authorization, token string) error {
+		r := get(t)
+		r.Header.Set("Authorization", authorization)
+		r.Header.Set("X-Auth-Token", token)
+		_, err := c.Authenticate(t.Context(), r)
+		return err
+	}
+	for n := range 5 * maxFailures {
+		require.ErrorIs(t, guess("nothing", fmt.Sprint(n)), ErrDenied)
+		require.ErrorIs(t, guess(fmt.Sprint("nothing", n), fmt.Sprint(n)), ErrDenied)
+	}
+	require.Equal(t, maxFailures, tries)
+	require.ErrorAs(t, guess("nothing", "good"), new(*Throttled))
+}
+
+// counted is certain that counts what it is asked.
+type counted struct{ tries *int }
+
+func (counted) reads() source                       { return authToken }
+func (counted) credential(r *http.Request) []string { return certain{}.credential(r) }
+func (c counted) verify(ctx context.Context, credential []string) (identity, error) {
+	*c.tries++
+	return certain{}.verify(ctx, credential)
 }
 
 // certain is a provider that knows one X-Auth-Token.
