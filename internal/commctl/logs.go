@@ -17,7 +17,7 @@ import (
 func (a *App) logsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
-		Use: "logs OPERATION [HOST [STEP]]", Short: "Print what the steps of an operation printed on the hosts", Args: cobra.RangeArgs(1, 3),
+		Use: "logs OPERATION [HOST [STEP]]", Short: "Print what the steps of an operation printed on the hosts", Args: operationArgs(cobra.RangeArgs(1, 3)),
 		Long: `Print what the steps of an operation printed on the hosts, with host and step before
 each line unless both are given. With a step and without -f, what goes into a file or
 a pipe is byte for byte what was printed; otherwise control characters are shown as

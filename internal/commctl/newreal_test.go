@@ -70,7 +70,7 @@ func TestNewVerbsOnTheRealAPI(t *testing.T) {
 	require.Contains(t, watch.errs.String(), "commctl operations retry "+id)
 	require.Empty(t, alice(0, "logs -f "+id))
 	alice(exitNotFound, "operations get 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d")
-	alice(exitNotFound, "operations get web")
+	alice(exitUsage, "operations get web")
 
 	alice(0, "host trust --yes --key "+key+".pub 192.0.2.10")
 	require.Contains(t, alice(0, "host get -o yaml 192.0.2.10"), "host_key_fingerprint: SHA256:")

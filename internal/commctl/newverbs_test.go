@@ -110,6 +110,7 @@ func TestNewVerbsRefuse(t *testing.T) {
 		"host list web -l env=prod":                       "not both",
 		"operations list --since tomorrow":                "--since must be a time",
 		"wait --for=done " + testID:                       "must be running, paused",
+		"operations pause web":                            "OPERATION must be an id such as ",
 		"operations resurrect":                            "unknown verb",
 		"operations list -n -1":                           "must not be below 0",
 	} {

@@ -2,9 +2,11 @@ package commctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -155,7 +157,7 @@ func (a *App) operationsList() *cobra.Command {
 			return err
 		}
 		if limit < 0 {
-			return fmt.Errorf("--limit must not be below 0")
+			return errors.New("--limit must not be below 0")
 		}
 		p.Cluster, p.Host, p.RequestedBy = given(cluster), given(host), given(by)
 		p.Kind, p.State = given(client.OperationKind(kind)), given(client.OperationState(state))
@@ -199,7 +201,7 @@ func moment(flag, text string) (*string, error) {
 
 func (a *App) operationsGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get OPERATION", Short: "Show an operation, which hosts failed, and what to do next", Args: cobra.ExactArgs(1),
+		Use: "get OPERATION", Short: "Show an operation, which hosts failed, and what to do next", Args: operationArgs(cobra.ExactArgs(1)),
 		Example: "  commctl operations get 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d\n  commctl operations get -o json 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
 	}
 	format := outputFlag(cmd, "")
@@ -283,7 +285,7 @@ func progressText(p *client.Progress) string {
 func (a *App) operationsHosts() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
-		Use: "hosts OPERATION", Short: "List the hosts of an operation in the order they are worked on", Args: cobra.ExactArgs(1),
+		Use: "hosts OPERATION", Short: "List the hosts of an operation in the order they are worked on", Args: operationArgs(cobra.ExactArgs(1)),
 		Example: "  commctl operations hosts 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d\n  commctl operations hosts --state failed -o name 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
 	}
 	format := outputFlag(cmd, formatTable)
@@ -305,7 +307,7 @@ func (a *App) operationsHosts() *cobra.Command {
 
 func (a *App) operationsSteps() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "steps OPERATION [HOST]", Short: "List the steps of an operation in the order they began", Args: cobra.RangeArgs(1, 2),
+		Use: "steps OPERATION [HOST]", Short: "List the steps of an operation in the order they began", Args: operationArgs(cobra.RangeArgs(1, 2)),
 		Example: "  commctl operations steps 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d 192.0.2.10",
 	}
 	format := outputFlag(cmd, formatTable)
@@ -323,6 +325,21 @@ func (a *App) operationsSteps() *cobra.Command {
 	return cmd
 }
 
+var operationID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// operationArgs checks arguments the first of which is an operation.
+func operationArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return err
+		}
+		if !operationID.MatchString(args[0]) {
+			return errors.New("OPERATION must be an id such as " + exampleID + "; 'commctl operations list' shows them")
+		}
+		return nil
+	}
+}
+
 // optional is an argument, "" when it was not given.
 func optional(args []string, i int) string {
 	if i < len(args) {
@@ -334,7 +351,7 @@ func optional(args []string, i int) string {
 func (a *App) operationsWatch() *cobra.Command {
 	w := waitFlags{watch: true}
 	cmd := &cobra.Command{
-		Use: "watch OPERATION", Short: "Show an operation while it goes on", Args: cobra.ExactArgs(1),
+		Use: "watch OPERATION", Short: "Show an operation while it goes on", Args: operationArgs(cobra.ExactArgs(1)),
 		Long: `Show an operation while it goes on, until it has ended. On a terminal the hosts at
 work stand one below the other, with a summary in the last line; elsewhere each thing
 that happens is a line. An operation that has ended is told from its beginning.

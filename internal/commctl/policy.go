@@ -117,7 +117,7 @@ func (a *App) operationsPolicy() *cobra.Command {
 
 func (a *App) operationsPolicyGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get OPERATION", Short: "Show the policy that an operation follows", Args: cobra.ExactArgs(1),
+		Use: "get OPERATION", Short: "Show the policy that an operation follows", Args: operationArgs(cobra.ExactArgs(1)),
 		Example: "  commctl operations policy get " + exampleID,
 	}
 	format := outputFlag(cmd, formatTable)
@@ -137,7 +137,7 @@ func (a *App) operationsPolicyGet() *cobra.Command {
 
 func (a *App) operationsPolicySet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set OPERATION", Short: "Change the policy of an operation while it runs; what is not given stays", Args: cobra.ExactArgs(1),
+		Use: "set OPERATION", Short: "Change the policy of an operation while it runs; what is not given stays", Args: operationArgs(cobra.ExactArgs(1)),
 		Long: `Change the policy of an operation while it runs; what is not given stays. Selector,
 order and canaries are settled when it begins and cannot change.`,
 		Example: "  commctl operations policy set --max-unavailable 1 " + exampleID,

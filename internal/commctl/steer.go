@@ -20,7 +20,7 @@ const exampleID = "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"
 // steering makes the verb of an act that has nothing to say besides.
 func (a *App) steering(act, short string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: act + " OPERATION", Short: short, Args: cobra.ExactArgs(1),
+		Use: act + " OPERATION", Short: short, Args: operationArgs(cobra.ExactArgs(1)),
 		Example: "  commctl operations " + act + " " + exampleID,
 	}
 	format := outputFlag(cmd, formatTable)
@@ -50,7 +50,7 @@ func (a *App) steering(act, short string) *cobra.Command {
 func (a *App) operationsCancel() *cobra.Command {
 	var body client.CancelPost
 	cmd := &cobra.Command{
-		Use: "cancel OPERATION", Short: "End an operation early", Args: cobra.ExactArgs(1),
+		Use: "cancel OPERATION", Short: "End an operation early", Args: operationArgs(cobra.ExactArgs(1)),
 		Long: `End an operation early. No other host begins, and it ends when the hosts at work
 have.
 
@@ -86,7 +86,7 @@ operation finds it well.`,
 
 func (a *App) operationsRetry() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "retry OPERATION", Short: "Do what an operation left undone, in a new one", Args: cobra.ExactArgs(1),
+		Use: "retry OPERATION", Short: "Do what an operation left undone, in a new one", Args: operationArgs(cobra.ExactArgs(1)),
 		Long: `Begin a new operation with the hosts that failed or were not tried, in the same order
 and by the same policy. Flags change members of the policy.`,
 		Example: "  commctl operations retry --watch " + exampleID + "\n  commctl operations retry --dry-run " + exampleID + "\n  commctl operations retry --max-failures 2 " + exampleID,

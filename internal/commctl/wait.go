@@ -17,7 +17,7 @@ func (a *App) waitCommand() *cobra.Command {
 	state := "succeeded"
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait OPERATION", Short: "Wait until an operation is in a state", Args: cobra.ExactArgs(1),
+		Use: "wait OPERATION", Short: "Wait until an operation is in a state", Args: operationArgs(cobra.ExactArgs(1)),
 		Long: `Wait until an operation is in a state, and print nothing.
 
   running    it has begun
