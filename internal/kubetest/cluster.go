@@ -164,8 +164,8 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := c.run(kwok, kubeconfig, "--config="+filepath.Join(c.binDir, stagesFile),
-		"--manage-all-nodes=false", "--manage-nodes-with-annotation-selector="+kwokNode+"=fake",
-		"--disregard-status-with-annotation-selector="+dead+"=yes",
+		"--manage-all-nodes=false", "--manage-nodes-with-label-selector="+played+"="+yes,
+		"--disregard-status-with-annotation-selector="+dead+"="+yes,
 		"--node-ip="+c.ip, "--node-lease-duration-seconds=40"); err != nil {
 		return err
 	}

@@ -14,22 +14,27 @@ import (
 )
 
 const (
-	// kwokNode is the annotation of nodes that KWOK plays, with the value "fake".
-	kwokNode = "kwok.x-k8s.io/node"
+	// played is the label of nodes that KWOK plays, with the value "yes". It is not
+	// the annotation that KWOK's documents name: with that, a node that gets it
+	// later stays unseen.
+	played = "kubetest/played"
 	// dead is the annotation of nodes and pods that it leaves alone nevertheless,
 	// with the value "yes".
 	dead = "kubetest/dead"
+	yes  = "yes"
 )
 
 // AddNode makes a node that KWOK plays and returns when it is Ready and takes
 // pods. One that is there already (registered by the code under test) comes
 // alive.
 func (c *Cluster) AddNode(ctx context.Context, name string) error {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{kwokNode: "fake"}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{played: yes}}}
 	_, err := c.admin.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		return c.ReviveNode(ctx, name)
-	} else if err != nil {
+		label := []byte(`{"metadata":{"labels":{"` + played + `":"` + yes + `"}}}`)
+		_, err = c.admin.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
+	}
+	if err != nil {
 		return err
 	}
 	return c.nodeReady(ctx, name)
@@ -40,8 +45,7 @@ func (c *Cluster) AddNode(ctx context.Context, name string) error {
 // ever. The status is what the node controller would set after its grace period
 // of 50 s.
 func (c *Cluster) KillNode(ctx context.Context, name string) error {
-	yes := "yes"
-	if err := c.markDead(ctx, name, &yes); err != nil {
+	if err := c.markDead(ctx, name, yes); err != nil {
 		return err
 	}
 	return c.SetNodeReady(ctx, name, corev1.ConditionUnknown, "NodeStatusUnknown", "Kubelet stopped posting node status.")
@@ -55,20 +59,14 @@ func (c *Cluster) ReviveNode(ctx context.Context, name string) error {
 	return c.nodeReady(ctx, name)
 }
 
-// markDead has KWOK disregard the node and its pods ("yes") or play them (nil).
-func (c *Cluster) markDead(ctx context.Context, name string, value *string) error {
-	node := map[string]any{dead: value}
-	if value == nil {
-		node[kwokNode] = "fake"
-	}
-	patch, err := annotationPatch(node)
+// markDead has KWOK disregard the node and its pods (yes) or play them (nil).
+func (c *Cluster) markDead(ctx context.Context, name string, value any) error {
+	annotations := map[string]any{"annotations": map[string]any{dead: value}}
+	patch, err := json.Marshal(map[string]any{"metadata": annotations})
 	if err != nil {
 		return err
 	}
 	if _, err = c.admin.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return err
-	}
-	if patch, err = annotationPatch(map[string]any{dead: value}); err != nil {
 		return err
 	}
 	pods, err := c.admin.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + name})
@@ -82,10 +80,6 @@ func (c *Cluster) markDead(ctx context.Context, name string, value *string) erro
 		}
 	}
 	return nil
-}
-
-func annotationPatch(annotations map[string]any) ([]byte, error) {
-	return json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 }
 
 // SetNodeReady sets the condition Ready. On a node that KWOK plays it stays only
