@@ -30,35 +30,36 @@ var (
 
 // rules has a row for every package of the module; a new package needs one.
 var rules = map[string]rule{
-	".":                 {},
-	"internal/fleet":    {stdOnly: true, forbidden: []string{"net/http/...", "os", "os/...", "net"}},
-	"internal/secret":   {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, postgres, http}},
-	"internal/hostos":   {ours: []string{"internal/fleet"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/..."}},
-	"internal/version":  {stdOnly: true},
-	"internal/commctl":  {ours: []string{"api/client", "internal/fleet", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, postgres, echo}},
-	"internal/config":   {ours: []string{"internal/nearest"}, forbidden: []string{temporalSDK, ssh, echo}},
-	"internal/remote":   {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
-	"internal/store":    {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
-	"internal/nearest":  {stdOnly: true, forbidden: []string{"net", "net/...", "os", "os/..."}},
-	"internal/authn":    {ours: []string{"internal/fleet", "internal/nearest", "internal/secret"}, forbidden: []string{temporalSDK, ssh, postgres}},
-	"internal/httptls":  {stdOnly: true},
-	"internal/authz":    {ours: []string{"internal/fleet", "internal/authn"}, forbidden: []string{temporalSDK, ssh, postgres, http, echo}},
-	"internal/dispatch": {ours: []string{"internal/fleet", "workflows"}, forbidden: []string{postgres, ssh, echo}},
-	"internal/app":      {ours: []string{"..."}},
-	"migrations":        {forbidden: []string{temporalSDK, ssh, http, echo}},
-	"workflows":         {ours: []string{"internal/fleet"}, forbidden: []string{"net", "net/...", "os", "os/...", ssh, postgres, echo, "math/rand/...", "crypto/rand"}},
-	"activities":        {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/store", "workflows"}, forbidden: []string{postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
-	"worker":            {ours: []string{"activities", "workflows"}, forbidden: []string{postgres, ssh, http, echo}},
-	"api":               {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/authz", "internal/version", "internal/store", "internal/hostos"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
-	"api/docs":          {forbidden: []string{temporalSDK, ssh, postgres}},
-	"api/gen":           {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
-	"api/client":        {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
-	"cmd/commctl":       {ours: []string{"internal/commctl"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
-	"cmd/commissaire":   {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
+	".":                     {},
+	"internal/fleet":        {stdOnly: true, forbidden: []string{"net/http/...", "os", "os/...", "net"}},
+	"internal/secret":       {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, postgres, http}},
+	"internal/hostos":       {ours: []string{"internal/fleet"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/..."}},
+	"internal/version":      {stdOnly: true},
+	"internal/commctl":      {ours: []string{"api/client", "internal/fleet", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, postgres, echo}},
+	"internal/config":       {ours: []string{"internal/nearest"}, forbidden: []string{temporalSDK, ssh, echo}},
+	"internal/remote":       {ours: []string{"internal/secret"}, forbidden: []string{temporalSDK, postgres, http, echo}},
+	"internal/containermgr": {ours: []string{"internal/fleet", "internal/secret"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
+	"internal/store":        {ours: []string{"internal/fleet", "internal/secret", "migrations"}, forbidden: []string{temporalSDK, http, echo}},
+	"internal/nearest":      {stdOnly: true, forbidden: []string{"net", "net/...", "os", "os/..."}},
+	"internal/authn":        {ours: []string{"internal/fleet", "internal/nearest", "internal/secret"}, forbidden: []string{temporalSDK, ssh, postgres}},
+	"internal/httptls":      {stdOnly: true},
+	"internal/authz":        {ours: []string{"internal/fleet", "internal/authn"}, forbidden: []string{temporalSDK, ssh, postgres, http, echo}},
+	"internal/dispatch":     {ours: []string{"internal/fleet", "workflows"}, forbidden: []string{postgres, ssh, echo}},
+	"internal/app":          {ours: []string{"..."}},
+	"migrations":            {forbidden: []string{temporalSDK, ssh, http, echo}},
+	"workflows":             {ours: []string{"internal/fleet"}, forbidden: []string{"net", "net/...", "os", "os/...", ssh, postgres, echo, "math/rand/...", "crypto/rand"}},
+	"activities":            {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/store", "workflows"}, forbidden: []string{postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
+	"worker":                {ours: []string{"activities", "workflows"}, forbidden: []string{postgres, ssh, http, echo}},
+	"api":                   {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/authz", "internal/version", "internal/store", "internal/hostos"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
+	"api/docs":              {forbidden: []string{temporalSDK, ssh, postgres}},
+	"api/gen":               {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres}},
+	"api/client":            {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
+	"cmd/commctl":           {ours: []string{"internal/commctl"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
+	"cmd/commissaire":       {ours: []string{"internal/app", "internal/config", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, ssh, postgres, echo}},
 }
 
 // testKits serve tests and the development stack; nothing that ships may import them.
-var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/...", "internal/kubetest/..."}
+var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/...", "internal/kubetest/...", "internal/containermgr/containermgrtest/..."}
 
 func TestImports(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,278 @@
+package containermgr
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"commissaire/internal/fleet"
+)
+
+// Cause says what stands in the way of a drain.
+type Cause string
+
+// What can stand in the way.
+const (
+	NodeMissing          Cause = "node_missing"          // no such node
+	NodeNotReady         Cause = "node_not_ready"        // its kubelet does not answer, so pods cannot end
+	CordonedByOther      Cause = "cordoned"              // does not block; the cordon stays afterwards
+	CordonHeld           Cause = "cordon_held"           // by another owner of ours
+	BudgetExhausted      Cause = "budget"                // a PodDisruptionBudget allows too little
+	BudgetsOverlap       Cause = "budgets_overlap"       // two of them match one pod
+	BudgetNotComputed    Cause = "budget_not_computed"   // nobody has counted its pods
+	Finalizer            Cause = "finalizer"             // somebody must let go of a pod first
+	Terminating          Cause = "terminating"           // a pod should have been gone by now
+	EmptyDir             Cause = "empty_dir"             // data would be lost
+	Unmanaged            Cause = "unmanaged"             // nobody would make the pod anew
+	DaemonSetPod         Cause = "daemon_set"            // it would come back at once
+	GracePeriod          Cause = "grace_period"          // a pod may take longer to end than there is time
+	NamespaceTerminating Cause = "namespace_terminating" // the pod goes with its namespace
+	EvictionRefused      Cause = "eviction_refused"      // by the server, in its own words
+)
+
+// Finding is one thing that stands in the way.
+type Finding struct {
+	Cause Cause
+	// Object is "node NAME", "pod NAMESPACE/NAME" or "budget NAMESPACE/NAME".
+	Object string
+	// Pods that it holds up, "namespace/name".
+	Pods []string
+	// Detail says what is wrong and what to do.
+	Detail string
+	// Blocks: the drain would not end while this is so. Else it is worth knowing.
+	Blocks bool
+}
+
+// Snapshot is what a diagnosis is made from.
+type Snapshot struct {
+	Node    *corev1.Node // nil when there is none
+	Pods    []corev1.Pod // those on the node
+	Budgets []policyv1.PodDisruptionBudget
+	At      time.Time
+}
+
+// graceSlack is how long after its grace period a kubelet may take to have a pod
+// gone.
+const graceSlack = 30 * time.Second
+
+// jobTracking is a finalizer that the job controller takes away by itself.
+const jobTracking = "batch.kubernetes.io/job-tracking"
+
+// Diagnose reads what Snapshot holds, and nothing else.
+func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p DrainPolicy) ([]Finding, error) {
+	s := Snapshot{At: time.Now()}
+	var err error
+	if s.Node, err = k.node(ctx, node); fleet.KindOf(err) == fleet.NotFound {
+		return Diagnose(s, node, owner, p)
+	} else if err != nil {
+		return nil, err
+	}
+	if s.Pods, err = k.podsOn(ctx, node); err != nil {
+		return nil, err
+	}
+	var namespaces []string
+	for i := range s.Pods {
+		namespaces = append(namespaces, s.Pods[i].Namespace)
+	}
+	for _, namespace := range slices.Compact(namespaces) { // sorted as the pods are
+		budgets, err := k.budgetsIn(ctx, namespace)
+		if err != nil {
+			return nil, err
+		}
+		s.Budgets = append(s.Budgets, budgets...)
+	}
+	return Diagnose(s, node, owner, p)
+}
+
+func (k *Kubernetes) budgetsIn(ctx context.Context, namespace string) (budgets []policyv1.PodDisruptionBudget, err error) {
+	o := metav1.ListOptions{Limit: pageSize}
+	for {
+		var page *policyv1.PodDisruptionBudgetList
+		if err := k.do(ctx, "list the disruption budgets of namespace "+namespace, func(ctx context.Context) (err error) {
+			page, err = k.client.PolicyV1().PodDisruptionBudgets(namespace).List(ctx, o)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		budgets = append(budgets, page.Items...)
+		if o.Continue = page.Continue; o.Continue == "" {
+			return budgets, nil
+		}
+	}
+}
+
+// Diagnose names what would stand in the way of a drain of node for owner, what
+// blocks first. It computes only. The error is a policy that is not right.
+func Diagnose(s Snapshot, node, owner string, p DrainPolicy) ([]Finding, error) {
+	skip, err := p.selector()
+	if err != nil {
+		return nil, err
+	}
+	if s.Node == nil {
+		return []Finding{{Cause: NodeMissing, Object: "node " + node, Detail: "is not registered; bootstrap its host", Blocks: true}}, nil
+	}
+	findings := diagnoseNode(s.Node, owner, p)
+	var going []*corev1.Pod
+	for i := range s.Pods {
+		pod := &s.Pods[i]
+		v, refused := p.judge(pod, skip, s.At)
+		switch v {
+		case leave:
+			continue
+		case refuse:
+			findings = append(findings, refused)
+		case evict:
+			going = append(going, pod)
+		}
+		findings = append(findings, diagnosePod(pod, p, s.At)...)
+	}
+	findings = append(findings, diagnoseBudgets(s.Budgets, going)...)
+	slices.SortStableFunc(findings, func(a, b Finding) int {
+		if a.Blocks != b.Blocks {
+			if a.Blocks {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(string(a.Cause), string(b.Cause)))
+	})
+	return findings, nil
+}
+
+func diagnoseNode(n *corev1.Node, owner string, p DrainPolicy) (findings []Finding) {
+	add := func(cause Cause, blocks bool, format string, args ...any) {
+		findings = append(findings, Finding{Cause: cause, Object: "node " + n.Name, Detail: fmt.Sprintf(format, args...), Blocks: blocks})
+	}
+	switch held, err := markOf(n); {
+	case err != nil:
+		add(CordonHeld, true, "bears a mark of a cordon, %s, that cannot be read; remove it if nothing works on the node", CordonAnnotation)
+	case held != nil && held.Owner != owner:
+		add(CordonHeld, true, "has been cordoned for %s since %s; wait for its end", held.Owner, held.Since.Format(time.RFC3339))
+	case held == nil && n.Spec.Unschedulable, held != nil && held.Prior:
+		add(CordonedByOther, false, "has been cordoned by somebody else, and stays so afterwards")
+	}
+	if why := lacking(n, Wait{}); why != "" {
+		add(NodeNotReady, p.SkipTerminating == 0, "%s: pods on it cannot end; bring it back, or do not wait for pods that are terminating", why)
+	}
+	return findings
+}
+
+// diagnosePod looks at what would keep a pod after it has been told to go.
+func diagnosePod(pod *corev1.Pod, p DrainPolicy, now time.Time) (findings []Finding) {
+	add := func(cause Cause, format string, args ...any) {
+		findings = append(findings, Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true})
+	}
+	for _, finalizer := range pod.Finalizers {
+		if finalizer != jobTracking {
+			add(Finalizer, "has the finalizer %s: it stays until what set that takes it away", finalizer)
+		}
+	}
+	if end := pod.DeletionTimestamp; end != nil {
+		if now.Sub(end.Time) > graceSlack {
+			add(Terminating, "should have been gone since %s; its node or a finalizer holds it", end.UTC().Format(time.RFC3339))
+		}
+		return findings
+	}
+	if grace := graceOf(pod, p); p.Timeout > 0 && grace > p.Timeout && !finished(pod) {
+		add(GracePeriod, "may take %s to end, longer than the %s of the whole drain; shorten its grace period, or give more time", grace, p.Timeout)
+	}
+	return findings
+}
+
+func graceOf(pod *corev1.Pod, p DrainPolicy) time.Duration {
+	switch {
+	case p.GracePeriod != nil:
+		return *p.GracePeriod
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		return time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second
+	}
+	return 30 * time.Second // the API's own default
+}
+
+// diagnoseBudgets decides as the Eviction API would, one pod after another (pkg/
+// registry/core/pod/storage/eviction.go of Kubernetes).
+func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod) (findings []Finding) {
+	held := make([][]string, len(budgets)) // the pods that each budget has to allow
+	for _, pod := range pods {
+		if finished(pod) || pod.Status.Phase == corev1.PodPending {
+			continue // budgets do not count
+		}
+		var matching []int
+		for i := range budgets {
+			if covers(&budgets[i], pod) {
+				matching = append(matching, i)
+			}
+		}
+		switch {
+		case len(matching) > 1:
+			var names []string
+			for _, i := range matching {
+				names = append(names, budgets[i].Name)
+			}
+			findings = append(findings, Finding{
+				Cause: BudgetsOverlap, Object: podObject(pod), Pods: []string{podName(pod)}, Blocks: true,
+				Detail: fmt.Sprintf("is matched by the budgets %s, and the Eviction API refuses pods with more than one; remove all but one", strings.Join(names, " and ")),
+			})
+		case len(matching) == 1 && !freeOf(&budgets[matching[0]], pod):
+			held[matching[0]] = append(held[matching[0]], podName(pod))
+		}
+	}
+	for i := range budgets {
+		if len(held[i]) > 0 {
+			findings = append(findings, diagnoseBudget(&budgets[i], held[i])...)
+		}
+	}
+	return findings
+}
+
+func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []string) []Finding {
+	f := Finding{Cause: BudgetExhausted, Object: "budget " + b.Namespace + "/" + b.Name, Pods: pods, Blocks: true}
+	s := b.Status
+	condition := meta.FindStatusCondition(s.Conditions, policyv1.DisruptionAllowedCondition)
+	switch {
+	case condition != nil && condition.Reason == policyv1.SyncFailedReason:
+		f.Cause = BudgetNotComputed
+		f.Detail = "cannot be computed: " + quote(condition.Message)
+	case s.ObservedGeneration < b.Generation:
+		f.Cause = BudgetNotComputed
+		f.Detail = "has not been looked at since it was changed; does kube-controller-manager run?"
+	case s.DisruptionsAllowed <= 0 && s.DesiredHealthy >= s.ExpectedPods:
+		f.Detail = fmt.Sprintf("can never allow an eviction: it wants %d healthy pods and there are to be %d; change it or scale up", s.DesiredHealthy, s.ExpectedPods)
+	case s.DisruptionsAllowed <= 0:
+		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods and has %d; look why pods are not ready", s.DesiredHealthy, s.CurrentHealthy)
+	case int(s.DisruptionsAllowed) < len(pods):
+		f.Blocks = false
+		f.Detail = fmt.Sprintf("allows %d of these %d pods to go at once; the others wait until those are up elsewhere", s.DisruptionsAllowed, len(pods))
+	default:
+		return nil
+	}
+	return []Finding{f}
+}
+
+func covers(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+	if b.Namespace != pod.Namespace {
+		return false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	return err == nil && selector.Matches(labels.Set(pod.Labels))
+}
+
+// freeOf says whether a pod may go since it is not ready anyway.
+func freeOf(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return false
+		}
+	}
+	always := b.Spec.UnhealthyPodEvictionPolicy != nil && *b.Spec.UnhealthyPodEvictionPolicy == policyv1.AlwaysAllow
+	return always || (b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0)
+}

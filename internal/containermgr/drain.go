@@ -1,0 +1,277 @@
+package containermgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"commissaire/internal/fleet"
+)
+
+// pageSize keeps an answer below maxAnswer, at 80 KB for each object.
+const pageSize = 50
+
+// DrainPolicy says which pods may be evicted, and how. The zero value evicts what
+// comes up elsewhere by itself and loses nothing by it.
+type DrainPolicy struct {
+	// IgnoreDaemonSets leaves pods of daemon sets where they are: they would come
+	// back at once, cordon or not.
+	IgnoreDaemonSets bool
+	// DeleteEmptyDir evicts pods with emptyDir volumes, whose content is lost.
+	DeleteEmptyDir bool
+	// Force evicts pods without a controller, which nobody makes anew.
+	Force bool
+	// GracePeriod replaces the pods' own, to the second; nil leaves it to them.
+	GracePeriod *time.Duration
+	// Skip is a label selector of pods to be left where they are, "" for none.
+	Skip string
+	// SkipTerminating does not wait for pods that should have been gone for longer
+	// than this, such as those of a dead node; 0 waits for all.
+	SkipTerminating time.Duration
+	// Timeout is how long the whole drain may take. Keeping it is the caller's
+	// part; it is here for Diagnose, which names pods that may take longer. 0: not
+	// known.
+	Timeout time.Duration
+}
+
+// Pass is what one pass of a drain did and found. Pods are "namespace/name".
+type Pass struct {
+	// Done: no pod is left that has to go.
+	Done bool
+	// Evicted were told to go by this pass.
+	Evicted []string
+	// Waiting were told so before, and are not gone yet.
+	Waiting []string
+	// Blocked stay for now; it may pass: a budget, a namespace on its way out.
+	Blocked []Finding
+	// Refused may not be evicted by the policy; while there are any, nothing is
+	// evicted. Somebody must change the pods or the policy.
+	Refused []Finding
+	// RetryAfter is when the server wants to be asked again, 0 when it did not say.
+	RetryAfter time.Duration
+}
+
+// verdict says what a drain does with a pod.
+type verdict int
+
+const (
+	leave  verdict = iota // it stays, and the drain is done without it
+	evict                 // it is told to go
+	wait                  // it has been told
+	refuse                // it should go, and the policy forbids it
+)
+
+// Evict makes one pass: it tells every pod to go that may, once, and does not wait
+// for any. The caller repeats it, after a second or so, until Done, its deadline,
+// or something Refused; it may do so in another process. A pod that bears the name
+// of one evicted before is another pod, and told anew.
+//
+// Conflict: the node is not cordoned by this owner (any more), so that pods would
+// come back. NotFound: the node is gone, and its pods with it soon.
+func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p DrainPolicy) (Pass, error) {
+	var pass Pass
+	skip, err := p.selector()
+	if err != nil {
+		return pass, err
+	}
+	n, err := k.node(ctx, node)
+	if err != nil {
+		return pass, err
+	}
+	if err := mustBeCordoned(n, owner); err != nil {
+		return pass, err
+	}
+	pods, err := k.podsOn(ctx, node)
+	if err != nil {
+		return pass, err
+	}
+	var candidates []*corev1.Pod
+	for i := range pods {
+		pod := &pods[i]
+		switch v, finding := p.judge(pod, skip, time.Now()); v {
+		case evict:
+			candidates = append(candidates, pod)
+		case wait:
+			pass.Waiting = append(pass.Waiting, podName(pod))
+		case refuse:
+			pass.Refused = append(pass.Refused, finding)
+		}
+	}
+	if len(pass.Refused) > 0 {
+		return pass, nil
+	}
+	pass.Done = len(candidates) == 0 && len(pass.Waiting) == 0
+	for _, pod := range candidates {
+		if err := k.evict(ctx, pod, p, &pass); err != nil {
+			return pass, err
+		}
+		if pass.RetryAfter > 0 {
+			break // the server has too much to do; the rest is for another pass
+		}
+	}
+	return pass, nil
+}
+
+// evict asks for one pod and notes the answer in pass.
+func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p DrainPolicy, pass *Pass) error {
+	name := podName(pod)
+	// Not another pod that has the name by now.
+	o := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
+	if p.GracePeriod != nil {
+		o.GracePeriodSeconds = new(int64(p.GracePeriod.Seconds()))
+	}
+	err := k.do(ctx, "evict pod "+name, func(ctx context.Context) error {
+		return k.client.PolicyV1().Evictions(pod.Namespace).Evict(ctx, &policyv1.Eviction{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, DeleteOptions: o,
+		})
+	})
+	blocked := func(cause Cause, format string, args ...any) error {
+		pass.Blocked = append(pass.Blocked, Finding{Cause: cause, Object: podObject(pod), Pods: []string{name}, Detail: fmt.Sprintf(format, args...), Blocks: true})
+		return nil
+	}
+	switch {
+	case err == nil:
+		pass.Evicted = append(pass.Evicted, name)
+		return nil
+	case missing(err):
+		return nil // gone by itself
+	case apierrors.IsConflict(err):
+		return nil // gone, and another has its name; or it changed: the next pass sees
+	case apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause):
+		return blocked(BudgetExhausted, "%s", budgetWords(err))
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return blocked(NamespaceTerminating, "its namespace is being deleted, and the pod with it")
+	}
+	if after, ok := RetryAfter(err); ok {
+		pass.RetryAfter = after
+		return nil
+	}
+	var api apierrors.APIStatus
+	switch {
+	case !errors.As(err, &api), apierrors.IsUnauthorized(err):
+		return err
+	case strings.Contains(api.Status().Message, overlapWords):
+		return blocked(BudgetsOverlap, "more than one budget matches the pod, which the Eviction API refuses; remove all but one")
+	}
+	// Often an admission webhook that looks after this pod, and wants to be asked
+	// again.
+	return blocked(EvictionRefused, "the server refuses it (%d): %s", api.Status().Code, quote(api.Status().Message))
+}
+
+// overlapWords are all that tells this refusal from others (pkg/registry/core/pod/
+// storage/eviction.go of Kubernetes).
+const overlapWords = "more than one PodDisruptionBudget"
+
+// budgetWords are the server's, which name the budget.
+func budgetWords(err error) string {
+	cause, _ := apierrors.StatusCause(err, policyv1.DisruptionBudgetCause)
+	return quote(cause.Message)
+}
+
+// judge applies the policy to a pod. The finding says why for refuse, and is
+// otherwise empty.
+func (p DrainPolicy) judge(pod *corev1.Pod, skip labels.Selector, now time.Time) (verdict, Finding) {
+	no := func(cause Cause, format string, args ...any) (verdict, Finding) {
+		return refuse, Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true}
+	}
+	controller := metav1.GetControllerOf(pod)
+	ofDaemonSet := controller != nil && controller.Kind == "DaemonSet"
+	switch {
+	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
+		return leave, Finding{} // of the kubelet's own files; no API can evict it
+	case skip.Matches(labels.Set(pod.Labels)):
+		return leave, Finding{}
+	case ofDaemonSet && p.IgnoreDaemonSets:
+		return leave, Finding{}
+	case pod.DeletionTimestamp != nil:
+		if p.SkipTerminating > 0 && now.Sub(pod.DeletionTimestamp.Time) > p.SkipTerminating {
+			return leave, Finding{}
+		}
+		return wait, Finding{}
+	case finished(pod):
+		return evict, Finding{} // nothing runs or is kept for it
+	case ofDaemonSet:
+		return no(DaemonSetPod, "belongs to the daemon set %s and would come back at once; ignore daemon sets", controller.Name)
+	case controller == nil && !p.Force:
+		return no(Unmanaged, "has no controller, so nobody would make it anew; delete it, or force the drain")
+	case hasEmptyDir(pod) && !p.DeleteEmptyDir:
+		return no(EmptyDir, "keeps data in the emptyDir volume %s, which would be lost; allow that, or move the data", emptyDirOf(pod))
+	}
+	return evict, Finding{}
+}
+
+func (p DrainPolicy) selector() (labels.Selector, error) {
+	if p.Skip == "" {
+		return labels.Nothing(), nil
+	}
+	s, err := labels.Parse(p.Skip)
+	if err != nil {
+		return nil, fleet.InvalidField("drain.skip", "is no label selector: %v", err)
+	}
+	return s, nil
+}
+
+// mustBeCordoned keeps a drain from running on a node that takes pods.
+func mustBeCordoned(n *corev1.Node, owner string) error {
+	held, err := markOf(n)
+	switch {
+	case err != nil:
+		return err
+	case held == nil:
+		return fleet.Errorf(fleet.Conflict, "node %s is not cordoned by us any more: the annotation %s is gone", n.Name, CordonAnnotation)
+	case held.Owner != owner:
+		return heldByOther(n.Name, held)
+	case !n.Spec.Unschedulable:
+		return fleet.Errorf(fleet.Conflict, "node %s has been uncordoned by somebody while it was being drained", n.Name)
+	}
+	return nil
+}
+
+// podsOn gives the pods of a node, in the order of their names.
+func (k *Kubernetes) podsOn(ctx context.Context, node string) (pods []corev1.Pod, err error) {
+	o := metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, Limit: pageSize}
+	for {
+		var page *corev1.PodList
+		if err := k.do(ctx, "list the pods of node "+node, func(ctx context.Context) (err error) {
+			page, err = k.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		pods = append(pods, page.Items...)
+		if o.Continue = page.Continue; o.Continue == "" {
+			break
+		}
+	}
+	slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(podName(&a), podName(&b)) })
+	return pods, nil
+}
+
+func podName(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }
+
+func podObject(p *corev1.Pod) string { return "pod " + podName(p) }
+
+func finished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+func hasEmptyDir(p *corev1.Pod) bool { return emptyDirOf(p) != "" }
+
+// emptyDirOf is the name of the pod's first emptyDir volume, "" when it has none.
+func emptyDirOf(p *corev1.Pod) string {
+	for _, v := range p.Spec.Volumes {
+		if v.EmptyDir != nil {
+			return v.Name
+		}
+	}
+	return ""
+}

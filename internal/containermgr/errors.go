@@ -1,0 +1,150 @@
+package containermgr
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"commissaire/internal/fleet"
+)
+
+const (
+	// maxRetryAfter is the longest wait that a server can ask for.
+	maxRetryAfter = 5 * time.Minute
+	// defaultRetryAfter is used when it asks for none.
+	defaultRetryAfter = time.Second
+	// maxQuote bounds what is repeated of a server's words, in bytes.
+	maxQuote = 500
+)
+
+// throttled is the cause of an Unavailable error over too many requests.
+type throttled struct {
+	after time.Duration
+	err   error
+}
+
+func (e *throttled) Error() string { return e.err.Error() }
+
+func (e *throttled) Unwrap() error { return e.err }
+
+// RetryAfter says how long the server asked us to wait, when it did.
+func RetryAfter(err error) (time.Duration, bool) {
+	var t *throttled
+	if errors.As(err, &t) {
+		return t.after, true
+	}
+	return 0, false
+}
+
+// refused says that the server does not know us, or does not let us.
+func refused(err error) bool { return apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) }
+
+// missing says that the manager itself says that an object is not there. A 404 of
+// something that is no Kubernetes says nothing about objects.
+func missing(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
+}
+
+// explain says what happened and what to do.
+func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err error) error {
+	fail := func(kind fleet.Kind, format string, args ...any) *fleet.Error {
+		return &fleet.Error{Kind: kind, Detail: fmt.Sprintf("could not %s: %s ", what, k) + fmt.Sprintf(format, args...), Err: err}
+	}
+	blame := func(option, format string, args ...any) error {
+		e := fail(fleet.Invalid, format, args...)
+		e.Fields = []fleet.FieldError{{Field: field(option), Detail: fmt.Sprintf(format, args...)}}
+		return e
+	}
+	var (
+		redirect    *redirectError
+		address     *addressError
+		unknown     x509.UnknownAuthorityError
+		name        x509.HostnameError
+		certificate *tls.CertificateVerificationError
+		operation   *net.OpError
+		api         apierrors.APIStatus
+		transport   *url.Error
+		network     net.Error
+	)
+	switch {
+	case ctx.Err() != nil:
+		return &fleet.Error{Kind: fleet.Unavailable, Detail: fmt.Sprintf("could not %s: there was no time left to ask %s", what, k), Err: errors.Join(ctx.Err(), err)}
+	case errors.As(err, &redirect):
+		return blame(optServerURL, "answers with a redirect to %s, which is not followed; give the address of the API itself", redirect.to)
+	case errors.As(err, &address):
+		return blame(optServerURL, "is at %s, where no container manager may be; give an address that is not of this machine or its link", address.address)
+	case errors.As(err, &unknown):
+		return blame(optCA, "has a certificate of an authority that is not known here; give the authority's certificate in %s or in the kubeconfig", optCA)
+	case errors.As(err, &name):
+		return blame(optServerURL, "has a certificate for other names: %s", quote(name.Error()))
+	case errors.As(err, &certificate):
+		return blame(optServerURL, "has a certificate that is not good: %s", quote(certificate.Err.Error()))
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return blame(optServerURL, "does not speak TLS there; is it the right port?")
+	case errors.As(err, &operation) && operation.Op == "remote error": // an alert of TLS
+		return blame(optCert, "does not take our certificate, or wants one: %s", quote(operation.Err.Error()))
+	case errors.Is(err, errTooLarge):
+		return blame(optServerURL, "sends more than %d MB; is it a Kubernetes API?", maxAnswer>>20)
+	case errors.As(err, &api):
+		return k.explainStatus(c, err, api.Status(), fail, blame)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(fleet.Unavailable, "did not answer within %s", callTimeout)
+	case errors.As(err, &transport), errors.As(err, &network):
+		return fail(fleet.Unavailable, "cannot be reached; check %s and the network between the worker and it", optServerURL)
+	default:
+		return blame(optServerURL, "sends something that is not understood; is it a Kubernetes API?")
+	}
+}
+
+func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail func(fleet.Kind, string, ...any) *fleet.Error, blame func(string, string, ...any) error) error {
+	words := quote(s.Message)
+	switch {
+	case apierrors.IsUnauthorized(err):
+		return blame(optToken, "does not know us (401): the token or the certificate is wrong, expired or withdrawn; give a new one")
+	case apierrors.IsForbidden(err):
+		// The words name the account and the right that it lacks.
+		return blame(optToken, "does not let us (403): %s", words)
+	case missing(err):
+		return fail(fleet.NotFound, "says: %s", words)
+	case apierrors.IsTooManyRequests(err):
+		e := fail(fleet.Unavailable, "has too many requests")
+		after := c.retryAfter
+		if after == 0 {
+			after = defaultRetryAfter
+		}
+		e.Err = &throttled{after: after, err: err}
+		return e
+	case s.Code >= 500:
+		return fail(fleet.Unavailable, "failed (%d): %s", s.Code, words)
+	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
+		return fail(fleet.Conflict, "says: %s", words)
+	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
+		return blame(optServerURL, "answers %d where Kubernetes would not; is it a Kubernetes API?", s.Code)
+	default:
+		return fail(fleet.Invalid, "refused it (%d): %s", s.Code, words)
+	}
+}
+
+// quote makes a server's words fit for a line of ours.
+func quote(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxQuote {
+		s = strings.ToValidUTF8(s[:maxQuote], "") + "…"
+	}
+	return s
+}

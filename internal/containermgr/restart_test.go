@@ -1,0 +1,73 @@
+package containermgr_test
+
+import (
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"commissaire/internal/containermgr"
+	"commissaire/internal/fleet"
+	"commissaire/internal/kubetest"
+)
+
+// TestRestartOfTheServer: while it goes, is away and comes back, every step either
+// works or may be repeated. An apiserver that has just started refuses everybody
+// for a moment, which must not be taken for a verdict.
+func TestRestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	c := kubetest.New(t)
+	s := newSpace(t, c)
+	s.addPod("held", finalized)
+	for i := range 3 {
+		s.addPod(string(rune('a'+i)), func(p *corev1.Pod) { p.Labels["app"] = "web" })
+	}
+	s.budget("web", "web", atLeast(3), 3)
+	s.cordon(owner)
+
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	steps := map[string]func() error{
+		"cordon":   func() error { _, err := s.k.Cordon(s.ctx, s.node, owner); return err },
+		"evict":    func() error { _, err := s.k.Evict(s.ctx, s.node, owner, containermgr.DrainPolicy{}); return err },
+		"diagnose": func() error { _, err := s.k.Diagnose(s.ctx, s.node, owner, containermgr.DrainPolicy{}); return err },
+		"register": func() error { return s.k.Register(s.ctx, s.node) },
+		"check":    func() error { return s.k.Check(s.ctx) },
+	}
+	var mu sync.Mutex
+	worked, failed := map[string]int{}, map[string]int{}
+	for name, step := range steps {
+		asking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := step()
+				mu.Lock()
+				if err == nil {
+					worked[name]++
+				} else if failed[name]++; fleet.KindOf(err) != fleet.Unavailable {
+					t.Errorf("%s: %v", name, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL} {
+		require.NoError(t, c.StopAPIServer(sig))
+		require.NoError(t, c.StartAPIServer(s.ctx))
+	}
+	close(stop)
+	asking.Wait()
+	t.Logf("worked %v, to be repeated %v", worked, failed)
+	for name := range steps {
+		require.Positive(t, worked[name], name)
+		require.Positive(t, failed[name], name)
+	}
+	s.restore(owner, containermgr.Uncordoned)
+	s.requireState(false)
+}
