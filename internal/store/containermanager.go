@@ -112,7 +112,10 @@ func (s *Store) DeleteContainerManager(ctx context.Context, name string) error {
 
 // secretOption matches the names of options whose values are secret. Those of the
 // files of a certificate, certificate_path and certificate_key_path, it does not.
-var secretOption = regexp.MustCompile(`(?i)token|password|passwd|secret|private[-_]?key|key[-_]?data|kubeconfig`)
+var secretOption = regexp.MustCompile(`(?i)token|password|passwd|passphrase|secret|credential|authorization|private[-_]?key|key[-_]?data|kubeconfig`)
+
+// inURL matches whom a URL logs in as.
+var inURL = regexp.MustCompile(`://[^/?#\s]*@`)
 
 // shown gives options as anybody may see them, with secret.Redacted for every secret.
 func shown(options map[string]any) map[string]any {
@@ -137,6 +140,8 @@ func shownValue(value any) any {
 			out[i] = shownValue(v[i])
 		}
 		return out
+	case string:
+		return inURL.ReplaceAllString(v, "://"+secret.Redacted+"@")
 	}
 	return value
 }

@@ -19,13 +19,15 @@ func TestContainerManagers(t *testing.T) {
 
 	want := fleet.ContainerManager{Name: "kube", Type: fleet.ContainerManagerKubernetes, Options: map[string]any{
 		"server_url": "https://192.0.2.1", "token": "hunter2", "port": 6443.0, "certificate_key_path": "/etc/key",
-		"users":  []any{map[string]any{"name": "ann", "Password": "hunter2", "client-key-data": "hunter2"}},
-		"nested": map[string]any{"kubeconfig": map[string]any{"a": "hunter2"}, "clientSecret": "hunter2"},
+		"users":   []any{map[string]any{"name": "ann", "Password": "hunter2", "client-key-data": "hunter2"}},
+		"nested":  map[string]any{"kubeconfig": map[string]any{"a": "hunter2"}, "clientSecret": "hunter2"},
+		"headers": map[string]any{"Authorization": "hunter2"}, "proxies": []any{"http://ann:hunter2@192.0.2.2:3128/", "http://192.0.2.3/?at=a@b"},
 	}}
 	shown := fleet.ContainerManager{Name: "kube", Type: fleet.ContainerManagerKubernetes, Options: map[string]any{
 		"server_url": "https://192.0.2.1", "token": secret.Redacted, "port": 6443.0, "certificate_key_path": "/etc/key",
-		"users":  []any{map[string]any{"name": "ann", "Password": secret.Redacted, "client-key-data": secret.Redacted}},
-		"nested": map[string]any{"kubeconfig": secret.Redacted, "clientSecret": secret.Redacted},
+		"users":   []any{map[string]any{"name": "ann", "Password": secret.Redacted, "client-key-data": secret.Redacted}},
+		"nested":  map[string]any{"kubeconfig": secret.Redacted, "clientSecret": secret.Redacted},
+		"headers": map[string]any{"Authorization": secret.Redacted}, "proxies": []any{"http://" + secret.Redacted + "@192.0.2.2:3128/", "http://192.0.2.3/?at=a@b"},
 	}}
 	for range 2 {
 		got, err := f.PutContainerManager(ctx, want)
