@@ -72,7 +72,7 @@ func auditEntry(r *http.Request) fleet.AuditEntry {
 	}
 	return fleet.AuditEntry{
 		Principal: c.principal.Name, Method: c.principal.Method, Role: c.principal.Role, Address: c.address,
-		Operation: c.operation, Path: path, RequestID: c.id,
+		Operation: c.operation, Path: path, RequestID: c.id, Token: c.principal.TokenID,
 	}
 }
 
@@ -88,7 +88,7 @@ func (h *handlers) ListAudit(ctx context.Context, r gen.ListAuditRequestObject) 
 	for i, e := range entries {
 		page.Entries[i] = gen.AuditEntry{
 			At: fleet.FormatTime(e.At), Principal: e.Principal, Method: e.Method, Role: string(e.Role), Address: e.Address,
-			Operation: e.Operation, Path: e.Path, Status: e.Status, RequestId: e.RequestID,
+			Operation: e.Operation, Path: e.Path, Status: e.Status, RequestId: e.RequestID, Token: e.Token,
 		}
 	}
 	return page, nil

@@ -72,6 +72,24 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, []string{"limit"}, blamed(t, b.v0(t, "GET /audit?limit=0", "", 400, "")))
 }
 
+// TestAuditNamesTheToken: of several of one owner, the one that leaked can be found.
+func TestAuditNamesTheToken(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	text, id := b.makeToken(t, `{"name":"ci"}`)
+	b.makeToken(t, `{"name":"other"}`)
+	b.as("Bearer "+text).v0(t, "PUT /network/n", "", 201, "")
+	host, made := b.makeJoinToken(t, "")
+	host.v0(t, "GET /hosts", "", 403, "")
+	var page gen.AuditPage
+	require.NoError(t, json.Unmarshal([]byte(b.v0(t, "GET /audit", "", 200, "").body), &page))
+	tokens := map[string]string{}
+	for _, e := range page.Entries {
+		tokens[e.Operation] = e.Token
+	}
+	require.Equal(t, map[string]string{"createToken": "", "putNetwork": id, "createJoinToken": "", "listHosts": field(t, made, "id").(string)}, tokens)
+}
+
 // TestNothingIsDoneThatCannotBeAudited: also no secret is given away.
 func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 	t.Parallel()

@@ -42,8 +42,13 @@ func (h *handlers) GetToken(ctx context.Context, r gen.GetTokenRequestObject) (g
 }
 
 func (h *handlers) RevokeToken(ctx context.Context, r gen.RevokeTokenRequestObject) (gen.RevokeTokenResponseObject, error) {
-	if _, err := h.tokenOf(ctx, r.Token); err != nil {
+	t, err := h.tokenOf(ctx, r.Token)
+	if err != nil {
 		return nil, err
+	}
+	// Else a weak token that leaks could stop all that its owner runs.
+	if who := callOf(ctx).principal; who.TokenID != "" && who.TokenID != t.ID && who.Role != fleet.RoleAdmin {
+		return nil, fleet.Errorf(fleet.Forbidden, "a token revokes itself only; ask with the credentials of a user")
 	}
 	if err := h.Store.RevokeToken(ctx, r.Token); err != nil {
 		return nil, err

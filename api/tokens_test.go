@@ -114,6 +114,20 @@ func TestTokensOfOthers(t *testing.T) {
 	b.as("Bearer "+text).v0(t, "GET /hosts", "", 403, "")
 }
 
+// TestWhatATokenRevokes: one that leaks stops no others.
+func TestWhatATokenRevokes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	weak, weakID := b.makeToken(t, `{"name":"weak","role":"operator"}`)
+	_, other := b.makeToken(t, `{"name":"other","role":"viewer"}`)
+	strong, _ := b.makeToken(t, `{"name":"strong"}`)
+	a := b.as("Bearer "+weak).v0(t, "DELETE /tokens/"+other, "", 403, "")
+	require.Contains(t, field(t, a, "detail"), "revokes itself only")
+	require.Empty(t, field(t, b.v0(t, "GET /tokens/"+other, "", 200, ""), "revoked_at"))
+	b.as("Bearer "+weak).v0(t, "DELETE /tokens/"+weakID, "", 200, "[]")
+	b.as("Bearer "+strong).v0(t, "DELETE /tokens/"+other, "", 200, "[]")
+}
+
 func TestTokensExpire(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -90,8 +90,8 @@ CREATE TABLE join_token (
 
 CREATE INDEX join_token_by_age ON join_token (tenant, created, id);
 
--- Who changed what. status is 0 from the beginning of an act until its end. It refers
--- to nothing, as the record of operations does not.
+-- Who changed what. status is 0 from the beginning of an act until its end; token is the
+-- id of the one that was shown. It refers to nothing, as the record of operations does not.
 CREATE TABLE audit (
     tenant     text COLLATE "C" NOT NULL,
     id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -104,6 +104,7 @@ CREATE TABLE audit (
     path       text NOT NULL,
     status     integer NOT NULL DEFAULT 0,
     request_id text NOT NULL DEFAULT '',
+    token      text NOT NULL DEFAULT '',
     CONSTRAINT audit_pk PRIMARY KEY (tenant, id)
 );
 

@@ -108,6 +108,9 @@ type AuditEntry struct {
 	// Status What was answered; 0 while the request is at work, or when the server died over it.
 	Status    int    `json:"status"`
 	RequestId string `json:"request_id"`
+
+	// Token The id of the API token or join token that was shown, if one was.
+	Token string `json:"token,omitempty"`
 }
 
 // AuditPage defines model for AuditPage.
@@ -2137,7 +2140,7 @@ type ClientInterface interface {
 
 	// RevokeToken Revoke an API token
 	//
-	// It is refused from now on. An admin may revoke those of others.
+	// It is refused from now on. An admin may revoke those of others. Who asks with a token may revoke that one alone, unless it is an admin's.
 	//
 	// Corresponds with DELETE /api/v0/tokens/{token} (the `RevokeToken` operationId).
 	RevokeToken(ctx context.Context, token TokenID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3597,7 +3600,7 @@ func (c *Client) CreateToken(ctx context.Context, body CreateTokenJSONRequestBod
 
 // RevokeToken Revoke an API token
 //
-// It is refused from now on. An admin may revoke those of others.
+// It is refused from now on. An admin may revoke those of others. Who asks with a token may revoke that one alone, unless it is an admin's.
 //
 // Corresponds with DELETE /api/v0/tokens/{token} (the `RevokeToken` operationId).
 func (c *Client) RevokeToken(ctx context.Context, token TokenID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7563,7 +7566,7 @@ type ClientWithResponsesInterface interface {
 
 	// RevokeTokenWithResponse Revoke an API token
 	//
-	// It is refused from now on. An admin may revoke those of others.
+	// It is refused from now on. An admin may revoke those of others. Who asks with a token may revoke that one alone, unless it is an admin's.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -11959,7 +11962,7 @@ func (c *ClientWithResponses) CreateTokenWithResponse(ctx context.Context, body 
 
 // RevokeTokenWithResponse Revoke an API token
 //
-// It is refused from now on. An admin may revoke those of others.
+// It is refused from now on. An admin may revoke those of others. Who asks with a token may revoke that one alone, unless it is an admin's.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -108,6 +108,9 @@ type AuditEntry struct {
 	// Status What was answered; 0 while the request is at work, or when the server died over it.
 	Status    int    `json:"status"`
 	RequestId string `json:"request_id"`
+
+	// Token The id of the API token or join token that was shown, if one was.
+	Token string `json:"token,omitempty"`
 }
 
 // AuditPage defines model for AuditPage.

@@ -82,6 +82,7 @@ type AuditEntry struct {
 	Path      string
 	Status    int // HTTP status, 0 while the request is at work or when the server died over it
 	RequestID string
+	Token     string // id of the API token or join token that was shown, "" without one
 }
 
 // ContainerManager is named configuration of who runs containers on hosts.

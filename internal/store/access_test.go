@@ -128,7 +128,7 @@ func TestAudit(t *testing.T) {
 	f := setup(t)
 	ctx := t.Context()
 	e := fleet.AuditEntry{Principal: "ann\x00\xff", Method: "httpbasicauth", Role: fleet.RoleAdmin, Address: "192.0.2.7",
-		Operation: "putHost", Path: "/api/v0/host/a", RequestID: "r"}
+		Operation: "putHost", Path: "/api/v0/host/a", RequestID: "r", Token: "k3v9q2m4x7c1b8n0"}
 	id, err := f.BeginAudit(ctx, e)
 	require.NoError(t, err, "also for names that no column holds")
 	begun, next, err := f.Audit(ctx, AuditFilter{})

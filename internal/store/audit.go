@@ -19,12 +19,12 @@ type AuditFilter struct {
 }
 
 const (
-	beginAuditSQL = `INSERT INTO audit (tenant, principal, method, role, address, operation, path, request_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`
+	beginAuditSQL = `INSERT INTO audit (tenant, principal, method, role, address, operation, path, request_id, token)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`
 
 	endAuditSQL = `UPDATE audit SET status = $3 WHERE tenant = $1 AND id = $2 AND status = 0`
 
-	auditSQL = `SELECT id, at, principal, method, role, address, operation, path, status, request_id FROM audit
+	auditSQL = `SELECT id, at, principal, method, role, address, operation, path, status, request_id, token FROM audit
 		WHERE tenant = $1 AND ($2 = '' OR principal = $2) AND ($3 = '' OR operation = $3) AND ($4::bigint IS NULL OR id < $4)
 		ORDER BY id DESC LIMIT $5`
 )
@@ -34,7 +34,7 @@ const (
 func (s *Store) BeginAudit(ctx context.Context, e fleet.AuditEntry) (id int64, err error) {
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
 		return q.QueryRow(ctx, beginAuditSQL, s.tenant, storable(e.Principal), storable(e.Method), string(e.Role), storable(e.Address),
-			storable(e.Operation), storable(e.Path), storable(e.RequestID)).Scan(&id)
+			storable(e.Operation), storable(e.Path), storable(e.RequestID), storable(e.Token)).Scan(&id)
 	})
 	return id, err
 }
@@ -71,7 +71,7 @@ func (s *Store) Audit(ctx context.Context, f AuditFilter) (entries []fleet.Audit
 		rows, err = collect(ctx, q, func(r pgx.CollectableRow) (out row, err error) {
 			var at pgtype.Timestamptz
 			e := &out.entry
-			err = r.Scan(&out.id, &at, &e.Principal, &e.Method, &e.Role, &e.Address, &e.Operation, &e.Path, &e.Status, &e.RequestID)
+			err = r.Scan(&out.id, &at, &e.Principal, &e.Method, &e.Role, &e.Address, &e.Operation, &e.Path, &e.Status, &e.RequestID, &e.Token)
 			e.At = utc(at)
 			return out, err
 		}, auditSQL, s.tenant, f.Principal, f.Operation, before, limit+1)
