@@ -109,10 +109,10 @@ func (a *App) client() (*client.ClientWithResponses, error) {
 	return client.NewClientWithResponses(c.base(), client.WithHTTPClient(c.doer(a.Err)))
 }
 
-// colors says whether the answer may be coloured: it goes to a terminal that
+// colours says whether what goes to a stream may be coloured: it is a terminal that
 // knows colours, and nobody said NO_COLOR (no-color.org).
-func (a *App) colors() bool {
-	return isTerminal(a.Out) && a.Env("NO_COLOR") == "" && a.Env("TERM") != "dumb"
+func (a *App) colours(stream io.Writer) bool {
+	return isTerminal(stream) && a.Env("NO_COLOR") == "" && a.Env("TERM") != "dumb"
 }
 
 func isTerminal(stream any) bool {

@@ -8,9 +8,10 @@
 // uses cmd.Context(). Then:
 //
 //	c, err := a.client()                          // endpoints, credentials, failover
-//	r, err := c.GetOperationWithResponse(ctx, id)
-//	if err := check(r, r.Body); err != nil { … }  // 404, 409 … with their exit codes
-//	return renderOne(a, *format, operationView, *r.JSON200)
+//	op, err := fetch[client.Operation](ctx, func(ctx context.Context) (*http.Response, error) {
+//		return c.GetOperation(ctx, id)            // 404, 409 … have their exit codes
+//	})
+//	return renderOne(a, *format, operationView, op)
 //
 //	format := outputFlag(cmd, formatTable)        // -o; before RunE is set
 //	var operationView = view[client.Operation]{…} // how it looks as table and name
@@ -18,15 +19,16 @@
 // An error with an exit code of its own is exitf(exitTimeout, "…"). Any other error
 // means that the command line was wrong: usage line, exit code 2. Text that came
 // from hosts or users goes through legible before it reaches a terminal; tables do
-// it themselves. a.colors says whether colours may be used, isTerminal(a.Out)
-// whether a person watches.
+// it themselves. What takes long is followed by a follower (follow.go), and shown by
+// stay (watch.go).
 //
 // Verbs that clients of 2017 know use a.old, oldGet, oldList and deleteEach
 // (oldverbs.go), which keep their requests, words and exit codes.
 //
 // After a change run
 //
-//	go test ./internal/commctl -run TestHelp -update
+//	go test ./internal/commctl -run 'TestHelp|TestDocs' -update
 //
-// which writes the help of every command into testdata/help, and read the diff.
+// which writes the help of every command into testdata/help and the table of
+// docs/commctl.md, and read the diff.
 package commctl

@@ -146,7 +146,7 @@ type viewer struct {
 func (a *App) newViewer(op client.Operation, out io.Writer) *viewer {
 	v := &viewer{progress: newProgress(op), out: out}
 	if f, ok := out.(*os.File); ok && isTerminal(f) && a.Env("TERM") != "dumb" {
-		v.screen, v.colours = newScreen(f), a.Env("NO_COLOR") == "" // no-color.org
+		v.screen, v.colours = newScreen(f), a.colours(f)
 	}
 	return v
 }
