@@ -66,7 +66,7 @@ func (d Deps) endAudit(ctx context.Context, id int64, status int) {
 func auditEntry(r *http.Request) fleet.AuditEntry {
 	c := callOf(r.Context())
 	const longest = 1024 // bytes; a path that leads somewhere is shorter
-	path := r.URL.Path
+	path := withoutTokens(r.URL.Path)
 	if len(path) > longest {
 		path = strings.ToValidUTF8(path[:longest], "")
 	}

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"commissaire/internal/authn"
 	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
 )
 
 // recoverPanics turns a panic into a 500 without detail. The stack goes to the
@@ -40,7 +43,7 @@ func observe(next http.Handler, logger *slog.Logger, m *metrics) http.Handler {
 			c := callOf(r.Context())
 			m.seen(c.operation, rec.code(), time.Since(begin))
 			attrs := []slog.Attr{
-				slog.String("request_id", c.id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+				slog.String("request_id", c.id), slog.String("method", r.Method), slog.String("path", withoutTokens(r.URL.Path)),
 				slog.String("operation", c.operation), slog.Int("status", rec.code()), slog.Int64("bytes", rec.bytes),
 				slog.Duration("took", time.Since(begin)), slog.String("peer", c.peer), slog.String("address", c.address),
 				slog.String("principal", c.principal.Name),
@@ -56,6 +59,15 @@ func observe(next http.Handler, logger *slog.Logger, m *metrics) http.Handler {
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// tokenInPath matches a token of ours: its prefix and id, and its secret.
+var tokenInPath = regexp.MustCompile(`(` + authn.APITokenPrefix + `|` + authn.JoinTokenPrefix + `)_([a-z0-9]+)_[^/]+`)
+
+// withoutTokens gives a path as it may be kept: some who revoke a token write all of
+// it where its id belongs.
+func withoutTokens(path string) string {
+	return tokenInPath.ReplaceAllString(path, "${1}_${2}_"+secret.Redacted)
 }
 
 // recorder remembers what was answered.

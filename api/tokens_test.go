@@ -114,6 +114,23 @@ func TestTokensOfOthers(t *testing.T) {
 	b.as("Bearer "+text).v0(t, "GET /hosts", "", 403, "")
 }
 
+// TestTokensInPaths: whoever writes the whole token into a path does not give it to all
+// who read the logs.
+func TestTokensInPaths(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	text, id := b.makeToken(t, `{"name":"x"}`)
+	_, made := b.makeJoinToken(t, "")
+	join := field(t, made, "token").(string)
+	b.v0(t, "DELETE /tokens/"+text, "", 404, "")
+	b.as(basicCreds("vera")).v0(t, "DELETE /jointokens/"+join, "", 403, "")
+	b.as("Bearer "+join).v0(t, "DELETE /tokens/"+text, "", 403, "")
+	kept := b.log.String() + strings.Join(b.auditLog(t), "\n")
+	require.Contains(t, kept, "/api/v0/tokens/cmst_"+id+"_[redacted]")
+	require.NotContains(t, kept, text[len("cmst_"+id+"_"):])
+	require.NotContains(t, kept, join[len("cmsj_"+id+"_"):])
+}
+
 // TestWhatATokenRevokes: one that leaks stops no others.
 func TestWhatATokenRevokes(t *testing.T) {
 	t.Parallel()
