@@ -266,6 +266,8 @@ func TestViewHasNoSecrets(t *testing.T) {
 			{"name": "keystonetokenauth", "url": "https://me:hunter2@keystone/", "list": [{"token": "hunter2"}]},
 			{"name": "httpbasicauth", "users": "{\"alice\": {\"hash\": \"hunter2\"}}"},
 			{"name": "httpbasicauth", "users": "{\"hash\": hunter2}"},
+			{"name": "httpbasicauth", "users": "alice:hunter2"},
+			{"name": "oidc", "clientSecret": "hunter2"},
 			{"name": "oidc", "issuer": "https://idp/a@b", "token_url": "https://x", "client-secret": "hunter2"}]`})
 		require.NoError(t, err)
 		text, err := json.Marshal(c.View())

@@ -15,7 +15,7 @@ const Redacted = "[redacted]"
 
 // secretOption matches the names of options that hold a secret, or a hash of
 // one. The name of a file or the address of a service is none.
-var secretOption = regexp.MustCompile(`(?i)^(hash|password|passwd|passphrase|secret|token|api[-_]?key|key[-_]?data|credentials?|.*[-_](hash|password|passwd|passphrase|secret|token|credentials?))$`)
+var secretOption = regexp.MustCompile(`(?i)(hash|password|passwd|passphrase|secret|token|api[-_]?key|key[-_]?data|credentials?)$`)
 
 // Shown is a setting as it may be shown to anybody.
 type Shown struct {
@@ -63,11 +63,13 @@ func withoutSecrets(value any) any {
 	case map[string]any:
 		out := map[string]any{}
 		for name, inner := range v {
-			if secretOption.MatchString(name) {
+			text, isText := inner.(string)
+			switch {
+			case secretOption.MatchString(name), name == "users" && isText && !isObject(text): // whatever that is meant to be
 				out[name] = Redacted
-				continue
+			default:
+				out[name] = withoutSecrets(inner)
 			}
-			out[name] = withoutSecrets(inner)
 		}
 		return out
 	case []any:
@@ -77,7 +79,7 @@ func withoutSecrets(value any) any {
 		}
 		return out
 	case string:
-		if strings.HasPrefix(strings.TrimSpace(v), "{") { // an object may be written as text
+		if isObject(v) { // an object may be written as text
 			object, err := parseJSON([]byte(v))
 			if err != nil {
 				return Redacted
@@ -95,6 +97,8 @@ func withoutSecrets(value any) any {
 	}
 	return value
 }
+
+func isObject(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), "{") }
 
 // keywordPassword is a password in a keyword string (libpq, "Connection Strings").
 var keywordPassword = regexp.MustCompile(`(\w*password\s*=\s*)('(?:\\.|[^'\\])*'|\S+)`)
