@@ -5,9 +5,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
+
+	"commissaire/internal/authn/authntest"
 )
 
 // hashOf gives a bcrypt hash with that prefix. The three name one algorithm.
@@ -28,6 +31,22 @@ func bearer(token string) change { return header("Authorization", "Bearer "+toke
 func plugins(t *testing.T, list ...M) string {
 	t.Helper()
 	return jsonOf(t, M{"authentication-plugins": list})
+}
+
+// keystone knows olga by a password and by a token.
+func keystone(t *testing.T) (url, token string) {
+	t.Helper()
+	k := authntest.NewKeystone(t)
+	k.SetPassword("Default", "olga", "key stone")
+	return k.URL, k.Token("Default", "olga", time.Now().Add(time.Hour))
+}
+
+// kubernetes knows a service account by the token kube-token.
+func kubernetes(t *testing.T) (url string) {
+	t.Helper()
+	k := authntest.NewKubernetes(t)
+	k.AddToken("kube-token", "system:serviceaccount:ops:deployer", true, time.Now().Add(time.Hour))
+	return k.URL
 }
 
 func TestAuthentication(t *testing.T) {
@@ -55,33 +74,30 @@ func TestAuthentication(t *testing.T) {
 		require.Equal(t, key, d.get(t, "host/a1.example/creds", login("two-b", "b")).object()["ssh_priv_key"])
 	})
 	fact(t, "4-3 4-14", func(t *testing.T) {
-		d := s.serve(t, serving{file: plugins(t, M{"name": "keystonepasswordauth", "url": keystone(t)})})
+		url, token := keystone(t)
+		d := s.serve(t, serving{file: plugins(t, M{"name": "keystonepasswordauth", "url": url})})
 		a := d.get(t, "whoami", login("olga", "key stone")).status(http.StatusOK)
 		require.Equal(t, "olga", a.object()["name"])
 		require.Empty(t, a.header.Get("X-Subject-Token"))
 		d.get(t, "clusters", login("olga", "wrong")).problem(http.StatusForbidden)
-		d.get(t, "clusters", header("X-Auth-Token", "gAAAAtoken"), anonymous).problem(http.StatusForbidden)
+		d.get(t, "clusters", header("X-Auth-Token", token), anonymous).problem(http.StatusForbidden)
 	})
 	fact(t, "4-4", func(t *testing.T) {
-		d := s.serve(t, serving{file: plugins(t, M{"name": "keystonetokenauth", "url": keystone(t) + "/v3/auth/tokens"})})
-		d.get(t, "clusters", anonymous, header("X-Auth-Token", "gAAAAtoken")).status(http.StatusOK)
-		d.get(t, "clusters", anonymous, header("X-Auth-Token", "gAAAAother")).problem(http.StatusForbidden)
+		url, token := keystone(t)
+		d := s.serve(t, serving{file: plugins(t, M{"name": "keystonetokenauth", "url": url + "/v3/auth/tokens"})})
+		d.get(t, "clusters", anonymous, header("X-Auth-Token", token)).status(http.StatusOK)
+		d.get(t, "clusters", anonymous, header("X-Auth-Token", token+"x")).problem(http.StatusForbidden)
 		d.get(t, "clusters", login("olga", "key stone")).problem(http.StatusForbidden)
 	})
 	fact(t, "4-5 9-11", func(t *testing.T) {
-		resource := "/oapi/v1/users/~"
-		d := s.serve(t, serving{file: plugins(t, M{"name": "openshiftbearertokenauth", "openshift_endpoint": cluster(t, resource) + resource})})
+		d := s.serve(t, serving{file: plugins(t, M{"name": "openshiftbearertokenauth", "openshift_endpoint": kubernetes(t) + "/apis/user.openshift.io/v1/users/~"})})
 		d.get(t, "clusters", bearer("kube-token")).status(http.StatusOK)
 		d.get(t, "clusters", bearer("other")).problem(http.StatusForbidden)
 		d.get(t, "clusters", anonymous).problem(http.StatusForbidden)
 	})
 	fact(t, "4-6", func(t *testing.T) {
-		for _, o := range []M{{"name": "kubeauth"}, {"name": "kubernetesbearertokenauth", "resource": "/pods"}} {
-			resource, ok := o["resource"].(string)
-			if !ok {
-				resource = "/serviceaccounts"
-			}
-			o["server_url"] = cluster(t, "/api/v1"+resource)
+		for _, o := range []M{{"name": "kubeauth"}, {"name": "kubernetesbearertokenauth", "resource": "/namespaces"}} {
+			o["server_url"] = kubernetes(t)
 			d := s.serve(t, serving{file: plugins(t, o)})
 			d.get(t, "clusters", bearer("kube-token")).status(http.StatusOK)
 			d.get(t, "clusters", bearer("other")).problem(http.StatusForbidden)
@@ -113,10 +129,11 @@ func TestAuthentication(t *testing.T) {
 	fact(t, "4-12", func(t *testing.T) {
 		// Both know a: the first one in the list says who it is.
 		viewer := M{"name": "httpbasicauth", "role": "viewer", "users": M{"a": M{"hash": hashOf(t, "$2a$", "a")}, "v": M{"hash": hashOf(t, "$2a$", "v")}}}
-		first := s.serve(t, serving{file: plugins(t, basicAuth, viewer, M{"name": "keystonetokenauth", "url": keystone(t)})})
+		url, token := keystone(t)
+		first := s.serve(t, serving{file: plugins(t, basicAuth, viewer, M{"name": "keystonetokenauth", "url": url})})
 		require.Equal(t, "admin", first.get(t, "whoami", login("a", "a")).object()["role"])
 		require.Equal(t, "viewer", first.get(t, "whoami", login("v", "v")).object()["role"])
-		first.get(t, "clusters", anonymous, header("X-Auth-Token", "gAAAAtoken")).status(http.StatusOK)
+		first.get(t, "clusters", anonymous, header("X-Auth-Token", token)).status(http.StatusOK)
 		first.get(t, "clusters", login("w", "w")).problem(http.StatusForbidden)
 		second := s.serve(t, serving{file: plugins(t, viewer, basicAuth)})
 		require.Equal(t, "viewer", second.get(t, "whoami", login("a", "a")).object()["role"])

@@ -105,12 +105,13 @@ func TestConfiguration(t *testing.T) {
 	fact(t, "5-13 5-18 5-19", func(t *testing.T) {
 		works(t, s.serve(t, serving{args: []string{"--authentication-plugin", "httpbasicauth:filepath=" + usersFile(t)}}))
 		long := "commissaire_http.authentication.httpbasicauth:filepath=" + usersFile(t)
-		d := s.serve(t, serving{args: []string{"--authentication-plugin", long, "--authentication-plugin", "keystonetokenauth:url=" + keystone(t)}})
+		url, token := keystone(t)
+		d := s.serve(t, serving{args: []string{"--authentication-plugin", long, "--authentication-plugin", "keystonetokenauth:url=" + url}})
 		works(t, d)
-		d.get(t, "clusters", anonymous, header("X-Auth-Token", "gAAAAtoken")).status(http.StatusOK)
+		d.get(t, "clusters", anonymous, header("X-Auth-Token", token)).status(http.StatusOK)
 
 		file := plugins(t, M{"name": "httpbasicauth", "users": M{"f": M{"hash": hashOf(t, "$2a$", "f")}}})
-		d = s.serve(t, serving{file: file, args: []string{"--authentication-plugin", "keystonepasswordauth:url=" + keystone(t) + ",domain=Default"}})
+		d = s.serve(t, serving{file: file, args: []string{"--authentication-plugin", "keystonepasswordauth:url=" + url + ",domain=Default"}})
 		d.get(t, "clusters", login("olga", "key stone")).status(http.StatusOK)
 		d.get(t, "clusters", login("f", "f")).problem(http.StatusForbidden)
 	})

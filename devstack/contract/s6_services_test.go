@@ -134,28 +134,44 @@ func TestBootstrap(t *testing.T) {
 		s.put(t, "host/"+h.Address(), jsonOf(t, body)).status(http.StatusCreated)
 	}
 
+	// The last command of the bootstrap waits, so that one can look in between.
+	began, goOn := filepath.Join(good.Dir(), "began"), filepath.Join(good.Dir(), "go-on")
+	require.NoError(t, good.OnCommand("uname", `touch `+began+`; until [ -e `+goOn+` ]; do sleep 0.1; done`))
+	add(t, good, nil)
+	fact(t, "6.3-4", func(t *testing.T) {
+		var h map[string]any
+		s.until(t, "the host to be bootstrapping", func() bool {
+			h = s.get(t, "host/"+good.Address()).object()
+			return h["status"] == "bootstrapping"
+		})
+		require.Equal(t, "debian", h["os"])
+		require.Positive(t, h["memory"])
+		require.Regexp(t, timeFormat, h["last_check"])
+	})
 	fact(t, "6.3-2", func(t *testing.T) {
-		add(t, good, nil)
-		private := []byte(s.Fleet.ClientKey())
-		lines := bytes.Split(bytes.TrimSpace(private), []byte("\n"))
-		settled(t, good)
-		// Not in any file of the server or the worker, their logs among them.
+		s.until(t, "the command on the host", func() bool {
+			_, err := os.Stat(began)
+			return err == nil
+		})
+		// The key is in no file of the server or the worker, their logs among them.
+		line := bytes.Split([]byte(s.Fleet.ClientKey()), []byte("\n"))[1]
 		for _, dir := range []string{s.Dir, os.TempDir()} {
 			files, err := filepath.Glob(filepath.Join(dir, "*"))
 			require.NoError(t, err)
 			for _, f := range files {
-				if info, err := os.Stat(f); err != nil || !info.Mode().IsRegular() || info.Size() > 64<<20 {
+				if info, err := os.Stat(f); err != nil || !info.Mode().IsRegular() || info.Size() > 16<<20 {
 					continue
 				}
 				text, err := os.ReadFile(f)
 				if err != nil {
 					continue // of somebody else
 				}
-				require.False(t, bytes.Contains(text, lines[1]), f)
+				require.False(t, bytes.Contains(text, line), f)
 			}
 		}
 	})
-	fact(t, "6.3-3 6.3-4 6.3-6 9-1 9-2", func(t *testing.T) {
+	require.NoError(t, os.WriteFile(goOn, nil, 0o600))
+	fact(t, "6.3-3 6.3-6 9-1 9-2", func(t *testing.T) {
 		add(t, bad, M{"ssh_priv_key": newKey(t)})
 		h := settled(t, good)
 		require.Equal(t, "disassociated", h["status"])
@@ -223,7 +239,7 @@ func TestExecution(t *testing.T) {
 	}
 	fact(t, "6.4-2 6.4-3 9-6 9-19", func(t *testing.T) {
 		s.put(t, "cluster/serial/restart", "").status(http.StatusCreated)
-		done := 0
+		done, atWork := 0, map[any]bool{}
 		s.until(t, "the restart", func() bool {
 			r := s.get(t, "cluster/serial/restart").object()
 			restarted, inProcess := r["restarted"].([]any), r["in_process"].([]any)
@@ -233,11 +249,13 @@ func TestExecution(t *testing.T) {
 			require.Equal(t, addresses[:done], restarted)
 			if len(inProcess) == 1 {
 				require.Equal(t, addresses[done], inProcess[0])
+				atWork[inProcess[0]] = true
 			}
 			return r["status"] != "in_process"
 		})
 		require.Equal(t, "finished", s.get(t, "cluster/serial/restart").object()["status"])
 		require.Equal(t, len(hosts), done)
+		require.Len(t, atWork, len(hosts))
 	})
 	fact(t, "7-1", func(t *testing.T) {
 		for _, h := range hosts {

@@ -156,6 +156,9 @@ func boot(t *testing.T, userData, after string) string {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for a mount namespace and new users")
 	}
+	if out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "true").CombinedOutput(); err != nil {
+		t.Skipf("needs mount namespaces: %s", out)
+	}
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "user-data"), []byte(userData), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "cloudinit.py"), []byte(cloudinit), 0o600))
