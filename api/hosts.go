@@ -76,6 +76,9 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	if err := sameAddress(address, map[string]string{"address": body.Address, "host": body.Host, "name": body.Name}); err != nil {
 		return gen.Host{}, err
 	}
+	if err := fleet.CheckLabels(body.Labels); err != nil {
+		return gen.Host{}, err
+	}
 	creds, err := h.credsOfPut(ctx, address, body)
 	if err != nil {
 		return gen.Host{}, err
@@ -85,7 +88,7 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	}
 	c := callOf(ctx)
 	stored, op, err := h.Store.PutHost(ctx, store.HostPut{
-		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Creds: creds,
+		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Labels: body.Labels, Creds: creds,
 		RequestedBy: c.principal.Name, RequestID: c.id,
 	})
 	if err != nil {
@@ -106,6 +109,8 @@ func (h *handlers) joinHost(ctx context.Context, address string, body gen.HostPu
 	switch {
 	case body.SshPrivKey != "":
 		return gen.Host{}, fleet.InvalidField("ssh_priv_key", "is nothing for a join token, which has a key of its own; leave it out")
+	case len(body.Labels) > 0:
+		return gen.Host{}, fleet.InvalidField("labels", "are not for the host itself to choose; leave them out")
 	case body.HostKey == "":
 		return gen.Host{}, fleet.InvalidField("host_key", "is missing; send the public host key, as in /etc/ssh/ssh_host_ed25519_key.pub")
 	}

@@ -267,3 +267,29 @@ func TestKeysAreStrict(t *testing.T) {
 	require.Equal(t, before, b.rows(t), "nothing is stored")
 	require.Zero(t, b.dispatcher.starts())
 }
+
+// TestHostsTakeTheirOwnRecord: clients read a host, change a member and send it all
+// back.
+func TestHostsTakeTheirOwnRecord(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := key64(t)
+	put := func(labels string) answer {
+		return b.do(t, "PUT", "/api/v0/host/192.0.2.7", `{"ssh_priv_key": "`+key+`", "labels": `+labels+`}`)
+	}
+	require.Equal(t, 201, put(`{"env": "prod"}`).status)
+	got := b.do(t, "GET", "/api/v0/host/192.0.2.7", "")
+	var record map[string]any
+	require.NoError(t, json.Unmarshal([]byte(got.body), &record))
+	require.Equal(t, map[string]any{"env": "prod"}, record["labels"])
+	record["ssh_priv_key"] = key
+	again, err := json.Marshal(record)
+	require.NoError(t, err)
+	a := b.do(t, "PUT", "/api/v0/host/192.0.2.7", string(again))
+	require.Equal(t, 201, a.status, a.body)
+	require.Equal(t, 201, put(`{"env": "test"}`).status)
+	require.Equal(t, got.body, b.do(t, "GET", "/api/v0/host/192.0.2.7", "").body, "a known host keeps its labels")
+	bad := put(`{"env": "no such thing!"}`)
+	require.Equal(t, 400, bad.status)
+	require.Contains(t, bad.body, `"labels.env"`)
+}

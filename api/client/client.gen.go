@@ -467,6 +467,9 @@ type HostPut struct {
 	// HostKeyFingerprint Ignored.
 	HostKeyFingerprint string `json:"host_key_fingerprint,omitempty"`
 
+	// Labels Of a new host; a known one keeps its own, see `/labels`.
+	Labels Labels `json:"labels,omitempty"`
+
 	// LastCheck Ignored.
 	LastCheck string `json:"last_check,omitempty"`
 

@@ -14,9 +14,10 @@ import (
 // HostPut registers a host.
 type HostPut struct {
 	Address     string
-	Port        int    // 0 means 22 for a new host and no change for a known one
-	Cluster     string // "" for none
-	HostKey     string // authorized_keys form, "" leaves it to the first contact
+	Port        int               // 0 means 22 for a new host and no change for a known one
+	Cluster     string            // "" for none
+	HostKey     string            // authorized_keys form, "" leaves it to the first contact
+	Labels      map[string]string // of a new host; a known one keeps its own
 	Creds       secret.HostCreds
 	RequestedBy string
 	RequestID   string
@@ -34,8 +35,8 @@ const (
 
 	clusterExistsSQL = `SELECT EXISTS (SELECT FROM cluster WHERE tenant = $1 AND name = $2)`
 
-	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation)
-		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6)
+	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation, labels)
+		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6, coalesce($7::jsonb, '{}'))
 		ON CONFLICT ON CONSTRAINT host_pk DO NOTHING`
 
 	setPortSQL = `UPDATE host SET port = $3 WHERE tenant = $1 AND address = $2`
@@ -204,7 +205,7 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 	if put.Port == 0 {
 		put.Port = fleet.DefaultPort
 	}
-	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID)
+	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID, put.Labels)
 	if err != nil {
 		return nil, err
 	}
