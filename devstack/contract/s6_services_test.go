@@ -182,7 +182,9 @@ func TestBootstrap(t *testing.T) {
 		require.Equal(t, hostMemory(t), h["memory"])
 		require.Greater(t, h["space"], h["memory"]) // bytes against MiB
 		require.Regexp(t, timeFormat, h["last_check"])
-		require.Equal(t, "finished", s.get(t, "host/"+good.Address()+"/bootstrap").object()["status"])
+		s.until(t, "the bootstrap to be on record as finished", func() bool {
+			return s.get(t, "host/"+good.Address()+"/bootstrap").object()["status"] == "finished"
+		})
 
 		h = settled(t, bad)
 		require.Equal(t, "failed", h["status"])
