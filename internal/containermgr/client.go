@@ -38,9 +38,6 @@ const (
 	// maxAnswer bounds an answer after decompression. A page of pods is well below.
 	maxAnswer  = 4 << 20
 	maxHeaders = 64 << 10
-	// Requests a second to one manager, from one client. The apiserver's own
-	// fairness does the rest.
-	maxQPS, maxBurst = 100, 200
 
 	userAgent = "commissaire"
 	// fieldManager is who changed a field, in the node's managedFields.
@@ -77,7 +74,7 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 		return nil, err
 	}
 	c.UserAgent = userAgent
-	c.QPS, c.Burst = maxQPS, maxBurst
+	c.QPS = -1                           // no queue of our own: the apiserver is fair, and says when it is too much
 	c.WarningHandler = rest.NoWarnings{} // it would write to our standard error
 	tlsConfig, err := rest.TLSConfigFor(c)
 	if err != nil {

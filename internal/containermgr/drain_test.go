@@ -2,6 +2,7 @@ package containermgr_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -406,6 +407,20 @@ func (s *space) untilBudgetFailed(name string) {
 		}
 		return false
 	}, kubetest.TestTimeout, 20*time.Millisecond)
+}
+
+// TestManyPods are more than fit on one page.
+func TestManyPods(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t, kubetest.Shared(t))
+	const pods = 120
+	for i := range pods {
+		_, err := s.Admin().CoreV1().Pods(s.namespace).Create(s.ctx, s.pod(fmt.Sprintf("pod-%03d", i)), metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	s.cordon(owner)
+	require.Len(t, s.evict(containermgr.DrainPolicy{}).Evicted, pods)
+	s.drain(containermgr.DrainPolicy{})
 }
 
 func TestEvictNeedsOurCordon(t *testing.T) {

@@ -108,6 +108,10 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 
 func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail func(fleet.Kind, string, ...any) *fleet.Error, blame func(string, string, ...any) error) error {
 	words := quote(s.Message)
+	if apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
+		// Not Kubernetes' words but some page, which is not ours to show.
+		words = http.StatusText(int(s.Code))
+	}
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return blame(optToken, "does not know us (401): the token or the certificate is wrong, expired or withdrawn; give a new one")
@@ -124,7 +128,7 @@ func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail fun
 		}
 		e.Err = &throttled{after: after, err: err}
 		return e
-	case s.Code >= 500:
+	case s.Code >= 500, s.Code == http.StatusRequestTimeout, apierrors.IsResourceExpired(err):
 		return fail(fleet.Unavailable, "failed (%d): %s", s.Code, words)
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
 		return fail(fleet.Conflict, "says: %s", words)

@@ -96,7 +96,7 @@ func (k *Kubernetes) Register(ctx context.Context, node string) error {
 	})
 }
 
-// Remove deletes the node's object.
+// Remove deletes the node's object. One with finalizers goes when those do.
 func (k *Kubernetes) Remove(ctx context.Context, node string) error {
 	// An empty name would mean the collection.
 	if err := checkName(node); err != nil {

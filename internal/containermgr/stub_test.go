@@ -70,19 +70,21 @@ func TestOddAnswers(t *testing.T) {
 		kind    fleet.Kind
 		says    string
 	}{
-		"not there":         {answer(404, is404), fleet.NotFound, "not found"},
-		"404 of a web site": {answer(404, "<html>no such page</html>"), fleet.Invalid, "is it a Kubernetes API?"},
-		"200 of a web site": {answer(200, "<html>welcome</html>"), fleet.Invalid, "is it a Kubernetes API?"},
-		"200 of JSON":       {answer(200, `{"hello":"world"}`), fleet.Invalid, "is it a Kubernetes API?"},
-		"empty":             {answer(200, ""), fleet.Invalid, "is it a Kubernetes API?"},
-		"half a node":       {answer(200, `{"kind":"Node","apiVersion":"v1","meta`), fleet.Invalid, "is it a Kubernetes API?"},
-		"5 MB":              {answer(200, large), fleet.Invalid, "4 MB"},
-		"401":               {answer(401, ""), fleet.Invalid, "expired"},
-		"403":               {answer(403, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"nodes is forbidden: User \"u\" cannot get","reason":"Forbidden","code":403}`), fleet.Invalid, "cannot get"},
-		"500":               {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd: it hurts","reason":"InternalError","code":500}`), fleet.Unavailable, "it hurts"},
-		"503 of a balancer": {answer(503, "<html>down</html>"), fleet.Unavailable, "503"},
-		"words to the tty":  {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"a\u001b[31m\nb","code":500}`), fleet.Unavailable, "a [31m b"},
-		"closed at once":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, fleet.Unavailable, "cannot be reached"},
+		"not there":          {answer(404, is404), fleet.NotFound, "not found"},
+		"404 of a web site":  {answer(404, "<html>no such page</html>"), fleet.Invalid, "is it a Kubernetes API?"},
+		"200 of a web site":  {answer(200, "<html>welcome</html>"), fleet.Invalid, "is it a Kubernetes API?"},
+		"200 of JSON":        {answer(200, `{"hello":"world"}`), fleet.Invalid, "is it a Kubernetes API?"},
+		"empty":              {answer(200, ""), fleet.Invalid, "is it a Kubernetes API?"},
+		"half a node":        {answer(200, `{"kind":"Node","apiVersion":"v1","meta`), fleet.Invalid, "is it a Kubernetes API?"},
+		"5 MB":               {answer(200, large), fleet.Invalid, "4 MB"},
+		"401":                {answer(401, ""), fleet.Invalid, "expired"},
+		"403":                {answer(403, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"nodes is forbidden: User \"u\" cannot get","reason":"Forbidden","code":403}`), fleet.Invalid, "cannot get"},
+		"500":                {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd: it hurts","reason":"InternalError","code":500}`), fleet.Unavailable, "it hurts"},
+		"503 of a balancer":  {answer(503, "<html>down</html>"), fleet.Unavailable, "503"},
+		"words to the tty":   {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"a\u001b[31m\nb","code":500}`), fleet.Unavailable, "a [31m b"},
+		"403 of a proxy":     {answer(403, "<html>secret</html>"), fleet.Invalid, "Forbidden"},
+		"page token too old": {answer(410, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"too old","reason":"Expired","code":410}`), fleet.Unavailable, "too old"},
+		"closed at once":     {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, fleet.Unavailable, "cannot be reached"},
 		"header without end": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Long", strings.Repeat("x", 1<<20))
 			w.WriteHeader(200)
@@ -99,6 +101,7 @@ func TestOddAnswers(t *testing.T) {
 			var e *fleet.Error
 			require.ErrorAs(t, err, &e)
 			require.NotContains(t, e.Detail, "\x1b")
+			require.NotContains(t, e.Detail, "html", "what some page says is not ours to show")
 			_, err = k.Registered(t.Context(), "x")
 			if c.kind == fleet.NotFound {
 				require.NoError(t, err)
