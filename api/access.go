@@ -72,7 +72,7 @@ func (d Deps) authorize(next echo.HandlerFunc) echo.HandlerFunc {
 		err := authz.Check(call.principal, call.operation)
 		if err == nil && pages.Check(r) != nil {
 			// A browser shows the client certificate of its user wherever a page sends it.
-			err = fleet.Errorf(fleet.Forbidden, "a page of another site may change nothing here")
+			err = fleet.Errorf(fleet.Forbidden, "a page of another site may change nothing here; if it is a page of this one, let the proxy before it pass on the header Host as it is")
 		}
 		if err != nil {
 			d.auditRefusal(r)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"commissaire/api/docs"
 	"commissaire/api/gen"
@@ -103,7 +105,7 @@ func NewHTTPServer(addr string, h http.Handler, logger *slog.Logger) *http.Serve
 		MaxHeaderBytes:    maxHeaderBytes,
 		// net/http would answer OPTIONS * itself, without asking for credentials.
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog:                     log.New(&connectionLog{logger: logger, shown: rate.NewLimiter(1, 10)}, "", 0),
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.Background(), stopKey{}, (<-chan struct{})(stop))
 		},

@@ -58,7 +58,7 @@ func (d Deps) auditRefusal(r *http.Request) {
 func (d Deps) endAudit(ctx context.Context, id int64, status int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
-	if err := d.Store.EndAudit(ctx, id, status); err != nil {
+	if err := d.Store.EndAudit(ctx, id, status, callOf(ctx).subject); err != nil {
 		d.Logger.ErrorContext(ctx, "how an act ended is not in the audit log", "request_id", callOf(ctx).id, "status", status, "error", err)
 	}
 }
@@ -88,7 +88,7 @@ func (h *handlers) ListAudit(ctx context.Context, r gen.ListAuditRequestObject) 
 	for i, e := range entries {
 		page.Entries[i] = gen.AuditEntry{
 			At: fleet.FormatTime(e.At), Principal: e.Principal, Method: e.Method, Role: string(e.Role), Address: e.Address,
-			Operation: e.Operation, Path: e.Path, Status: e.Status, RequestId: e.RequestID, Token: e.Token,
+			Operation: e.Operation, Path: e.Path, Status: e.Status, RequestId: e.RequestID, Token: e.Token, Subject: e.Subject,
 		}
 	}
 	return page, nil

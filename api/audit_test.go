@@ -83,10 +83,11 @@ func TestAuditNamesTheToken(t *testing.T) {
 	host.v0(t, "GET /hosts", "", 403, "")
 	var page gen.AuditPage
 	require.NoError(t, json.Unmarshal([]byte(b.v0(t, "GET /audit", "", 200, "").body), &page))
-	tokens := map[string]string{}
+	tokens, subjects := map[string]string{}, map[string]string{}
 	for _, e := range page.Entries {
-		tokens[e.Operation] = e.Token
+		tokens[e.Operation], subjects[e.Operation] = e.Token, e.Subject
 	}
+	require.Equal(t, field(t, made, "id"), subjects["createJoinToken"], "what was made")
 	require.Equal(t, map[string]string{"createToken": "", "putNetwork": id, "createJoinToken": "", "listHosts": field(t, made, "id").(string)}, tokens)
 }
 

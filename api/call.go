@@ -21,6 +21,7 @@ type call struct {
 	operation string    // operationId of the route, "" until one is found
 	endpoint  *endpoint // of the document, nil until a route is found
 	err       error     // what went wrong
+	subject   string    // what it acted on or made where the path does not say, for the audit log
 
 	// unlimited is the request's context without the deadline of limit. It ends when
 	// the client goes away.

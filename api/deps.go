@@ -85,7 +85,7 @@ type AccessStore interface {
 // AuditStore keeps who changed what.
 type AuditStore interface {
 	BeginAudit(ctx context.Context, e fleet.AuditEntry) (id int64, err error)
-	EndAudit(ctx context.Context, id int64, status int) error
+	EndAudit(ctx context.Context, id int64, status int, subject string) error
 	Audit(ctx context.Context, f store.AuditFilter) (page []fleet.AuditEntry, next string, err error)
 }
 
@@ -130,6 +130,9 @@ type Dispatcher interface {
 // dispatch hands over an operation that is stored. The client may be gone by
 // now, but its order stands.
 func (h *handlers) dispatch(ctx context.Context, op fleet.Operation) {
+	if c := callOf(ctx); c.subject == "" {
+		c.subject = op.ID
+	}
 	h.Dispatcher.Start(context.WithoutCancel(ctx), op)
 }
 

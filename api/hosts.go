@@ -61,6 +61,7 @@ func (h *handlers) RegisterHost(ctx context.Context, r gen.RegisterHostRequestOb
 	if err != nil {
 		return nil, blame(err, field)
 	}
+	callOf(ctx).subject = address
 	add := h.putHost
 	if callOf(ctx).principal.Role == fleet.RoleJoin {
 		add = h.joinHost

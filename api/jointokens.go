@@ -49,6 +49,7 @@ func (h *handlers) CreateJoinToken(ctx context.Context, r gen.CreateJoinTokenReq
 	if err != nil {
 		return nil, err
 	}
+	callOf(ctx).subject = t.ID
 	return gen.CreateJoinToken201JSONResponse{
 		Token: string(text.Reveal()), Id: t.ID, PublicKey: t.PublicKey, Cluster: t.Cluster, RemoteUser: t.RemoteUser,
 		CreatedAt: fleet.FormatTime(t.Created), ExpiresAt: fleet.FormatTime(t.Expires),

@@ -79,6 +79,7 @@ func (h *handlers) CreateToken(ctx context.Context, r gen.CreateTokenRequestObje
 	if err != nil {
 		return nil, err
 	}
+	callOf(ctx).subject = t.ID
 	shown := token(t)
 	return gen.CreateToken201JSONResponse{
 		Token: string(text.Reveal()), Id: shown.Id, Name: shown.Name, Owner: shown.Owner, Role: shown.Role,

@@ -105,6 +105,7 @@ CREATE TABLE audit (
     status     integer NOT NULL DEFAULT 0,
     request_id text NOT NULL DEFAULT '',
     token      text NOT NULL DEFAULT '',
+    subject    text NOT NULL DEFAULT '',
     CONSTRAINT audit_pk PRIMARY KEY (tenant, id)
 );
 

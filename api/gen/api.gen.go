@@ -111,6 +111,9 @@ type AuditEntry struct {
 
 	// Token The id of the API token or join token that was shown, if one was.
 	Token string `json:"token,omitempty"`
+
+	// Subject What it acted on or made where the path does not say: the address of a host, the id of a token or of an operation.
+	Subject string `json:"subject,omitempty"`
 }
 
 // AuditPage defines model for AuditPage.

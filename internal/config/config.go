@@ -110,6 +110,9 @@ func (c *Config) TrustedPrefixes() ([]netip.Prefix, error) {
 		if err != nil {
 			return nil, err
 		}
+		if p.Bits() == 0 {
+			return nil, fmt.Errorf("%q trusts everybody, who could then say to come from anywhere", text)
+		}
 		out = append(out, p)
 	}
 	return out, nil

@@ -235,6 +235,7 @@ func TestRefusals(t *testing.T) {
 		"CA, no certificate":    {args: []string{"--tls-clientverifyfile=b"}, want: "set tls-pemfile"},
 		"proxy by name":         {args: []string{"--trusted-proxy=proxy.example"}, want: "neither an IP address nor a network"},
 		"network with host bit": {args: []string{"--trusted-proxy=10.1.2.3/8"}, want: "write 10.0.0.0/8"},
+		"everybody a proxy":     {args: []string{"--trusted-proxy=0.0.0.0/0"}, want: "trusts everybody"},
 		"password in argv":      {args: []string{"--database-url=postgres://u:secret@h/db"}, want: "holds a password"},
 		"password in keyword":   {args: []string{"--database-url=host=h password=secret@"}, want: "holds a password"},
 	} {

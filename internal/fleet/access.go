@@ -83,6 +83,9 @@ type AuditEntry struct {
 	Status    int // HTTP status, 0 while the request is at work or when the server died over it
 	RequestID string
 	Token     string // id of the API token or join token that was shown, "" without one
+	// Subject is what it acted on or made where the path does not say: the address of
+	// a host, the id of a token or of an operation.
+	Subject string
 }
 
 // ContainerManager is named configuration of who runs containers on hosts.

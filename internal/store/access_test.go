@@ -138,12 +138,12 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, []fleet.AuditEntry{e}, begun)
 	require.WithinDuration(t, time.Now(), e.At, time.Minute)
 
-	require.NoError(t, f.EndAudit(ctx, id, 201))
-	requireKind(t, fleet.NotFound, f.EndAudit(ctx, id, 500))
-	requireKind(t, fleet.NotFound, f.EndAudit(ctx, id+1, 500))
+	require.NoError(t, f.EndAudit(ctx, id, 201, "192.0.2.1"))
+	requireKind(t, fleet.NotFound, f.EndAudit(ctx, id, 500, ""))
+	requireKind(t, fleet.NotFound, f.EndAudit(ctx, id+1, 500, ""))
 	ended, _, err := f.Audit(ctx, AuditFilter{Operation: "putHost"})
 	require.NoError(t, err)
-	e.Status = 201
+	e.Status, e.Subject = 201, "192.0.2.1"
 	require.Equal(t, []fleet.AuditEntry{e}, ended)
 
 	for i := range 6 {
