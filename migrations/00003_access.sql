@@ -84,11 +84,12 @@ CREATE TABLE join_token (
     CONSTRAINT join_token_id_given CHECK (id <> ''),
     CONSTRAINT join_token_digest_whole CHECK (octet_length(digest) = 32),
     CONSTRAINT join_token_user_given CHECK (remote_user <> ''),
-    CONSTRAINT join_token_key_while_good CHECK (num_nulls(sealed, key_id) = CASE WHEN used IS NULL AND revoked IS NULL THEN 0 ELSE 2 END),
+    CONSTRAINT join_token_key_while_good CHECK (num_nulls(sealed, key_id) IN (0, 2) AND (used IS NULL AND revoked IS NULL OR sealed IS NULL)),
     CONSTRAINT join_token_used_by_whom CHECK ((used IS NOT NULL) = (used_by <> '' AND used_host_key <> ''))
 );
 
 CREATE INDEX join_token_by_age ON join_token (tenant, created, id);
+CREATE INDEX join_token_with_key ON join_token (tenant, expires) WHERE sealed IS NOT NULL;
 
 -- Who changed what. status is 0 from the beginning of an act until its end; token is the
 -- id of the one that was shown. It refers to nothing, as the record of operations does not.

@@ -159,6 +159,7 @@ func testPlans(t *testing.T, rows string) {
 		"unregister":                {unregisterSQL, []any{tenant, []string{"h7"}}},
 		"Tokens":                    {tokensSQL, []any{tenant, ""}},
 		"JoinTokens":                {joinTokensSQL, []any{tenant}},
+		"forget expired keys":       {forgetExpiredSQL, []any{tenant}},
 		"Tokens of somebody":        {tokensSQL, []any{tenant, "u7"}},
 		"Token":                     {tokenSQL, []any{tenant, "t7"}},
 		"VerifyToken":               {goodTokenSQL, []any{tenant, "t7"}},
@@ -170,7 +171,7 @@ func testPlans(t *testing.T, rows string) {
 		"Audit from a cursor":       {auditSQL, []any{tenant, "", "", int64(777), 51}},
 		"Audit of a principal":      {auditSQL, []any{tenant, "u7", "", nobody, 51}},
 		"Audit of an operation":     {auditSQL, []any{tenant, "", "o7", nobody, 51}},
-		"end an audit entry":        {endAuditSQL, []any{tenant, int64(7), 201}},
+		"end an audit entry":        {endAuditSQL, []any{tenant, int64(7), 201, ""}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -34,6 +34,8 @@ const (
 
 	joinTokenSQL = `SELECT ` + joinTokenColumns + ` FROM join_token WHERE tenant = $1 AND id = $2`
 
+	forgetExpiredSQL = `UPDATE join_token SET sealed = NULL, key_id = NULL WHERE tenant = $1 AND expires <= now() AND sealed IS NOT NULL`
+
 	revokeJoinTokenSQL = `UPDATE join_token SET revoked = coalesce(revoked, now()), sealed = NULL, key_id = NULL WHERE tenant = $1 AND id = $2`
 
 	goodJoinTokenSQL = `SELECT ` + joinTokenColumns + `, digest FROM join_token
@@ -49,7 +51,8 @@ const (
 
 // CreateJoinToken puts a join token on record and gives it as stored. digest is the
 // SHA-256 of its secret, which is not stored; private is the key that logs in to the
-// host and stays sealed. A cluster that does not exist is a Conflict.
+// host and stays sealed. Those of tokens that have expired unused are forgotten on the
+// way. A cluster that does not exist is a Conflict.
 func (s *Store) CreateJoinToken(ctx context.Context, t fleet.JoinToken, digest [32]byte, private secret.Text) (stored fleet.JoinToken, err error) {
 	sealed, key, err := s.db.seal(private, joinTokenRow(s.tenant, t.ID))
 	if err != nil {
@@ -60,6 +63,9 @@ func (s *Store) CreateJoinToken(ctx context.Context, t fleet.JoinToken, digest [
 			if err := s.clusterExists(ctx, q, t.Cluster); err != nil {
 				return err
 			}
+		}
+		if _, err := q.Exec(ctx, forgetExpiredSQL, s.tenant); err != nil {
+			return err
 		}
 		stored, err = one(ctx, q, scanJoinToken, createJoinTokenSQL, s.tenant, t.ID, digest[:], t.Cluster, t.RemoteUser, t.PublicKey, sealed, key, t.CreatedBy, t.Expires)
 		return err

@@ -57,6 +57,8 @@ func TestJoinTokens(t *testing.T) {
 	_, err = f.VerifyJoinToken(ctx, "a", digest("a"))
 	requireKind(t, fleet.NotFound, err)
 	require.Equal(t, "1", f.scan(t, "SELECT count(sealed)::text FROM join_token"), "its key is forgotten")
+	f.joinToken(t, "d", "")
+	require.Equal(t, "d", f.scan(t, "SELECT string_agg(id, ',') FROM join_token WHERE sealed IS NOT NULL"), "that of b, which has expired, goes when the next token is made")
 	requireKind(t, fleet.NotFound, f.RevokeJoinToken(ctx, "nope"))
 	_, err = f.JoinToken(ctx, "nope")
 	requireKind(t, fleet.NotFound, err)
