@@ -32,6 +32,7 @@ const (
 	Finalizer            Cause = "finalizer"             // somebody must let go of a pod first
 	Terminating          Cause = "terminating"           // a pod should have been gone by now
 	EmptyDir             Cause = "empty_dir"             // data would be lost
+	LocalVolume          Cause = "local_volume"          // does not block; the pod cannot run anywhere else
 	Unmanaged            Cause = "unmanaged"             // nobody would make the pod anew
 	DaemonSetPod         Cause = "daemon_set"            // it would come back at once
 	GracePeriod          Cause = "grace_period"          // a pod may take longer to end than there is time
@@ -57,7 +58,10 @@ type Snapshot struct {
 	Node    *corev1.Node // nil when there is none
 	Pods    []corev1.Pod // those on the node
 	Budgets []policyv1.PodDisruptionBudget
-	At      time.Time
+	// Local has the names of persistent volumes that only the node has, by
+	// "namespace/claim".
+	Local map[string]string
+	At    time.Time
 }
 
 // graceSlack is how long after its grace period a kubelet may take to have a pod
@@ -89,6 +93,9 @@ func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p DrainPo
 			return nil, err
 		}
 		s.Budgets = append(s.Budgets, budgets...)
+	}
+	if s.Local, err = k.localVolumes(ctx, s.Pods); err != nil {
+		return nil, err
 	}
 	return Diagnose(s, node, owner, p)
 }
@@ -132,6 +139,7 @@ func Diagnose(s Snapshot, node, owner string, p DrainPolicy) ([]Finding, error) 
 			findings = append(findings, refused)
 		case evict:
 			going = append(going, pod)
+			findings = append(findings, diagnoseVolumes(pod, s.Local)...)
 		}
 		findings = append(findings, diagnosePod(pod, p, s.At)...)
 	}

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -279,6 +280,17 @@ func TestFixtures(t *testing.T) {
 			first:    refused(containermgr.EmptyDir),
 			mended:   containermgr.DrainPolicy{DeleteEmptyDir: true},
 		},
+		"a volume of this node": {
+			setup: func(s *space) {
+				s.localVolume("data")
+				s.addPod("a", func(p *corev1.Pod) {
+					p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+						PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
+					}}}
+				})
+			},
+			findings: []found{{containermgr.LocalVolume, "pod a", false}},
+		},
 		"a daemon set": {
 			setup:    func(s *space) { s.addPod("a", ofDaemonSet, emptyDir) },
 			findings: []found{{containermgr.DaemonSetPod, "pod a", true}},
@@ -390,6 +402,29 @@ func cut(object string) (kind, rest string, ok bool) {
 		}
 	}
 	return object, "", false
+}
+
+// localVolume makes a claim that is bound to a disk of the node.
+func (s *space) localVolume(claim string) {
+	s.t.Helper()
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	mode := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	_, err := s.Admin().CoreV1().PersistentVolumes().Create(s.ctx, &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity: size, AccessModes: mode,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/srv"}},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{s.node}}},
+			}}}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(s.t, err)
+	_, err = s.Admin().CoreV1().PersistentVolumeClaims(s.namespace).Create(s.ctx, &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: claim},
+		Spec:       corev1.PersistentVolumeClaimSpec{AccessModes: mode, VolumeName: s.namespace, Resources: corev1.VolumeResourceRequirements{Requests: size}},
+	}, metav1.CreateOptions{})
+	require.NoError(s.t, err)
 }
 
 // untilBudgetFailed waits until the disruption controller has given up on it.
@@ -596,5 +631,5 @@ func TestRights(t *testing.T) {
 	require.NoError(t, err)
 	err = newManager(t, byToken(t, c, account)).Check(ctx)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err), err)
-	require.ErrorContains(t, err, "patch nodes, delete nodes, create pods/eviction, list poddisruptionbudgets")
+	require.ErrorContains(t, err, "patch nodes, delete nodes, create pods/eviction, list persistentvolumeclaims, get persistentvolumes, list poddisruptionbudgets")
 }

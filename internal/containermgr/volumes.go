@@ -1,0 +1,116 @@
+package containermgr
+
+import (
+	"context"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"commissaire/internal/fleet"
+)
+
+// localVolumes gives the persistent volumes that pods use and that cannot be
+// mounted elsewhere, by "namespace/claim".
+func (k *Kubernetes) localVolumes(ctx context.Context, pods []corev1.Pod) (map[string]string, error) {
+	used := map[string]bool{}
+	var namespaces []string
+	for i := range pods {
+		for _, claim := range claimsOf(&pods[i]) {
+			used[claim] = true
+			namespaces = append(namespaces, pods[i].Namespace)
+		}
+	}
+	local := map[string]string{}
+	for _, namespace := range slices.Compact(namespaces) { // sorted as the pods are
+		claims, err := k.claimsIn(ctx, namespace)
+		if err != nil {
+			return nil, err
+		}
+		for i := range claims {
+			name, volume := namespace+"/"+claims[i].Name, claims[i].Spec.VolumeName
+			if !used[name] || volume == "" {
+				continue
+			}
+			switch is, err := k.isLocal(ctx, volume); {
+			case err != nil:
+				return nil, err
+			case is:
+				local[name] = volume
+			}
+		}
+	}
+	return local, nil
+}
+
+func (k *Kubernetes) claimsIn(ctx context.Context, namespace string) (claims []corev1.PersistentVolumeClaim, err error) {
+	o := metav1.ListOptions{Limit: pageSize}
+	for {
+		var page *corev1.PersistentVolumeClaimList
+		if err := k.do(ctx, "list the volume claims of namespace "+namespace, func(ctx context.Context) (err error) {
+			page, err = k.client.CoreV1().PersistentVolumeClaims(namespace).List(ctx, o)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		claims = append(claims, page.Items...)
+		if o.Continue = page.Continue; o.Continue == "" {
+			return claims, nil
+		}
+	}
+}
+
+// isLocal says whether a persistent volume is a part of one node. One that is gone
+// is not.
+func (k *Kubernetes) isLocal(ctx context.Context, volume string) (is bool, err error) {
+	err = k.do(ctx, "get the volume "+volume, func(ctx context.Context) error {
+		v, err := k.client.CoreV1().PersistentVolumes().Get(ctx, volume, metav1.GetOptions{})
+		is = err == nil && pinned(v)
+		return err
+	})
+	if fleet.KindOf(err) == fleet.NotFound {
+		return false, nil
+	}
+	return is, err
+}
+
+// pinned: a folder or a disk of a node, or whatever must be on a node of a certain
+// name, as drivers of local storage say.
+func pinned(v *corev1.PersistentVolume) bool {
+	if v.Spec.Local != nil || v.Spec.HostPath != nil {
+		return true
+	}
+	if v.Spec.NodeAffinity == nil || v.Spec.NodeAffinity.Required == nil {
+		return false
+	}
+	return slices.ContainsFunc(v.Spec.NodeAffinity.Required.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool {
+		return slices.ContainsFunc(t.MatchExpressions, func(r corev1.NodeSelectorRequirement) bool {
+			return r.Key == corev1.LabelHostname && r.Operator == corev1.NodeSelectorOpIn
+		})
+	})
+}
+
+// claimsOf gives the claims of a pod, "namespace/claim".
+func claimsOf(pod *corev1.Pod) (claims []string) {
+	for _, v := range pod.Spec.Volumes {
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			claims = append(claims, pod.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil: // named so by Kubernetes
+			claims = append(claims, pod.Namespace+"/"+pod.Name+"-"+v.Name)
+		}
+	}
+	return claims
+}
+
+func diagnoseVolumes(pod *corev1.Pod, local map[string]string) (findings []Finding) {
+	for _, claim := range claimsOf(pod) {
+		if volume, ok := local[claim]; ok {
+			findings = append(findings, Finding{
+				Cause: LocalVolume, Object: podObject(pod), Pods: []string{podName(pod)},
+				Detail: "uses the volume " + volume + ", which only this node has: it will not run anywhere until the node is back",
+			})
+		}
+	}
+	return findings
+}
