@@ -1,5 +1,8 @@
 // The control plane that tests of container managers run: see internal/kubetest.
 // A module of its own, so that the product depends on none of it.
+//
+// For another version, change it below (the replacements are v0.x for 1.x), run
+// go mod tidy here, and change the constants in internal/kubetest/binaries.go.
 module commissaire/kubestack
 
 go 1.26.0

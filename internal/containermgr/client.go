@@ -50,6 +50,7 @@ const (
 type Kubernetes struct {
 	kind      fleet.ContainerManagerType
 	server    string // scheme and host, for people
+	blamed    blamed
 	warnings  []string
 	client    kubernetes.Interface
 	transport *http.Transport
@@ -80,7 +81,7 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 	if err != nil {
 		return nil, badTLS(o, err)
 	}
-	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host}
+	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host, blamed: o.blamed()}
 	k.transport = newTransport(tlsConfig, u.Hostname())
 	// The log-in is added below the bound, so the bound sees what the server sent.
 	authenticated, err := rest.HTTPWrappersForConfig(c, k.transport)
@@ -222,8 +223,18 @@ func (l *limited) Read(b []byte) (int, error) {
 	if l.left -= n; l.left < 0 {
 		return 0, errTooLarge
 	}
+	if err != nil && err != io.EOF {
+		err = &brokenError{err}
+	}
 	return n, err
 }
+
+// brokenError says that an answer began and did not end.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+
+func (e *brokenError) Unwrap() error { return e.err }
 
 // call is what one request learns besides its answer.
 type call struct{ retryAfter time.Duration }

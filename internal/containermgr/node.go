@@ -46,7 +46,7 @@ func (k *Kubernetes) Check(ctx context.Context) error {
 		}
 	}
 	if len(lacks) > 0 {
-		return fleet.InvalidField(field(optToken), "belongs to an account that lacks rights on %s; grant it in a ClusterRole: %s", k, strings.Join(lacks, ", "))
+		return fleet.InvalidField(field(k.blamed.login), "belongs to an account that lacks rights on %s; grant it in a ClusterRole: %s", k, strings.Join(lacks, ", "))
 	}
 	return nil
 }

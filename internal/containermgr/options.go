@@ -88,6 +88,21 @@ func parseOptions(given map[string]any) (options, error) {
 	return o, nil
 }
 
+// blamed are the options to name when the server does not take what stands in
+// them.
+type blamed struct{ address, login, authority string }
+
+func (o options) blamed() blamed {
+	b := blamed{address: optServerURL, login: optToken, authority: optCA}
+	switch {
+	case !o.kubeconfig.Empty():
+		b = blamed{address: optKubeconfig, login: optKubeconfig, authority: optKubeconfig}
+	case o.token.Empty() && o.cert != "":
+		b.login = optCert
+	}
+	return b
+}
+
 var optionNames = []string{optServerURL, optToken, optCert, optCertKey, optCA, optKubeconfig, optInsecure}
 
 func (o options) checkTogether(blame func(option, format string, args ...any)) {
