@@ -46,7 +46,8 @@ def handle_part(data, ctype, filename, payload, frequency=None):
 
 
 def say(text):
-    print("Commissaire %s" % text)
+    text = "Commissaire %s" % text
+    print(text.encode("ascii", "backslashreplace").decode())  # a boot often has no locale
     sys.stdout.flush()
 
 
@@ -62,23 +63,23 @@ def parse(payload):
     return host
 
 
-def write(path, text, mode):
+def write(path, content, mode):
     """Replaces a file. O_EXCL: no link of a user's making is followed."""
     new = path + ".new"
     if os.path.lexists(new):
         os.remove(new)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as f:
-        f.write(text)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as f:
+        f.write(content)
     os.chmod(new, mode)
     os.rename(new, path)
 
 
 def defer(host):
-    with open(__file__) as f:
-        source = f.read()
+    with open(__file__, "rb") as f:
+        source = f.read().decode("utf-8")
     text = "#!%s\n%s\n\nif __name__ == '__main__':\n    main(%s)\n" % (
         sys.executable or "/usr/bin/python3", source, repr(json.dumps(host)))
-    write(os.path.join(SCRIPTS, "commissaire-join"), text, 0o700)
+    write(os.path.join(SCRIPTS, "commissaire-join"), text.encode("utf-8"), 0o700)
     say("registration follows at the end of the boot")
 
 
@@ -88,6 +89,7 @@ def main(text):
         join(json.loads(text))
     except Exception as error:
         say("registration failed: %s" % error)
+        say("tries again when root runs %s" % __file__)
         sys.exit(1)
     os.remove(__file__)  # it holds secrets
 
@@ -100,7 +102,7 @@ def join(host):
         body["cluster"] = host["cluster"]
     headers = {"Content-Type": "application/json"}
     if host.get("join_token"):
-        let_in(host, user, host["public_key"])
+        let_in(host, user, host["public_key"].encode("utf-8"))
         body["host_key"] = host_key()
         headers["Authorization"] = "Bearer " + host["join_token"]
     else:
@@ -123,25 +125,29 @@ def add_user(user):
         subprocess.check_call(["useradd", "--create-home", "--", user])
     if os.path.isdir(SUDOERS):  # sudo skips names with a dot
         name = "commissaire-" + user.replace(".", "_")
-        write(os.path.join(SUDOERS, name), "%s ALL=(ALL) NOPASSWD: ALL\n" % user, 0o440)
+        rule = "%s ALL=(ALL) NOPASSWD: ALL\n" % user
+        write(os.path.join(SUDOERS, name), rule.encode("utf-8"), 0o440)
 
 
 def let_in(host, user, key):
-    """Adds a public key to authorized_keys, as sshd's StrictModes wants it."""
+    """Adds a public key to authorized_keys, as sshd's StrictModes wants it.
+
+    All in bytes: comments of keys that are there may be in any encoding.
+    """
     entry = pwd.getpwnam(user)
     path = host.get("authorized_keys_path") or os.path.join(entry.pw_dir, ".ssh", "authorized_keys")
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         os.makedirs(folder, 0o700)
         os.chown(folder, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-    lines = ""
+    lines = b""
     if os.path.exists(path):
-        with open(path) as f:
+        with open(path, "rb") as f:
             lines = f.read()
     if key.strip() not in [line.strip() for line in lines.splitlines()]:
-        if lines and not lines.endswith("\n"):
-            lines += "\n"
-        lines += key.strip() + "\n"
+        if lines and not lines.endswith(b"\n"):
+            lines += b"\n"
+        lines += key.strip() + b"\n"
         write(path, lines, 0o600)
     os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
     if shutil.which("restorecon"):
@@ -154,7 +160,7 @@ def key_pair(path):
         if not os.path.isdir(folder):
             os.makedirs(folder, 0o700)
         subprocess.check_call(["ssh-keygen", "-q", "-t", "rsa", "-b", "3072", "-N", "", "-f", path])
-    public = subprocess.check_output(["ssh-keygen", "-y", "-f", path]).decode()
+    public = subprocess.check_output(["ssh-keygen", "-y", "-f", path])
     with open(path, "rb") as f:
         return public, f.read()
 
@@ -164,8 +170,8 @@ def host_key():
         for kind in ("ed25519", "ecdsa", "rsa"):
             path = HOST_KEYS % kind
             if os.path.exists(path):
-                with open(path) as f:
-                    return " ".join(f.read().split()[:2])
+                with open(path, "rb") as f:
+                    return b" ".join(f.read().split()[:2]).decode("ascii")
         if attempt == 0:
             subprocess.call(["ssh-keygen", "-A"])
     raise Failed("this machine has no SSH host key")
@@ -178,7 +184,7 @@ def register(host, body, headers):
         endpoints = [endpoints]
     context = ssl.create_default_context(cadata=host.get("ca"))
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), NoRedirect)
-    end = time.time() + PATIENCE
+    end = time.monotonic() + PATIENCE  # the clock may be set meanwhile
     pause = 1
     while True:
         for endpoint in endpoints:
@@ -194,7 +200,7 @@ def register(host, body, headers):
                     raise Failed("%s refused this machine: %s" % (endpoint, detail(error)))
             except (OSError, http.client.HTTPException) as error:  # URLError and timeouts too
                 say("does not answer at %s: %s" % (endpoint, getattr(error, "reason", error)))
-        if time.time() + pause > end:
+        if time.monotonic() + pause > end:
             raise Failed("no server took this machine within %d seconds" % PATIENCE)
         time.sleep(pause)
         pause = min(pause * 2, 30)

@@ -165,11 +165,12 @@ spec = importlib.util.spec_from_file_location("handler", sys.argv[1])
 m = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(m)
 assert m.handler_version == 2 and m.list_types() == ["text/x-commissaire-host"]
-payload = sys.stdin.read()
+payload = sys.stdin.buffer.read()
 for kind in ("__begin__", "text/x-commissaire-host", "__end__"):
     m.handle_part(None, kind, "commissaire-host.json", payload, "once-per-instance")
 `, m.handler)
 	python.Stdin = strings.NewReader(payload)
+	python.Env = append(os.Environ(), "LC_ALL=C", "PYTHONCOERCECLOCALE=0", "PYTHONUTF8=0") // as during a boot, with Python 3.6
 	out, err := python.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
@@ -238,11 +239,11 @@ func TestPartHandlerKeepsWhatIsThere(t *testing.T) {
 	server := newStub(t, map[string]reply{"PUT /api/v0/host": {201, `{}`}})
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "ed25519.pub"), []byte("ssh-ed25519 AAAAed\n"), 0o644))
 	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, "home", ".ssh"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "home/.ssh/authorized_keys"), []byte("ssh-rsa mine"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "home/.ssh/authorized_keys"), []byte("ssh-rsa mine jos\xe9"), 0o600)) // in Latin-1
 	payload := m.payload(t, map[string]any{"endpoint": server.URL, "join_token": joinText, "public_key": publicKey})
 	for range 2 {
 		require.Equal(t, "Commissaire response: 201 Created\n", m.handle(t, payload))
-		require.Equal(t, "ssh-rsa mine\n"+publicKey+"\n", m.read(t, "home/.ssh/authorized_keys"))
+		require.Equal(t, "ssh-rsa mine jos\xe9\n"+publicKey+"\n", m.read(t, "home/.ssh/authorized_keys"))
 	}
 	require.JSONEq(t, `{"remote_user":"`+m.user+`","host_key":"ssh-ed25519 AAAAed"}`, server.requests()[0].body)
 }
@@ -286,9 +287,9 @@ func TestPartHandlerGivesUp(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t)
-		server := newStub(t, map[string]reply{"PUT /api/v0/host": {403, `{"title":"Forbidden","status":403,"detail":"the join token is used"}`}})
+		server := newStub(t, map[string]reply{"PUT /api/v0/host": {403, `{"title":"Forbidden","status":403,"detail":"the join token of José is used"}`}})
 		said := m.handle(t, m.payload(t, map[string]any{"endpoint": server.URL, "join_token": joinText, "public_key": publicKey}))
-		require.Equal(t, "Commissaire response: 403 Forbidden\nCommissaire registration failed: "+server.URL+" refused this machine: the join token is used\n", said)
+		require.Equal(t, "Commissaire response: 403 Forbidden\nCommissaire registration failed: "+server.URL+" refused this machine: the join token of Jos\\xe9 is used\n", said)
 		require.Len(t, server.requests(), 1)
 	})
 	t.Run("redirected", func(t *testing.T) {
@@ -308,7 +309,7 @@ func TestPartHandlerGivesUp(t *testing.T) {
 		m.handle(t, m.payload(t, members))
 		out, err := exec.Command(filepath.Join(m.dir, "scripts", "commissaire-join")).CombinedOutput()
 		require.Error(t, err, "the boot is not called good")
-		require.Regexp(t, regexp.MustCompile(`no server took this machine within 4 seconds\n$`), string(out))
+		require.Regexp(t, regexp.MustCompile(`no server took this machine within 4 seconds\nCommissaire tries again when root runs \S+/commissaire-join\n$`), string(out))
 		require.FileExists(t, filepath.Join(m.dir, "scripts", "commissaire-join"), "to be run again by hand")
 	})
 }
