@@ -80,13 +80,6 @@ type childError struct{ code int }
 
 func (e *childError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
-// answer is what every response of the generated client can say of itself.
-type answer interface{ StatusCode() int }
-
-// check gives nil for a 2xx answer of the generated client, and what the server
-// says otherwise. body is the Body of the response.
-func check(r answer, body []byte) error { return failure(r.StatusCode(), body) }
-
 // failure is the error of an answer for new verbs, nil for 2xx.
 func failure(status int, body []byte) error {
 	code := exitUsage

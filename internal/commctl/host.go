@@ -78,7 +78,7 @@ with the private key that logs in to the host; it must have no passphrase.`,
 	cmd.Flags().IntVar(&port, "port", 0, "`PORT` of sshd (default 22)")
 	cmd.Flags().StringVar(&hostKey, "host-key", "", "public host `KEY` that the host must present, as in authorized_keys")
 	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
-		key, err := a.readFile(rest[0])
+		key, err := a.readFile(cmd.Context(), rest[0])
 		if err != nil {
 			return fmt.Errorf("SSH-PRIV-KEY: %w", err)
 		}
@@ -92,12 +92,29 @@ with the private key that logs in to the host; it must have no passphrase.`,
 	})
 }
 
-// readFile reads a file; "-" is standard input.
-func (a *App) readFile(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(a.In)
+// readFile reads a file; "-" is standard input. A terminal or a pipe may have nothing
+// to say for ever, so the end of the context ends it too.
+func (a *App) readFile(ctx context.Context, path string) ([]byte, error) {
+	type result struct {
+		text []byte
+		err  error
 	}
-	return os.ReadFile(path)
+	read := make(chan result, 1)
+	go func() { // after a signal it stays in its read until the process ends, which is next
+		var r result
+		if path == "-" {
+			r.text, r.err = io.ReadAll(a.In)
+		} else {
+			r.text, r.err = os.ReadFile(path)
+		}
+		read <- r
+	}()
+	select {
+	case r := <-read:
+		return r.text, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (a *App) hostDelete() *cobra.Command {

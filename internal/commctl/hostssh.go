@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -83,12 +84,17 @@ func splitSSH(args []string) (options, command []string, err error) {
 
 // ssh runs ssh with the stored credentials of a host.
 func (a *App) ssh(ctx context.Context, host string, options, command []string) error {
+	// What old clients print is in nobody's way only when there is no command.
+	note := a.Out
+	if len(command) > 0 {
+		note = a.Err
+	}
 	var record client.Host
-	if err := a.need(ctx, route("host", host), &record); err != nil {
+	if err := a.need(ctx, note, route("host", host), &record); err != nil {
 		return err
 	}
 	var creds client.HostCreds
-	if err := a.need(ctx, route("host", host, "creds"), &creds); err != nil {
+	if err := a.need(ctx, note, route("host", host, "creds"), &creds); err != nil {
 		return err
 	}
 	key, err := base64.StdEncoding.DecodeString(creds.SshPrivKey)
@@ -112,11 +118,9 @@ func (a *App) ssh(ctx context.Context, host string, options, command []string) e
 	if record.Port != 0 && !sets(options, 'p') {
 		args = append(args, "-p", strconv.Itoa(record.Port))
 	}
-	args = append(append(args, options...), host)
-	// What old clients print is in nobody's way only when there is no command.
-	note := a.Out
+	// Else sshd hangs up after the keys of an agent, before this one had its turn.
+	args = append(append(args, options...), "-o", "IdentitiesOnly=yes", host)
 	if len(command) > 0 {
-		note = a.Err
 		args = append(append(args, "--"), command...)
 	}
 	fmt.Fprintln(note, strings.Join(append([]string{"ssh"}, args...), " "))
@@ -160,9 +164,9 @@ func sets(options []string, letter byte) bool {
 }
 
 // need reads what a verb cannot do without; here old verbs end with code 2 also
-// when it is not there.
-func (a *App) need(ctx context.Context, route string, into any) error {
-	status, answer, err := a.do(ctx, http.MethodGet, route, nil)
+// when it is not there. notice is told about dead endpoints.
+func (a *App) need(ctx context.Context, notice io.Writer, route string, into any) error {
+	status, answer, err := a.do(ctx, oldRequest{method: http.MethodGet, route: route, notice: notice})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ func TestHostSSH(t *testing.T) {
 	require.Equal(t, "out\n", a.out.String(), "nothing but what the command prints")
 	require.Contains(t, a.errs.String(), "err\n")
 	require.Contains(t, a.errs.String(), "-p "+strconv.Itoa(host.Port())+" -F none")
+	require.Contains(t, a.errs.String(), " -o IdentitiesOnly=yes "+host.Address()+" -- echo", "keys of an agent are not tried")
 	removed(a.errs.String())
 
 	a, code = ssh("", append(append([]string{host.Address()}, options...), "--", "true")...)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -36,6 +35,8 @@ type kubeUser struct {
 	CertificateData string `yaml:"client-certificate-data"`
 	Key             string `yaml:"client-key"`
 	KeyData         string `yaml:"client-key-data"`
+	Exec            any    `yaml:"exec"`
+	AuthProvider    any    `yaml:"auth-provider"`
 }
 
 // readKubeconfig gives the credentials of the user of the current context. Paths
@@ -79,13 +80,20 @@ func (k kubeconfig) currentUser() (kubeUser, error) {
 }
 
 func (u kubeUser) credentials(dir string) (credentials, error) {
-	c := credentials{token: u.Token, username: u.Username, password: u.Password}
-	if c.token == "" && u.TokenFile != "" {
+	c := credentials{username: u.Username, password: u.Password}
+	token := u.Token
+	if u.TokenFile != "" { // wins when it can be read, as with kubectl
 		text, err := os.ReadFile(within(dir, u.TokenFile))
-		if err != nil {
+		if err != nil && token == "" {
 			return c, err
 		}
-		c.token = strings.TrimSpace(string(text))
+		if err == nil {
+			token = string(text)
+		}
+	}
+	var err error
+	if c.token, err = tidyToken(token); err != nil {
+		return c, err
 	}
 	certificate, err := readPEM(dir, u.Certificate, u.CertificateData)
 	if err != nil {
@@ -101,6 +109,9 @@ func (u kubeUser) credentials(dir string) (credentials, error) {
 			return c, fmt.Errorf("client-certificate: %w", err)
 		}
 		c.certificate = &pair
+	}
+	if c.token == "" && c.username == "" && c.certificate == nil && (u.Exec != nil || u.AuthProvider != nil) {
+		return c, errors.New("a program makes the credentials of the user (exec, auth-provider), which commctl does not run; have it write a token into a tokenFile")
 	}
 	if c.token == "" && c.username == "" && c.certificate == nil {
 		return c, errors.New("the user has neither a token, nor username and password, nor a client certificate")

@@ -24,14 +24,23 @@ func route(parts ...string) string {
 	return p
 }
 
+// oldRequest is a request of an old verb.
+type oldRequest struct {
+	method, route string
+	body          any       // nil for none, or {} with PUT and DELETE
+	key           string    // Idempotency-Key, "" for none
+	notice        io.Writer // is told about dead endpoints; old clients do so on standard output
+}
+
 // do sends one request of an old verb: JSON by name also without a body, and PUT
-// and DELETE always with one. body nil means none, or {} for those two.
-func (a *App) do(ctx context.Context, method, route string, body any) (status int, answer []byte, err error) {
+// and DELETE always with one.
+func (a *App) do(ctx context.Context, r oldRequest) (status int, answer []byte, err error) {
 	c, err := a.connect()
 	if err != nil {
 		return 0, nil, err
 	}
-	if body == nil && (method == http.MethodPut || method == http.MethodDelete) {
+	body := r.body
+	if body == nil && (r.method == http.MethodPut || r.method == http.MethodDelete) {
 		body = struct{}{}
 	}
 	var content io.Reader
@@ -44,12 +53,15 @@ func (a *App) do(ctx context.Context, method, route string, body any) (status in
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, c.base()+route, content)
+	request, err := http.NewRequestWithContext(ctx, r.method, c.base()+r.route, content)
 	if err != nil {
 		return 0, nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := c.doer(a.Out).Do(request)
+	if r.key != "" {
+		request.Header.Set("Idempotency-Key", r.key)
+	}
+	response, err := c.doer(r.notice).Do(request)
 	if err != nil {
 		return 0, nil, late(err)
 	}
@@ -121,11 +133,21 @@ func refusal(method, route string, status int, answer []byte) error {
 
 // old runs a request of an old verb and prints its outcome.
 func (a *App) old(ctx context.Context, method, route string, body any) error {
-	status, answer, err := a.do(ctx, method, route, body)
+	return a.doOld(ctx, oldRequest{method: method, route: route, body: body, notice: a.Out})
+}
+
+// oldOrder is old for a PUT that begins something: sent again, to the next endpoint,
+// it is the same order.
+func (a *App) oldOrder(ctx context.Context, route string, body any) error {
+	return a.doOld(ctx, oldRequest{method: http.MethodPut, route: route, body: body, key: *idempotencyKey(), notice: a.Out})
+}
+
+func (a *App) doOld(ctx context.Context, r oldRequest) error {
+	status, answer, err := a.do(ctx, r)
 	if err != nil {
 		return err
 	}
-	value, err := outcome(method, route, status, answer)
+	value, err := outcome(r.method, r.route, status, answer)
 	if err != nil {
 		return err
 	}
@@ -138,7 +160,7 @@ func (a *App) deleteEach(ctx context.Context, routes []string) error {
 	var done []any
 	var failed error
 	for _, r := range routes {
-		status, answer, err := a.do(ctx, http.MethodDelete, r, nil)
+		status, answer, err := a.do(ctx, oldRequest{method: http.MethodDelete, route: r, notice: a.Out})
 		if err == nil {
 			var value any
 			if value, err = outcome(http.MethodDelete, r, status, answer); err == nil {
@@ -190,7 +212,7 @@ func oldRead(a *App, cmd *cobra.Command, format format, route string, show func(
 	if format == "" {
 		return a.old(cmd.Context(), http.MethodGet, route, nil)
 	}
-	status, answer, err := a.do(cmd.Context(), http.MethodGet, route, nil)
+	status, answer, err := a.do(cmd.Context(), oldRequest{method: http.MethodGet, route: route, notice: a.Err})
 	if err != nil {
 		return err
 	}

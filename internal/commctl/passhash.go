@@ -21,7 +21,7 @@ asked for unless a flag gives it. Of a file every byte counts, also a line end.`
 			switch {
 			case file != "":
 				var err error
-				if text, err = a.readFile(file); err != nil {
+				if text, err = a.readFile(cmd.Context(), file); err != nil {
 					return err
 				}
 			case !cmd.Flags().Changed("password"):

@@ -79,7 +79,8 @@ func planCommands(hosts []client.PlanHost) string {
 			}
 			fmt.Fprintf(&b, "  %s\n", name)
 			for _, command := range s.Commands {
-				fmt.Fprintf(&b, "    %s\n", strings.Join(command, " "))
+				text := strings.TrimSuffix(strings.Join(command, " "), "\n")
+				fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(text, "\n", "\n      ")) // scripts have many lines
 			}
 		}
 		text := b.String()

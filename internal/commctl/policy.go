@@ -67,7 +67,7 @@ func (a *App) clusterPolicySet() *cobra.Command {
 	var replace bool
 	cmd.Flags().BoolVar(&replace, "replace", false, "forget what is not given")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := flags.read()
+		p, err := flags.read(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ order and canaries are settled when it begins and cannot change.`,
 	format := outputFlag(cmd, formatTable)
 	flags := a.policyOptions(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := flags.read()
+		p, err := flags.read(cmd.Context())
 		if err != nil {
 			return err
 		}

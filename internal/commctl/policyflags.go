@@ -2,6 +2,7 @@ package commctl
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,10 +81,10 @@ func (p *policyFlags) given() bool {
 }
 
 // read gives what the flags and the file set.
-func (p *policyFlags) read() (fleet.Policy, error) {
+func (p *policyFlags) read(ctx context.Context) (fleet.Policy, error) {
 	var base fleet.Policy
 	if p.file != "" {
-		text, err := p.app.readFile(p.file)
+		text, err := p.app.readFile(ctx, p.file)
 		if err != nil {
 			return base, fmt.Errorf("--policy: %w", err)
 		}

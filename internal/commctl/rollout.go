@@ -31,7 +31,7 @@ func (a *App) rolloutOptions(cmd *cobra.Command) *rolloutFlags {
 
 // startRollout begins a rollout. version is that of a deploy, "" of the others.
 func (a *App) startRollout(ctx context.Context, kind, cluster, version string, r *rolloutFlags) error {
-	policy, err := r.policy.read()
+	policy, err := r.policy.read(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (a *App) startRollout(ctx context.Context, kind, cluster, version string, r
 		if r.policy.given() {
 			body["policy"] = policy
 		}
-		return a.old(ctx, http.MethodPut, route("cluster", cluster, kind), body)
+		return a.oldOrder(ctx, route("cluster", cluster, kind), body)
 	}
 	c, err := a.client()
 	if err != nil {

@@ -98,7 +98,7 @@ and by the same policy. Flags change members of the policy.`,
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "wait")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "watch")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := policy.read()
+		p, err := policy.read(cmd.Context())
 		if err != nil {
 			return err
 		}

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 )
 
 // Time limits. A whole answer has none here, since events stream for hours.
@@ -106,11 +108,24 @@ func (s settings) credentials() (credentials, error) {
 		}
 		return fromKube, nil
 	}
-	c.token, c.username = s.Token, s.Username
+	var err error
+	if c.token, err = tidyToken(s.Token); err != nil {
+		return c, err
+	}
+	c.username = s.Username
 	if s.Password != nil {
 		c.password = *s.Password
 	}
 	return c, nil
+}
+
+// tidyToken takes the spaces and line ends off a token that come with a copy.
+func tidyToken(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if strings.ContainsFunc(text, unicode.IsControl) { // no header may hold it
+		return "", errors.New("the token has a control character in it")
+	}
+	return text, nil
 }
 
 func (s settings) tls(certificate *tls.Certificate) (*tls.Config, error) {
@@ -145,7 +160,7 @@ type doer struct {
 
 // Do sends a request that was made for base. Only a failure to get any answer at
 // all goes on to the next endpoint, and never twice with a POST that may have
-// arrived. Error: *unreachableError, or that of the context.
+// arrived, unless its key makes it the same act. Error: *unreachableError, or that of the context.
 func (d *doer) Do(r *http.Request) (*http.Response, error) {
 	dead := &unreachableError{out: d.notice}
 	first := int(d.current.Load())
@@ -167,7 +182,7 @@ func (d *doer) Do(r *http.Request) (*http.Response, error) {
 			return nil, gone
 		}
 		dead.tried = append(dead.tried, attempt{d.endpoints[at].String(), reason(err)})
-		if r.Method == http.MethodPost && !neverSent(err) {
+		if r.Method == http.MethodPost && r.Header.Get("Idempotency-Key") == "" && !neverSent(err) {
 			return nil, dead
 		}
 	}

@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -104,6 +105,83 @@ func TestPostIsSentOnce(t *testing.T) {
 	require.Empty(t, a.out.String(), "new verbs keep standard output for answers")
 }
 
+// An act with a key goes to the next server, which knows it from the first.
+func TestOrdersAreTheSameOnTheNextServer(t *testing.T) {
+	t.Parallel()
+	for command, line := range map[string]string{
+		"cluster restart start web":    "PUT /api/v0/cluster/web/restart",
+		"operations cancel " + testID:  "POST /api/v0/operations/" + testID + "/cancel",
+		"operations pause " + testID:   "POST /api/v0/operations/" + testID + "/pause",
+		"cluster deploy start web 7.4": "PUT /api/v0/cluster/web/deploy",
+	} {
+		first := &stubServer{}
+		note := first.handler(nil)
+		first.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			note.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler) // it has arrived, but nobody hears so
+		}))
+		t.Cleanup(first.Close)
+		second := newStub(t, map[string]reply{line: {201, `{"id":"` + testID + `"}`}})
+		a := newTestApp(t)
+		a.configure(t, map[string]any{"endpoint": []string{first.URL, second.URL}, "token": "x"})
+		require.Zero(t, a.Run(t.Context(), strings.Fields(command)), a.errs.String())
+		require.Equal(t, []string{line}, second.lines())
+		key := second.requests()[0].header.Get("Idempotency-Key")
+		require.Regexp(t, "^commctl-", key)
+		for _, r := range first.requests() {
+			require.Equal(t, key, r.header.Get("Idempotency-Key"))
+		}
+	}
+}
+
+// What is said about dead endpoints does not get among what a program reads.
+func TestNoticesAreNotInAnswers(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{"GET /api/v0/clusters": {200, `["web"]`}})
+	dead := deadEndpoint(t)
+	a := newTestApp(t)
+	a.configure(t, map[string]any{"endpoint": []string{dead, server.URL}, "token": "x"})
+	require.Zero(t, a.Run(t.Context(), []string{"cluster", "list", "-o", "name"}))
+	require.Equal(t, "web\n", a.out.String())
+	require.Equal(t, "Could not connect to "+dead+". Retrying with "+server.URL+".\n", a.errs.String())
+
+	for _, command := range []string{"cluster list -o json", "host ssh 192.0.2.1 true"} {
+		a = newTestApp(t)
+		a.configure(t, map[string]any{"endpoint": dead, "token": "x"})
+		require.Equal(t, exitUnreachable, a.Run(t.Context(), strings.Fields(command)))
+		require.Empty(t, a.out.String(), command)
+	}
+}
+
+// Ctrl-C ends a command that waits for somebody to type.
+func TestReadingEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	silent, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = w.Close() })
+	for _, command := range []string{"host create 192.0.2.1 -", "passhash -f -", "cluster policy set web --policy -"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		a := appFor(t, "http://127.0.0.1:1")
+		a.In = silent
+		require.Equal(t, exitInterrupted, a.Run(ctx, strings.Fields(command)), command)
+	}
+}
+
+func TestTokenIsTidied(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, nil)
+	a := newTestApp(t)
+	a.configure(t, map[string]any{"endpoint": server.URL, "token": " cmst_x\n"})
+	require.Zero(t, a.Run(t.Context(), []string{"cluster", "list"}))
+	require.Equal(t, "Bearer cmst_x", server.requests()[0].header.Get("Authorization"))
+	a = newTestApp(t)
+	a.configure(t, map[string]any{"endpoint": server.URL, "token": "cmst_x\ny"})
+	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"cluster", "list"}))
+	require.Contains(t, a.errs.String(), "the token has a control character in it")
+	require.NotContains(t, a.errs.String(), "cmst_")
+}
+
 func TestRedirectsDoNotGetTheCredentials(t *testing.T) {
 	t.Parallel()
 	thief := newStub(t, nil)
@@ -202,6 +280,8 @@ users:
 	for user, want := range map[string]string{
 		`{token: abc}`:                                 "Bearer abc",
 		`{tokenFile: token}`:                           "Bearer from-file",
+		`{token: abc, tokenFile: token}`:               "Bearer from-file",
+		`{token: abc, tokenFile: gone}`:                "Bearer abc",
 		`{username: alice, password: "p:w"}`:           "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:p:w")),
 		`{token: abc, username: alice, password: "p"}`: "Bearer abc",
 	} {
@@ -214,7 +294,8 @@ users:
 		require.Equal(t, want, server.requests()[0].header.Get("Authorization"), user)
 	}
 	for text, want := range map[string]string{
-		frame + `{}`: "neither a token",
+		frame + `{}`:                     "neither a token",
+		frame + `{exec: {command: aws}}`: "a program makes the credentials",
 		strings.Replace(frame, "here\n", "there\n", 1) + `{token: x}`:    `no context "there"`,
 		strings.Replace(frame, "user: alice", "user: c", 1) + `{}`:       `no user "c"`,
 		strings.Replace(frame, "current-context: here", "", 1) + `{}`:    "current-context is not set",

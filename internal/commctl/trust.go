@@ -148,7 +148,7 @@ func (a *App) newHostKey(ctx context.Context, host client.Host, file string, pin
 		}
 		return key, nil
 	}
-	text, err := a.readFile(file)
+	text, err := a.readFile(ctx, file)
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}

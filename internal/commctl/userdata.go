@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"mime/multipart"
+	"net/http"
 	"net/textproto"
 	"os"
 	"strings"
@@ -92,7 +93,7 @@ func (a *App) userData(cmd *cobra.Command, f userDataFlags) error {
 	}
 	cloudConfig := defaultCloudConfig
 	if f.cloudInit != "" {
-		text, err := a.readFile(f.cloudInit)
+		text, err := a.readFile(cmd.Context(), f.cloudInit)
 		if err != nil {
 			return fmt.Errorf("--cloud-init: %w", err)
 		}
@@ -177,20 +178,12 @@ func (a *App) joinToken(ctx context.Context, f *userDataFlags) error {
 	if err != nil {
 		return err
 	}
-	expires := fleet.Duration(f.expires)
-	r, err := c.CreateJoinTokenWithResponse(ctx, client.CreateJoinTokenJSONRequestBody{
-		Cluster: f.host.Cluster, RemoteUser: f.host.RemoteUser, ExpiresIn: &expires,
-	})
+	body := client.JoinTokenPost{Cluster: f.host.Cluster, RemoteUser: f.host.RemoteUser, ExpiresIn: fleet.Lasting(f.expires)}
+	made, err := fetch[client.NewJoinToken](ctx, func(ctx context.Context) (*http.Response, error) { return c.CreateJoinToken(ctx, body) })
 	if err != nil {
 		return err
 	}
-	if err := check(r, r.Body); err != nil {
-		return err
-	}
-	if r.JSON201 == nil {
-		return unreadable(fmt.Errorf("status %d", r.StatusCode()))
-	}
-	f.host.JoinToken, f.host.PublicKey = r.JSON201.Token, r.JSON201.PublicKey
+	f.host.JoinToken, f.host.PublicKey = made.Token, made.PublicKey
 	return nil
 }
 
