@@ -63,7 +63,7 @@ that --config or the variable COMMCTL_CONFIG names:
 		Example: `  commctl cluster list
   commctl host create --cluster web 192.0.2.10 ~/.ssh/id_ed25519
   commctl cluster upgrade start --watch web
-  commctl logs -f $(commctl operations list -n 1 -o name)`,
+  commctl logs -f web`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,16 +23,16 @@ type source func(ctx context.Context, c *client.ClientWithResponses, args []stri
 // completions lets the shell complete names that are on the server: those of the
 // arguments by the path of their command, and those of flags.
 func (a *App) completions(root *cobra.Command) {
-	operations := []source{operationIDs}
+	operations := []source{operationNames}
 	byPath := map[string][]source{
 		"cluster delete":           {clusterNames},
 		"cluster get":              {clusterNames},
 		"host join":                {hostNames, clusterNames},
 		"host unjoin":              {hostNames, clusterNames},
 		"host list":                {clusterNames},
-		"logs":                     {operationIDs, operationHostNames, stepNames},
+		"logs":                     {operationNames, operationHostNames, stepNames},
 		"wait":                     operations,
-		"operations steps":         {operationIDs, operationHostNames},
+		"operations steps":         {operationNames, operationHostNames},
 		"tokens get":               {tokenIDs},
 		"tokens revoke":            {tokenIDs},
 		"join-tokens revoke":       {joinTokenIDs},
@@ -130,23 +131,37 @@ func hostNames(ctx context.Context, c *client.ClientWithResponses, _ []string) (
 	return described(hosts, func(h client.Host) string { return h.Address + "\t" + string(h.Status) }), err
 }
 
-// operationIDs are the newest operations.
-func operationIDs(ctx context.Context, c *client.ClientWithResponses, _ []string) ([]string, error) {
+// operationNames are the clusters and the ids of the newest operations.
+func operationNames(ctx context.Context, c *client.ClientWithResponses, _ []string) ([]string, error) {
 	page, err := fetch[client.OperationPage](ctx, func(ctx context.Context) (*http.Response, error) {
 		return c.ListOperations(ctx, &client.ListOperationsParams{Limit: pointer(30)})
 	})
-	return described(page.Operations, func(o client.Operation) string {
+	var clusters []string
+	for _, o := range page.Operations {
+		if name := o.Cluster + "\tits operation"; o.Cluster != "" && !slices.Contains(clusters, name) {
+			clusters = append(clusters, name)
+		}
+	}
+	return append(clusters, described(page.Operations, func(o client.Operation) string {
 		return o.Id + "\t" + title(o) + ", " + operationState(o) + ", " + shortTime(o.CreatedAt)
-	}), err
+	})...), err
 }
 
 func operationHostNames(ctx context.Context, c *client.ClientWithResponses, args []string) ([]string, error) {
-	hosts, err := operationHosts(ctx, c, args[0], "")
+	id, err := findOperation(ctx, c, io.Discard, args[0])
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := operationHosts(ctx, c, id, "")
 	return described(hosts, func(h client.HostRun) string { return h.Address + "\t" + h.State }), err
 }
 
 func stepNames(ctx context.Context, c *client.ClientWithResponses, args []string) ([]string, error) {
-	steps, err := operationSteps(ctx, c, args[0], args[1])
+	id, err := findOperation(ctx, c, io.Discard, args[0])
+	if err != nil {
+		return nil, err
+	}
+	steps, err := operationSteps(ctx, c, id, args[1])
 	return described(steps, func(s client.Step) string { return s.Name + "\t" + s.State }), err
 }
 

@@ -363,6 +363,7 @@ func TestLogs(t *testing.T) {
 		ev("1-5", "step", client.Event{Address: "192.0.2.10", Step: "upgrade", Attempt: 1, State: "succeeded"}), endOfStream,
 	))
 	s.steps = []client.Step{step("192.0.2.10", "check", 1, 0), step("192.0.2.10", "upgrade", 1, 17), step("192.0.2.11", "upgrade", 1, 6)}
+	s.hosts = []client.HostRun{{Address: "192.0.2.10", State: "running"}, {Address: "192.0.2.11", State: "running"}}
 	s.output["192.0.2.10/upgrade"] = "a\r\n\x1b[2Jb\n\x00\x00\x00end"
 	s.output["192.0.2.11/upgrade"] = "other\n"
 	for line, want := range map[string]string{
@@ -375,10 +376,19 @@ func TestLogs(t *testing.T) {
 		a, code := s.run(t, strings.TrimSpace("logs "+testID+" "+line))
 		require.Zero(t, code, a.errs.String())
 		require.Equal(t, want, a.out.String(), line)
+		if line == "192.0.2.10 upgrade" {
+			require.Equal(t, "commctl: 3 bytes are not kept here\n", a.errs.String())
+		}
 	}
 	a, code := s.run(t, "logs "+testID+" 192.0.2.10 reboot")
 	require.Equal(t, exitNotFound, code)
 	require.Contains(t, a.errs.String(), "has no such step")
+	for line, want := range map[string]string{"192.0.2.10 reboot": "has no such step", "192.0.2.99": "has no host 192.0.2.99"} {
+		s.change(func() { s.last = nil })
+		a, code = s.run(t, "logs -f "+testID+" "+line)
+		require.Equal(t, exitNotFound, code, line)
+		require.Contains(t, a.errs.String(), want)
+	}
 
 	s.change(func() { s.streams, s.last, s.op.State = []http.HandlerFunc{refuse(503)}, nil, "succeeded" })
 	a, code = s.run(t, "logs -f "+testID)

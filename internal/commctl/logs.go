@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -23,27 +24,23 @@ each line unless both are given. With a step and without -f, what goes into a fi
 a pipe is byte for byte what was printed; otherwise control characters are shown as
 pictures or U+FFFD.
 
-Of very long output the middle is not kept, which is said where it is missing.`,
-		Example: "  commctl logs " + exampleID + " 192.0.2.10 upgrade\n  commctl logs -f " + exampleID,
+Of very long output the middle is not kept, which is said where it is missing, or on
+standard error when the output is byte for byte.`,
+		Example: "  commctl logs " + exampleID + " 192.0.2.10 upgrade\n  commctl logs -f web",
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the operation has ended")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		l := &logs{client: c, id: args[0], host: optional(args, 1), step: optional(args, 2), out: a.Out, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, rest []string) error {
+		l := &logs{client: c, id: id, host: optional(rest, 0), step: optional(rest, 1), out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
 		l.raw = l.step != "" && !follow && !isTerminal(a.Out)
 		if !follow {
 			return l.print(cmd.Context())
 		}
-		err = l.follow(cmd.Context(), a)
+		err := l.follow(cmd.Context(), a)
 		if errors.Is(err, context.Canceled) {
-			fmt.Fprintf(a.Err, "The operation goes on. To see it: commctl operations watch %s\n", args[0])
+			fmt.Fprintf(a.Err, "The operation goes on. To see it: commctl operations watch %s\n", id)
 		}
 		return err
-	}
-	return cmd
+	})
 }
 
 // logs prints the output of steps.
@@ -51,7 +48,7 @@ type logs struct {
 	client         *client.ClientWithResponses
 	id, host, step string // host and step may be ""
 	raw            bool   // byte for byte
-	out            io.Writer
+	out, errs      io.Writer
 	seen           map[logKey]int64  // up to where the output of a step was printed
 	rest           map[logKey][]byte // the last line of it, when it has not ended
 }
@@ -87,9 +84,13 @@ func (l *logs) print(ctx context.Context) error {
 		}
 	}
 	if !found && (l.host != "" || l.step != "") {
-		return exitf(exitNotFound, "operation %s has no such step; commctl operations steps %s lists all", l.id, l.id)
+		return l.noStep()
 	}
 	return nil
+}
+
+func (l *logs) noStep() error {
+	return exitf(exitNotFound, "operation %s has no such step; commctl operations steps %s lists all", l.id, l.id)
 }
 
 // read prints what a step has printed and was not seen yet.
@@ -155,7 +156,8 @@ func (l *logs) write(key logKey, offset, length int64, text []byte) error {
 // gap says that bytes are missing.
 func (l *logs) gap(key logKey, n int64) error {
 	if l.raw {
-		return nil
+		_, err := fmt.Fprintf(l.errs, "commctl: %d bytes are not kept here\n", n)
+		return err
 	}
 	_, err := fmt.Fprintf(l.out, "%s[%d bytes are not kept]\n", l.prefix(key), n)
 	return err
@@ -182,8 +184,18 @@ func (l *logs) prefix(key logKey) string {
 	return key.host + " " + key.step + " | "
 }
 
-// follow prints output as it comes, until the operation has ended.
+// follow prints output as it comes, until the operation has ended. A host that it
+// does not have is an error at once, a step that never came one in the end.
 func (l *logs) follow(ctx context.Context, a *App) error {
+	if l.host != "" {
+		hosts, err := operationHosts(ctx, l.client, l.id, "")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(hosts, func(h client.HostRun) bool { return h.Address == l.host }) {
+			return exitf(exitNotFound, "operation %s has no host %s; commctl operations hosts %s lists all", l.id, l.host, l.id)
+		}
+	}
 	quiet, err := a.clientTelling(io.Discard)
 	if err != nil {
 		return err
@@ -204,7 +216,14 @@ func (l *logs) follow(ctx context.Context, a *App) error {
 			return err
 		}
 	}
-	return nil
+	if l.step == "" || len(l.seen) > 0 {
+		return nil
+	}
+	steps, err := operationSteps(ctx, l.client, l.id, l.host)
+	if err == nil && !slices.ContainsFunc(steps, func(s client.Step) bool { return s.Name == l.step }) {
+		err = l.noStep()
+	}
+	return err
 }
 
 // event prints output, and ends the last line of a step that has ended.

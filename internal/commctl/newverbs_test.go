@@ -110,7 +110,7 @@ func TestNewVerbsRefuse(t *testing.T) {
 		"host list web -l env=prod":                       "not both",
 		"operations list --since tomorrow":                "--since must be a time",
 		"wait --for=done " + testID:                       "must be running, paused",
-		"operations pause web":                            "OPERATION must be an id such as ",
+		"operations pause web.example":                    "OPERATION must be the name of a cluster, or an id such as ",
 		"operations resurrect":                            "unknown verb",
 		"operations list -n -1":                           "must not be below 0",
 	} {
@@ -280,7 +280,7 @@ func TestCompletion(t *testing.T) {
 		"host join ":                      "192.0.2.10\tactive\n:4\n",
 		"host join 192.0.2.10 ":           "db\nweb\n:4\n",
 		"operations list --cluster ":      "db\nweb\n:4\n",
-		"operations watch ":               testID + "\tupgrade of web, failed, 2026-11-20T14:03:00Z\n:4\n",
+		"operations watch ":               "web\tits operation\n" + testID + "\tupgrade of web, failed, 2026-11-20T14:03:00Z\n:4\n",
 		"logs " + testID + " ":            "192.0.2.10\tfailed\n:4\n",
 		"logs " + testID + " 192.0.2.10 ": "upgrade\tfai\uFFFDled\n:4\n",
 		"network get ":                    ":4\n",

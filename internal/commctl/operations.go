@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +25,9 @@ func (a *App) operationsCommand() *cobra.Command {
 		a.operationsCancel(), a.operationsRetry(), a.operationsPolicy(),
 	)
 	cmd.Aliases = []string{"operation", "op"}
+	cmd.Long = `What was and is done to clusters and hosts.
+
+` + operationWords + ` So is it with 'logs' and 'wait'.`
 	return cmd
 }
 
@@ -202,15 +204,11 @@ func moment(flag, text string) (*string, error) {
 func (a *App) operationsGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get OPERATION", Short: "Show an operation, which hosts failed, and what to do next", Args: operationArgs(cobra.ExactArgs(1)),
-		Example: "  commctl operations get 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d\n  commctl operations get -o json 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
+		Example: "  commctl operations get web\n  commctl operations get -o json 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
 	}
 	format := outputFlag(cmd, "")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		op, err := getOperation(cmd.Context(), c, args[0])
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, _ []string) error {
+		op, err := getOperation(cmd.Context(), c, id)
 		if err != nil {
 			return err
 		}
@@ -221,8 +219,7 @@ func (a *App) operationsGet() *cobra.Command {
 			return err
 		}
 		return a.printFailures(cmd.Context(), c, a.Out, op)
-	}
-	return cmd
+	})
 }
 
 // describe prints all that is to say about an operation itself, a line each.
@@ -286,23 +283,18 @@ func (a *App) operationsHosts() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use: "hosts OPERATION", Short: "List the hosts of an operation in the order they are worked on", Args: operationArgs(cobra.ExactArgs(1)),
-		Example: "  commctl operations hosts 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d\n  commctl operations hosts --state failed -o name 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
+		Example: "  commctl operations hosts web\n  commctl operations hosts --state failed -o name 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
 	}
 	format := outputFlag(cmd, formatTable)
 	states := []string{"pending", "staging", "staged", "running", "succeeded", "failed", "skipped"}
 	choiceFlag(cmd, &state, "state", "", states, "only in this `STATE`: pending, staging, staged, running, succeeded, failed or skipped")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		hosts, err := operationHosts(cmd.Context(), c, args[0], state)
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, _ []string) error {
+		hosts, err := operationHosts(cmd.Context(), c, id, state)
 		if err != nil {
 			return err
 		}
 		return renderList(a, *format, hostRunView, hosts)
-	}
-	return cmd
+	})
 }
 
 func (a *App) operationsSteps() *cobra.Command {
@@ -311,33 +303,13 @@ func (a *App) operationsSteps() *cobra.Command {
 		Example: "  commctl operations steps 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d 192.0.2.10",
 	}
 	format := outputFlag(cmd, formatTable)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		steps, err := operationSteps(cmd.Context(), c, args[0], optional(args, 1))
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, rest []string) error {
+		steps, err := operationSteps(cmd.Context(), c, id, optional(rest, 0))
 		if err != nil {
 			return err
 		}
 		return renderList(a, *format, stepView, steps)
-	}
-	return cmd
-}
-
-var operationID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
-// operationArgs checks arguments the first of which is an operation.
-func operationArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return err
-		}
-		if !operationID.MatchString(args[0]) {
-			return errors.New("OPERATION must be an id such as " + exampleID + "; 'commctl operations list' shows them")
-		}
-		return nil
-	}
+	})
 }
 
 // optional is an argument, "" when it was not given.
@@ -358,12 +330,11 @@ that happens is a line. An operation that has ended is told from its beginning.
 
 Ctrl-C leaves the operation to itself: it goes on. The exit code is 5 when the
 operation failed or was cancelled.`,
-		Example: "  commctl operations watch 019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d\n  commctl operations watch $(commctl operations list -c web -n 1 -o name)",
+		Example: "  commctl operations watch web\n  commctl operations watch " + exampleID,
 	}
 	format := outputFlag(cmd, "")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 0, "how long to stay at most, such as 30m; then the exit code is 6 (default as long as it takes)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.stay(cmd.Context(), w, *format, args[0])
-	}
-	return cmd
+	return a.onOperation(cmd, func(cmd *cobra.Command, _ *client.ClientWithResponses, id string, _ []string) error {
+		return a.stay(cmd.Context(), w, *format, id)
+	})
 }

@@ -121,18 +121,13 @@ func (a *App) operationsPolicyGet() *cobra.Command {
 		Example: "  commctl operations policy get " + exampleID,
 	}
 	format := outputFlag(cmd, formatTable)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		p, err := fetch[fleet.Policy](cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.GetOperationPolicy(ctx, args[0]) })
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, _ []string) error {
+		p, err := fetch[fleet.Policy](cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.GetOperationPolicy(ctx, id) })
 		if err != nil {
 			return err
 		}
 		return a.renderPolicy(*format, p)
-	}
-	return cmd
+	})
 }
 
 func (a *App) operationsPolicySet() *cobra.Command {
@@ -156,8 +151,12 @@ order and canaries are settled when it begins and cannot change.`,
 		if err != nil {
 			return err
 		}
+		id, err := findOperation(cmd.Context(), c, a.Err, args[0])
+		if err != nil {
+			return err
+		}
 		p, err = fetch[fleet.Policy](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
-			return c.PutOperationPolicy(ctx, args[0], &client.PutOperationPolicyParams{IdempotencyKey: idempotencyKey()}, p)
+			return c.PutOperationPolicy(ctx, id, &client.PutOperationPolicyParams{IdempotencyKey: idempotencyKey()}, p)
 		})
 		if err != nil {
 			return err

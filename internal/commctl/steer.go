@@ -21,30 +21,25 @@ const exampleID = "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d"
 func (a *App) steering(act, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: act + " OPERATION", Short: short, Args: operationArgs(cobra.ExactArgs(1)),
-		Example: "  commctl operations " + act + " " + exampleID,
+		Example: "  commctl operations " + act + " web\n  commctl operations " + act + " " + exampleID,
 	}
 	format := outputFlag(cmd, formatTable)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, _ []string) error {
 		key, body := idempotencyKey(), client.NoMembers{}
 		op, err := fetch[client.Operation](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
 			switch act {
 			case "pause":
-				return c.PauseOperation(ctx, args[0], &client.PauseOperationParams{IdempotencyKey: key}, body)
+				return c.PauseOperation(ctx, id, &client.PauseOperationParams{IdempotencyKey: key}, body)
 			case "resume":
-				return c.ResumeOperation(ctx, args[0], &client.ResumeOperationParams{IdempotencyKey: key}, body)
+				return c.ResumeOperation(ctx, id, &client.ResumeOperationParams{IdempotencyKey: key}, body)
 			}
-			return c.ApproveOperation(ctx, args[0], &client.ApproveOperationParams{IdempotencyKey: key}, body)
+			return c.ApproveOperation(ctx, id, &client.ApproveOperationParams{IdempotencyKey: key}, body)
 		})
 		if err != nil {
 			return err
 		}
 		return renderOne(a, *format, operationView, op)
-	}
-	return cmd
+	})
 }
 
 func (a *App) operationsCancel() *cobra.Command {
@@ -57,31 +52,26 @@ have.
 With --force their running commands are ended at once. An upgrade that is cut off may
 leave packages half configured; such a host is failed until a bootstrap or another
 operation finds it well.`,
-		Example: "  commctl operations cancel --wait " + exampleID,
+		Example: "  commctl operations cancel --wait web",
 	}
 	format := outputFlag(cmd, formatTable)
 	cmd.Flags().BoolVar(&body.Force, "force", false, "end running commands on the hosts at once")
 	var wait bool
 	cmd.Flags().BoolVar(&wait, "wait", false, "stay until it has ended")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
+	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, _ []string) error {
 		op, err := fetch[client.Operation](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
-			return c.CancelOperation(ctx, args[0], &client.CancelOperationParams{IdempotencyKey: idempotencyKey()}, body)
+			return c.CancelOperation(ctx, id, &client.CancelOperationParams{IdempotencyKey: idempotencyKey()}, body)
 		})
 		if err == nil && wait {
-			if err = a.awaitState(cmd.Context(), args[0], "cancelled", 0); err == nil {
-				op, err = getOperation(cmd.Context(), c, args[0])
+			if err = a.awaitState(cmd.Context(), id, "cancelled", 0); err == nil {
+				op, err = getOperation(cmd.Context(), c, id)
 			}
 		}
 		if err != nil {
 			return err
 		}
 		return renderOne(a, *format, operationView, op)
-	}
-	return cmd
+	})
 }
 
 func (a *App) operationsRetry() *cobra.Command {
@@ -106,12 +96,16 @@ and by the same policy. Flags change members of the policy.`,
 		if err != nil {
 			return err
 		}
+		id, err := findOperation(cmd.Context(), c, a.Err, args[0])
+		if err != nil {
+			return err
+		}
 		params := &client.RetryOperationParams{IdempotencyKey: idempotencyKey()}
 		if dryRun {
 			params = &client.RetryOperationParams{DryRun: &dryRun}
 		}
 		text, err := fetch[json.RawMessage](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
-			return c.RetryOperation(ctx, args[0], params, client.RetryPost{Policy: p})
+			return c.RetryOperation(ctx, id, params, client.RetryPost{Policy: p})
 		})
 		if err != nil {
 			return err

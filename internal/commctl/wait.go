@@ -29,14 +29,13 @@ func (a *App) waitCommand() *cobra.Command {
 
 When the operation failed or was cancelled and --for does not name just that, the
 exit code is 5. When it succeeded without having come to what is waited for, it is 4.`,
-		Example: "  commctl wait --timeout 1h " + exampleID + "\n  commctl wait --for=paused " + exampleID,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.awaitState(cmd.Context(), args[0], state, timeout)
-		},
+		Example: "  commctl wait --timeout 1h web\n  commctl wait --for=paused " + exampleID,
 	}
 	choiceFlag(cmd, &state, "for", "", []string{"running", "paused", "succeeded", "failed", "cancelled", "ended"}, "`STATE` to wait for")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait at most, such as 30m; then the exit code is 6 (default as long as it takes)")
-	return cmd
+	return a.onOperation(cmd, func(cmd *cobra.Command, _ *client.ClientWithResponses, id string, _ []string) error {
+		return a.awaitState(cmd.Context(), id, state, timeout)
+	})
 }
 
 // errEnough ends the following of an operation.
