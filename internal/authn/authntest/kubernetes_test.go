@@ -104,7 +104,7 @@ func TestKubernetesSpeaksTheProtocol(t *testing.T) {
 				require.Equal(t, authn.Principal{Name: test.who, Method: test.plugin, Role: fleet.RoleViewer}, who, name)
 			}
 			_, err := login(kubernetes, k.robot, map[string]any{"resource": "/nonsense"})
-			require.ErrorIs(t, err, authn.ErrUnavailable, "a gate that is not there says nothing of the token")
+			require.Error(t, err, "a gate that is not there: refused, or found broken, depending on who may look")
 		})
 	}
 }
