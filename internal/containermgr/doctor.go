@@ -209,7 +209,7 @@ func graceOf(pod *corev1.Pod, p DrainPolicy) time.Duration {
 // diagnoseBudgets decides as the Eviction API would, one pod after another (pkg/
 // registry/core/pod/storage/eviction.go of Kubernetes).
 func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod) (findings []Finding) {
-	held := make([][]string, len(budgets)) // the pods that each budget has to allow
+	held := make([][]*corev1.Pod, len(budgets)) // the pods that each budget has to allow
 	for _, pod := range pods {
 		if finished(pod) || pod.Status.Phase == corev1.PodPending {
 			continue // budgets do not count
@@ -231,7 +231,7 @@ func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod)
 				Detail: fmt.Sprintf("is matched by the budgets %s, and the Eviction API refuses pods with more than one; remove all but one", strings.Join(names, " and ")),
 			})
 		case len(matching) == 1 && !freeOf(&budgets[matching[0]], pod):
-			held[matching[0]] = append(held[matching[0]], podName(pod))
+			held[matching[0]] = append(held[matching[0]], pod)
 		}
 	}
 	for i := range budgets {
@@ -242,8 +242,15 @@ func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod)
 	return findings
 }
 
-func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []string) []Finding {
-	f := Finding{Cause: BudgetExhausted, Object: "budget " + b.Namespace + "/" + b.Name, Pods: pods, Blocks: true}
+func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []Finding {
+	f := Finding{Cause: BudgetExhausted, Object: "budget " + b.Namespace + "/" + b.Name, Blocks: true}
+	costly := 0 // one that is not ready gives back what it takes, since it did not count
+	for _, pod := range pods {
+		f.Pods = append(f.Pods, podName(pod))
+		if ready(pod) {
+			costly++
+		}
+	}
 	s := b.Status
 	condition := meta.FindStatusCondition(s.Conditions, policyv1.DisruptionAllowedCondition)
 	switch {
@@ -257,9 +264,9 @@ func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []string) []Finding {
 		f.Detail = fmt.Sprintf("can never allow an eviction: it wants %d healthy pods and there are to be %d; change it or scale up", s.DesiredHealthy, s.ExpectedPods)
 	case s.DisruptionsAllowed <= 0:
 		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods and has %d; look why pods are not ready", s.DesiredHealthy, s.CurrentHealthy)
-	case int(s.DisruptionsAllowed) < len(pods):
+	case int(s.DisruptionsAllowed) < costly:
 		f.Blocks = false
-		f.Detail = fmt.Sprintf("allows %d of these %d pods to go at once; the others wait until those are up elsewhere", s.DisruptionsAllowed, len(pods))
+		f.Detail = fmt.Sprintf("allows %d of these pods to go at once, and %d are ready; the others wait until those are up elsewhere", s.DisruptionsAllowed, costly)
 	default:
 		return nil
 	}
@@ -276,11 +283,15 @@ func covers(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
 
 // freeOf says whether a pod may go since it is not ready anyway.
 func freeOf(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return false
-		}
+	if ready(pod) {
+		return false
 	}
 	always := b.Spec.UnhealthyPodEvictionPolicy != nil && *b.Spec.UnhealthyPodEvictionPolicy == policyv1.AlwaysAllow
 	return always || (b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0)
+}
+
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }

@@ -602,7 +602,7 @@ func TestExpiredToken(t *testing.T) {
 	t.Parallel()
 	c := kubetest.Shared(t)
 	s := newSpace(t, c)
-	account, err := c.AddAccount(s.ctx, "expires", containermgr.Rules()...)
+	account, err := c.AddAccount(s.ctx, "expires-"+s.namespace, containermgr.Rules()...)
 	require.NoError(t, err)
 	options := byToken(t, c, account)
 	s.k = newManager(t, options)
@@ -627,7 +627,7 @@ func TestRights(t *testing.T) {
 	c, ctx := kubetest.Shared(t), testContext(t)
 	rules := containermgr.Rules()
 	rules[0].Verbs = []string{"get", "create"}
-	account, err := c.AddAccount(ctx, "weak", rules[:2]...)
+	account, err := c.AddAccount(ctx, "weak-"+nodeName(), rules[:2]...)
 	require.NoError(t, err)
 	err = newManager(t, byToken(t, c, account)).Check(ctx)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err), err)

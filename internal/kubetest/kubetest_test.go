@@ -3,6 +3,7 @@ package kubetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,6 +37,11 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
+var runs atomic.Int64
+
+// unique gives a name that no other run of a test has on the shared control plane.
+func unique(name string) string { return fmt.Sprintf("%s-%d", name, runs.Add(1)) }
+
 func TestVersionsAreThoseOfTheModules(t *testing.T) {
 	t.Parallel()
 	for file, requirements := range map[string][]string{
@@ -59,27 +66,28 @@ func TestVersionOfTheServer(t *testing.T) {
 func TestEvictionHonoursBudget(t *testing.T) {
 	t.Parallel()
 	c, ctx := Shared(t), testContext(t)
-	require.NoError(t, c.AddNamespace(ctx, "budget"))
-	require.NoError(t, c.AddNode(ctx, "budget-1"))
+	space := unique("budget")
+	require.NoError(t, c.AddNamespace(ctx, space))
+	require.NoError(t, c.AddNode(ctx, space))
 	labels := map[string]string{"app": "web"}
 	for _, name := range []string{"a", "b"} {
-		pod := Pod("budget", name, "budget-1")
+		pod := Pod(space, name, space)
 		pod.Labels = labels
 		_, err := c.AddPod(ctx, pod)
 		require.NoError(t, err)
 	}
-	budget, err := c.AddBudget(ctx, "budget", "web", policyv1.PodDisruptionBudgetSpec{
+	budget, err := c.AddBudget(ctx, space, "web", policyv1.PodDisruptionBudgetSpec{
 		MinAvailable: new(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: labels},
 	}, 2)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, budget.Status.DisruptionsAllowed)
 
 	evict := func(name string) error {
-		return c.Admin().PolicyV1().Evictions("budget").Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "budget", Name: name}})
+		return c.Admin().PolicyV1().Evictions(space).Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: space, Name: name}})
 	}
 	require.NoError(t, evict("a"))
 	require.NoError(t, until(ctx, c.alive, func(ctx context.Context) error {
-		_, err := c.Admin().CoreV1().Pods("budget").Get(ctx, "a", metav1.GetOptions{})
+		_, err := c.Admin().CoreV1().Pods(space).Get(ctx, "a", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -95,15 +103,16 @@ var errNotYet = errors.New("not yet")
 func TestKilledNode(t *testing.T) {
 	t.Parallel()
 	c, ctx := Shared(t), testContext(t)
-	require.NoError(t, c.AddNamespace(ctx, "killed"))
-	require.NoError(t, c.AddNode(ctx, "killed-1"))
-	pod, err := c.AddPod(ctx, Pod("killed", "a", "killed-1"))
+	space := unique("killed")
+	require.NoError(t, c.AddNamespace(ctx, space))
+	require.NoError(t, c.AddNode(ctx, space))
+	pod, err := c.AddPod(ctx, Pod(space, "a", space))
 	require.NoError(t, err)
-	require.NoError(t, c.KillNode(ctx, "killed-1"))
-	require.NoError(t, c.Admin().CoreV1().Pods("killed").Delete(ctx, pod.Name, metav1.DeleteOptions{}))
+	require.NoError(t, c.KillNode(ctx, space))
+	require.NoError(t, c.Admin().CoreV1().Pods(space).Delete(ctx, pod.Name, metav1.DeleteOptions{}))
 	// The node controller notices, and nobody takes the pod away.
 	require.NoError(t, until(ctx, c.alive, func(ctx context.Context) error {
-		node, err := c.Admin().CoreV1().Nodes().Get(ctx, "killed-1", metav1.GetOptions{})
+		node, err := c.Admin().CoreV1().Nodes().Get(ctx, space, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -114,12 +123,12 @@ func TestKilledNode(t *testing.T) {
 		}
 		return errNotYet
 	}))
-	left, err := c.Admin().CoreV1().Pods("killed").Get(ctx, "a", metav1.GetOptions{})
+	left, err := c.Admin().CoreV1().Pods(space).Get(ctx, "a", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.NotNil(t, left.DeletionTimestamp)
-	require.NoError(t, c.ReviveNode(ctx, "killed-1"))
+	require.NoError(t, c.ReviveNode(ctx, space))
 	require.NoError(t, until(ctx, c.alive, func(ctx context.Context) error {
-		_, err := c.Admin().CoreV1().Pods("killed").Get(ctx, "a", metav1.GetOptions{})
+		_, err := c.Admin().CoreV1().Pods(space).Get(ctx, "a", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -132,19 +141,21 @@ func TestKilledNode(t *testing.T) {
 func TestReplicaSet(t *testing.T) {
 	t.Parallel()
 	c, ctx := Shared(t), testContext(t)
-	require.NoError(t, c.AddNamespace(ctx, "replicas"))
-	require.NoError(t, c.AddNode(ctx, "replicas-1"))
-	require.NoError(t, c.AddNode(ctx, "replicas-2"))
+	space := unique("replicas")
+	one, two := space+"-one", space+"-two"
+	require.NoError(t, c.AddNamespace(ctx, space))
+	require.NoError(t, c.AddNode(ctx, one))
+	require.NoError(t, c.AddNode(ctx, two))
 	labels := map[string]string{"app": "web"}
-	pod := Pod("replicas", "web", "").Spec
+	pod := Pod(space, "web", "").Spec
 	pod.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
-			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"replicas-1"},
+			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{one},
 		}}}, {MatchFields: []corev1.NodeSelectorRequirement{{
-			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"replicas-2"},
+			Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{two},
 		}}}},
 	}}}
-	_, err := c.Admin().AppsV1().ReplicaSets("replicas").Create(ctx, &appsv1.ReplicaSet{
+	_, err := c.Admin().AppsV1().ReplicaSets(space).Create(ctx, &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: appsv1.ReplicaSetSpec{
 			Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: labels},
@@ -154,7 +165,7 @@ func TestReplicaSet(t *testing.T) {
 	require.NoError(t, err)
 	running := func(nodes ...string) func(context.Context) error {
 		return func(ctx context.Context) error {
-			pods, err := c.Admin().CoreV1().Pods("replicas").List(ctx, metav1.ListOptions{})
+			pods, err := c.Admin().CoreV1().Pods(space).List(ctx, metav1.ListOptions{})
 			if err != nil {
 				return err
 			}
@@ -169,17 +180,17 @@ func TestReplicaSet(t *testing.T) {
 			return nil
 		}
 	}
-	require.NoError(t, until(ctx, c.alive, running("replicas-1", "replicas-2")))
-	_, err = c.Admin().CoreV1().Nodes().Patch(ctx, "replicas-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{})
+	require.NoError(t, until(ctx, c.alive, running(one, two)))
+	_, err = c.Admin().CoreV1().Nodes().Patch(ctx, one, types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	require.NoError(t, c.Admin().CoreV1().Pods("replicas").DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
-	require.NoError(t, until(ctx, c.alive, running("replicas-2")))
+	require.NoError(t, c.Admin().CoreV1().Pods(space).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	require.NoError(t, until(ctx, c.alive, running(two)))
 }
 
 func TestAccount(t *testing.T) {
 	t.Parallel()
 	c, ctx := Shared(t), testContext(t)
-	account, err := c.AddAccount(ctx, "reader", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list"}})
+	account, err := c.AddAccount(ctx, unique("reader"), rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list"}})
 	require.NoError(t, err)
 	token, err := account.Token(ctx)
 	require.NoError(t, err)
