@@ -33,6 +33,7 @@ var replays = struct {
 func fact(t *testing.T, ids string, replay func(t *testing.T)) {
 	t.Helper()
 	t.Run(strings.ReplaceAll(ids, " ", "_"), func(t *testing.T) {
+		ended := false     // else a helper that has the parent's t ended it
 		t.Cleanup(func() { // the last one of the test
 			replays.Lock()
 			defer replays.Unlock()
@@ -44,10 +45,11 @@ func fact(t *testing.T, ids string, replay func(t *testing.T)) {
 				if replays.of[id] == nil {
 					replays.of[id] = map[string]bool{}
 				}
-				replays.of[id][t.Name()] = t.Failed()
+				replays.of[id][t.Name()] = t.Failed() || !ended
 			}
 		})
 		replay(t)
+		ended = true
 	})
 }
 

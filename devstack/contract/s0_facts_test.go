@@ -209,7 +209,7 @@ func TestTwentyOnHosts(t *testing.T) {
 		})
 		require.Equal(t, "finished", s.ended(t, "f15", "restart")["status"])
 	})
-	fact(t, "0-16 7-3 9-19", func(t *testing.T) {
+	fact(t, "0-16 7-3 9-8 9-19", func(t *testing.T) {
 		s.addHosts(t, "f16", atomic)
 		require.NoError(t, atomic.PublishOSTree("7.2.6"))
 		began := time.Now()
@@ -223,5 +223,7 @@ func TestTwentyOnHosts(t *testing.T) {
 		require.Equal(t, "finished", s.ended(t, "f16", "upgrade")["status"])
 		require.Equal(t, 1, atomic.Count("rpm-ostree", "upgrade"))
 		require.Equal(t, "7.3.0", atomic.Booted())
+		require.Equal(t, "fedora", s.get(t, "host/"+atomic.Address()).object()["os"])
+		require.Zero(t, atomic.Count("dnf", ""), "it is not treated as a Fedora of packages")
 	})
 }

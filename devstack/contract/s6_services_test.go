@@ -320,7 +320,4 @@ func TestExecution(t *testing.T) {
 		require.NoError(t, fedora.Start(t.Context()))
 		require.Equal(t, "finished", s.ended(t, "packages", "upgrade")["status"])
 	})
-	fact(t, "9-8", func(t *testing.T) {
-		require.NotContains(t, s.get(t, "host/"+fedora.Address()).object(), "ostree")
-	})
 }

@@ -52,9 +52,16 @@ func TestCommctlSSH(t *testing.T) {
 		require.Contains(t, a.out, "Removed temporary ssh key\nNone\n")
 		require.NoFileExists(t, keyFile.FindStringSubmatch(a.out)[1])
 
-		// While ssh runs, nobody else can read it.
-		a = ssh(append(append([]string{h.Address()}, trust...), "sh -c 'true'")...).exits(0)
+		// While ssh runs, nobody else can read it; then the directory is gone as well.
+		tmp := t.TempDir()
+		c.env = append(c.env, "TMPDIR="+tmp)
+		look := []string{"-o", "PermitLocalCommand=yes", "-o", "LocalCommand=stat -c 'mode %%a' " + tmp + "/*/ " + tmp + "/*/key >&2"}
+		a = ssh(append(append(append([]string{h.Address()}, trust...), look...), "true")...).exits(0)
+		require.Contains(t, a.err, "mode 700\nmode 600\n")
 		require.NoFileExists(t, keyFile.FindStringSubmatch(a.err)[1])
+		left, err := os.ReadDir(tmp)
+		require.NoError(t, err)
+		require.Empty(t, left)
 	})
 }
 
