@@ -3,6 +3,7 @@ package commctl
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
@@ -63,6 +64,9 @@ It holds a join token, made for it now, which serves one machine and then no oth
 The machine lets the server's public key in and sends its own public host key; no
 private key leaves it.
 
+cloud-init on the machine must run on Python 3.6 or newer. That of RHEL 7 and CentOS 7
+does not: add such machines by 'commctl host create'.
+
 With --shared-credentials the user-data is as it was before there were join tokens:
 it serves any number of machines, holds username and password of the server, and
 each machine makes a key pair and sends the private key.`,
@@ -87,7 +91,7 @@ each machine makes a key pair and sends the private key.`,
 	return cmd
 }
 
-func (a *App) userData(cmd *cobra.Command, f userDataFlags) error {
+func (a *App) userData(cmd *cobra.Command, f userDataFlags) (err error) {
 	if err := f.complete(cmd); err != nil {
 		return err
 	}
@@ -101,10 +105,22 @@ func (a *App) userData(cmd *cobra.Command, f userDataFlags) error {
 	}
 	if f.caFile != "" {
 		text, err := os.ReadFile(f.caFile)
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(text) {
+			err = fmt.Errorf("%s holds no certificate in PEM form", f.caFile)
+		}
 		if err != nil {
 			return fmt.Errorf("--ca-file: %w", err)
 		}
 		f.host.CA = string(text)
+	}
+	out := a.Out
+	if f.out != "" { // opened before a token is made, which would be lost
+		file, failed := openPrivate(f.out)
+		if failed != nil {
+			return fmt.Errorf("--outfile: %w", failed)
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		out = file
 	}
 	fill := a.joinToken
 	if f.shared {
@@ -117,11 +133,8 @@ func (a *App) userData(cmd *cobra.Command, f userDataFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.out == "" {
-		_, err = a.Out.Write(text)
-		return err
-	}
-	return writePrivate(f.out, text)
+	_, err = out.Write(text)
+	return err
 }
 
 // complete checks the flags against each other and sets what follows from them.
@@ -224,15 +237,15 @@ func userDataText(cloudConfig string, host hostPart) ([]byte, error) {
 	return []byte(strings.ReplaceAll(b.String(), "\r\n", "\n")), nil
 }
 
-// writePrivate writes a file that nobody else can read, whatever it was before.
-func writePrivate(path string, text []byte) error {
+// openPrivate opens a file for writing that nobody else can read, whatever it was
+// before.
+func openPrivate(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = f.Chmod(0o600)
-	if err == nil {
-		_, err = f.Write(text)
+	if err := f.Chmod(0o600); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return errors.Join(err, f.Close())
+	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,7 +76,10 @@ func TestUserDataFlags(t *testing.T) {
 	dir := t.TempDir()
 	cloud, ca, out := filepath.Join(dir, "cloud"), filepath.Join(dir, "ca"), filepath.Join(dir, "out")
 	require.NoError(t, os.WriteFile(cloud, []byte("#cloud-config\nusers: [{name: jürgen}]\n"), 0o600))
-	require.NoError(t, os.WriteFile(ca, []byte("PEM"), 0o600))
+	tlsServer := httptest.NewTLSServer(nil)
+	t.Cleanup(tlsServer.Close)
+	caText := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tlsServer.Certificate().Raw})
+	require.NoError(t, os.WriteFile(ca, caText, 0o600))
 	require.NoError(t, os.WriteFile(out, []byte("old"), 0o644))
 	a := appFor(t, server.URL)
 	require.Zero(t, a.Run(t.Context(), strings.Fields("user-data -e http://a -e http://b/ -r cloud --ca-file "+ca+" -C "+cloud+" -o "+out)), a.errs.String())
@@ -87,7 +91,7 @@ func TestUserDataFlags(t *testing.T) {
 	require.NoError(t, err)
 	parts := parseMIME(t, text)
 	require.Contains(t, parts[1].Text, "jürgen")
-	require.JSONEq(t, `{"endpoint":["http://a","http://b"],"join_token":"`+joinText+`","public_key":"`+publicKey+`","remote_user":"cloud","ca":"PEM"}`, parts[2].Text, "authorized_keys is that of the user")
+	require.JSONEq(t, `{"endpoint":["http://a","http://b"],"join_token":"`+joinText+`","public_key":"`+publicKey+`","remote_user":"cloud","ca":`+strconv.Quote(string(caText))+`}`, parts[2].Text, "authorized_keys is that of the user")
 
 	a = newTestApp(t) // no configuration: the old form asks no server
 	a.Ask = func(_ string, hidden bool) (string, error) {
@@ -109,11 +113,14 @@ func TestUserDataFlags(t *testing.T) {
 		"-e a:8000":                                     "not a URL",
 		"-e http://a -r Root":                           "remote_user",
 		"-e http://a -C /no/such":                       "--cloud-init",
+		"-e http://a --ca-file " + cloud:                "holds no certificate in PEM form",
+		"-e http://a -o /no/such":                       "--outfile",
 	} {
 		a := appFor(t, server.URL)
 		require.Equal(t, exitUsage, a.Run(t.Context(), append([]string{"user-data"}, strings.Fields(args)...)), args)
 		require.Contains(t, a.errs.String(), want)
 	}
+	require.Len(t, server.requests(), 1, "no token is made for nothing")
 	a = appFor(t, newStub(t, map[string]reply{"POST /api/v0/jointokens": {403, `{"title":"Forbidden","status":403,"detail":"needs role operator"}`}}).URL)
 	require.Equal(t, exitForbidden, a.Run(t.Context(), strings.Fields("user-data -e http://a")))
 	require.Equal(t, "commctl: error: needs role operator\n", a.errs.String())
