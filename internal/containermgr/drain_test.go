@@ -232,9 +232,7 @@ func TestFixtures(t *testing.T) {
 		},
 		"a pending pod, whose budget does not count": {
 			setup: func(s *space) {
-				// Marked dead, so that nobody has it run.
-				p := s.pod("a", func(p *corev1.Pod) { p.Annotations = map[string]string{"kubetest/dead": "yes"} })
-				_, err := s.Admin().CoreV1().Pods(s.namespace).Create(s.ctx, p, metav1.CreateOptions{})
+				_, err := s.Admin().CoreV1().Pods(s.namespace).Create(s.ctx, s.pod("a", kubetest.Unplayed), metav1.CreateOptions{})
 				require.NoError(s.t, err)
 				s.budget("web", "a", atLeast(1), 0)
 			},

@@ -142,6 +142,9 @@ func Pod(namespace, name, node string) *corev1.Pod {
 	}
 }
 
+// Unplayed has KWOK leave a pod as it is: it stays Pending.
+func Unplayed(pod *corev1.Pod) { pod.Annotations = map[string]string{dead: yes} }
+
 // AddPod makes a pod and returns it as it is once it runs and is ready.
 func (c *Cluster) AddPod(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	made, err := c.admin.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
