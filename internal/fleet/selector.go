@@ -41,7 +41,7 @@ func CheckLabels(labels map[string]string) error {
 	}
 	for key, value := range labels {
 		if err := ParseLabelKey(key); err != nil {
-			return InvalidField("labels", "hold a name that is none: it %s", err)
+			return InvalidField("labels", "must have other names: a name %s", err)
 		}
 		if err := ParseLabelValue(value); err != nil {
 			return InvalidField("labels."+key, "%s, or be empty", err)
