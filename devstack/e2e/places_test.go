@@ -45,11 +45,11 @@ func (p places) addFolders(t *testing.T, where string, s *site) {
 }
 
 // dump is a pg_dump of a database of the shared Postgres.
-func dump(t *testing.T, database string) []byte {
+func dump(t *testing.T, database string, options ...string) []byte {
 	t.Helper()
 	server, err := os.Readlink("/proc/" + strconv.Itoa(shared.postgres.PID()) + "/exe")
 	require.NoError(t, err)
-	out, err := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(server), "pg_dump"), "--dbname", shared.postgres.DSN(database)).Output()
+	out, err := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(server), "pg_dump"), append(options, "--dbname", shared.postgres.DSN(database))...).Output()
 	require.NoError(t, err)
 	return out
 }
