@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -44,6 +46,9 @@ func TestSecretsAreNowhere(t *testing.T) {
 	watch := watchProcesses(t)
 	s.liveThrough(control, wrongKey, p)
 	s.sendBadRequests(control, key)
+	for what, text := range s.useTokens(control, control[len("control"):]) {
+		secrets.add(what, []byte(text))
+	}
 	ours, hosts := watch()
 
 	p.add("processes of ours", ours)
@@ -113,6 +118,43 @@ func (s *site) liveThrough(cluster, wrongKey string, p places) {
 	s.orderRestart(cluster)
 	op := s.ended("cluster=" + cluster)
 	require.Equal(t, "succeeded", op.State, op.Reason)
+}
+
+// useTokens makes tokens and a container manager, uses them well and badly, and gives
+// what of them is secret.
+func (s *site) useTokens(cluster, random string) map[string]string {
+	t := s.t
+	t.Helper()
+	made := func(path string, body any) string {
+		var answer struct{ Token string }
+		require.NoError(t, json.Unmarshal(s.ask(http.StatusCreated, http.MethodPost, path, body).Body, &answer))
+		return answer.Token
+	}
+	api, join := made("tokens", map[string]any{"name": "ci"}), made("jointokens", map[string]any{"cluster": cluster})
+	manager := "manager" + random
+	s.ask(http.StatusCreated, http.MethodPut, "containermanager/kube", map[string]any{
+		"type": "kubernetes", "options": map[string]any{"server_url": "https://192.0.2.1", "token": manager},
+	})
+	s.ask(http.StatusConflict, http.MethodPut, "containermanager/kube", map[string]any{"options": map[string]any{"token": manager}})
+	require.NotContains(t, string(s.ask(http.StatusOK, http.MethodGet, "containermanager/kube", nil).Body), manager)
+	for _, token := range []string{api, join, api + "x", join[:len(join)-1]} {
+		for _, path := range []string{"/api/v0/hosts", "/api/v0/audit", "/api/v0/tokens/" + token, "/api/v0/host?token=" + token} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.API+path, nil)
+			require.NoError(t, err)
+			r.Header.Set("Authorization", "Bearer "+token)
+			response, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			text, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			if response.StatusCode >= http.StatusBadRequest {
+				// The path comes back to whoever sent it, as in every problem document.
+				s.errors.add(bytes.ReplaceAll(text, []byte(token), nil))
+			}
+		}
+	}
+	secretOf := func(token string) string { return token[strings.LastIndexByte(token[:len("cmst_")+17], '_')+1:] }
+	return map[string]string{"the secret of an API token": secretOf(api), "the secret of a join token": secretOf(join), "the container manager's token": manager}
 }
 
 // sendBadRequests puts the key and the password where they do not belong.
