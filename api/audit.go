@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,9 @@ func auditEntry(r *http.Request) fleet.AuditEntry {
 	path := withoutTokens(r.URL.Path)
 	if len(path) > longest {
 		path = strings.ToValidUTF8(path[:longest], "")
+	}
+	if slices.Equal(r.URL.Query()["dry_run"], []string{"true"}) {
+		path += "?dry_run=true" // which changes nothing; no other query is kept
 	}
 	return fleet.AuditEntry{
 		Principal: c.principal.Name, Method: c.principal.Method, Role: c.principal.Role, Address: c.address,

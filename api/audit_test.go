@@ -72,6 +72,25 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, []string{"limit"}, blamed(t, b.v0(t, "GET /audit?limit=0", "", 400, "")))
 }
 
+// TestAuditTellsDryRuns: nobody takes an entry for a rollout that was only asked about.
+func TestAuditTellsDryRuns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cluster(t, "c", "h1")
+	before := len(b.auditLog(t))
+	b.v0(t, "PUT /cluster/c/restart?dry_run=true", "", 200, "")
+	b.v0(t, "PUT /cluster/c/restart?dry_run=1", "", 400, "")
+	b.as(basicCreds("vera")).v0(t, "PUT /cluster/c/restart?x=hunter2&dry_run=true", "", 403, "")
+	b.as(basicCreds("vera")).v0(t, "PUT /cluster/c/restart?x=hunter2&dry_run=false", "", 403, "")
+	b.v0(t, "PUT /cluster/c/restart?dry_run=false", "", 201, "")
+	require.Equal(t, []string{
+		"alice admin 127.0.0.1 restartCluster /api/v0/cluster/c/restart?dry_run=true 200",
+		"vera viewer 127.0.0.1 restartCluster /api/v0/cluster/c/restart?dry_run=true 403",
+		"vera viewer 127.0.0.1 restartCluster /api/v0/cluster/c/restart 403",
+		"alice admin 127.0.0.1 restartCluster /api/v0/cluster/c/restart 201",
+	}, b.auditLog(t)[before:])
+}
+
 // TestAuditNamesTheToken: of several of one owner, the one that leaked can be found.
 func TestAuditNamesTheToken(t *testing.T) {
 	t.Parallel()
