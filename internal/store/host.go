@@ -172,7 +172,7 @@ func (s *Store) agrees(ctx context.Context, q querier, h fleet.Host, put HostPut
 		return err
 	}
 	if !stored.PrivateKey.Equal(put.Creds.PrivateKey) {
-		return fleet.Errorf(fleet.Conflict, "host %q is registered with another private key; replace its credentials, or delete it first", put.Address)
+		return fleet.Errorf(fleet.Conflict, "host %q is registered with another private key; replace its credentials with PUT /api/v0/host/%s/creds (commctl host creds set), or delete it first", put.Address, put.Address)
 	}
 	if put.Cluster != "" && put.Cluster != h.Cluster {
 		return fleet.Errorf(fleet.Conflict, "host %q is not in cluster %q; change the members of the cluster instead", put.Address, put.Cluster)

@@ -86,6 +86,9 @@ func TestPutHostAgain(t *testing.T) {
 		require.Nil(t, op, c.name)
 		if c.kind != "" {
 			requireKind(t, c.kind, err)
+			if c.key != "key" {
+				require.ErrorContains(t, err, "PUT /api/v0/host/h/creds (commctl host creds set)")
+			}
 			continue
 		}
 		require.NoError(t, err, c.name)
