@@ -82,3 +82,27 @@ func TestCommandVanishes(t *testing.T) {
 	require.Equal(t, fleet.StepIndeterminate, r.row(t, workflows.StepPrepare).State)
 	require.Zero(t, r.host.Count("uname", ""), "it is not started again")
 }
+
+// While a host cannot be reached, those who look on see why, and no more once it can.
+func TestTroubleIsToldWhileItLasts(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	require.NoError(t, r.host.Refuse())
+	c := r.crew(t)
+	done := r.beside(c, workflows.StepPrepare, how{})
+	eventually(t, func() bool { return r.row(t, workflows.StepPrepare).Reason != "" }, "the step says what is wrong")
+	said := r.row(t, workflows.StepPrepare)
+	require.Equal(t, fleet.StepRunning, said.State)
+	require.Regexp(t, `^trouble since \d{4}-\d\d-\d\dT[\d:.]+, given up after \S+ of it: .*refuse`, said.Reason)
+	run := func() fleet.HostRun {
+		runs, err := r.HostRuns(t.Context(), said.OperationID)
+		require.NoError(t, err)
+		return runs[0]
+	}
+	require.Equal(t, said.Reason, run().Waiting)
+	require.NoError(t, r.host.Accept(t.Context()))
+	require.NoError(t, await(t, done))
+	require.Empty(t, r.row(t, workflows.StepPrepare).Reason)
+	require.Empty(t, run().Waiting)
+}

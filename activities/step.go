@@ -37,6 +37,7 @@ type StepStore interface {
 	BeginStep(ctx context.Context, id, address, name string, attempt int) (fleet.Step, error)
 	AppendOutput(ctx context.Context, step, offset int64, data []byte) (next int64, err error)
 	AppendTail(ctx context.Context, step, from, offset int64, data []byte) (next int64, err error)
+	NoteStep(ctx context.Context, step int64, note string) error
 	EndStep(ctx context.Context, end store.StepEnd) (fleet.Step, error)
 }
 
@@ -83,6 +84,8 @@ type stepRun struct {
 	exit  *int   // of the command, when one ended
 	last  []byte // end of what it printed
 	note  string // what the record says of a step that succeeded
+	told  string // what the record says of it while it runs
+	tells time.Time
 }
 
 // run is the frame of every step on a host: begin it in the record, do it, and
@@ -121,6 +124,7 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 	if s.row.State.Ended() {
 		return true, ended(s.row)
 	}
+	s.told = s.row.Reason // by another worker
 	if s.host, err = s.store.Host(ctx, s.in.Address); err != nil {
 		return false, verdict(ctx, err)
 	}
@@ -195,6 +199,11 @@ const (
 	recordTimeout = 10 * time.Second
 	reconnectMin  = 200 * time.Millisecond
 	reconnectMax  = 2 * time.Second
+
+	troubleQuiet = 3 * time.Second
+	bootQuiet    = time.Minute
+	tellTimeout  = 3 * time.Second
+	tellEvery    = 10 * time.Second // errors may name a new port with every try
 )
 
 // errDeadline ends a step before Temporal would, so that the reason is ours. What
@@ -274,6 +283,7 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 		begun := time.Now()
 		conn, release, err := s.ssh.Get(ctx, s.to)
 		if err == nil {
+			s.tell(ctx, "")
 			err = f(ctx, conn)
 			release()
 		}
@@ -291,12 +301,39 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 		if time.Since(trouble) > unreachable {
 			return gaveUp("gave up after %s: %s", unreachable, broken.Error())
 		}
+		if time.Since(trouble) > s.quiet() {
+			s.tell(ctx, fmt.Sprintf("trouble since %s, given up after %s of it: %s", fleet.FormatTime(trouble.UTC()), unreachable, broken.Error()))
+		}
 		select {
 		case <-ctx.Done():
 			return err
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, reconnectMax)
+	}
+}
+
+// quiet is how long trouble with a host is nobody's concern. One that boots is meant
+// to be away.
+func (s *stepRun) quiet() time.Duration {
+	if s.in.Step == workflows.StepWait {
+		return bootQuiet
+	}
+	return troubleQuiet
+}
+
+// tell puts on record what stands in the way of the step while it runs. It is for
+// people who look on, so that it does not work is no trouble of the step.
+func (s *stepRun) tell(ctx context.Context, note string) {
+	note = printable(note)
+	if note == s.told || note != "" && time.Since(s.tells) < tellEvery {
+		return
+	}
+	s.tells = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	if err := s.store.NoteStep(ctx, s.row.ID, note); err == nil {
+		s.told = note
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 // A host that was added again after the operation ($6) was created is another
 // machine for it, and left alone too. Only a host that was bootstrapped before
 // can recover ($7 is the event, $9 those that say so). Leaving bootstrapping ($8) for a
-// prepared state ($10) is when a bootstrap succeeds.
+// prepared state ($10) is when a bootstrap succeeds. That a host broke ($11) which had
+// failed ($12) before it was ever bootstrapped is no news: the reason of that stays.
 const applyEventSQL = `UPDATE host h SET
 		state = t.new_state,
 		state_since = CASE WHEN h.state = t.new_state THEN h.state_since ELSE now() END,
@@ -27,6 +28,7 @@ const applyEventSQL = `UPDATE host h SET
 	WHERE h.tenant = $1 AND h.address = ANY ($2) AND h.state = t.old_state
 		AND ($6::uuid IS NULL OR h.created <= (SELECT created FROM operation WHERE id = $6 AND tenant = $1))
 		AND ($7 <> ALL ($9) OR h.bootstrapped IS NOT NULL)
+		AND ($7 <> $11 OR h.state <> $12 OR h.bootstrapped IS NOT NULL)
 	RETURNING h.address`
 
 // lockHostRowsSQL makes applyEventSQL see the newest state: an UPDATE that
@@ -64,7 +66,7 @@ func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]str
 	again := []string{string(fleet.HostRecovered), string(fleet.HostReturned)}
 	prepared := []string{string(fleet.HostDisassociated), string(fleet.HostActive)}
 	return collect(ctx, q, pgx.RowTo[string], applyEventSQL, s.tenant, c.addresses, from, to, reason, operation,
-		string(c.event), string(fleet.HostBootstrapping), again, prepared)
+		string(c.event), string(fleet.HostBootstrapping), again, prepared, string(fleet.HostBroke), string(fleet.HostFailed))
 }
 
 // Two changes of one row in one transaction make Postgres look at the foreign

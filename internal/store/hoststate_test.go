@@ -51,6 +51,7 @@ func TestHostEvents(t *testing.T) {
 	require.True(t, f.happen(t, op.ID, "never", fleet.HostBroke, ""))
 	require.False(t, f.happen(t, op.ID, "never", fleet.HostRecovered, ""), "it never worked")
 	require.False(t, f.happen(t, op.ID, "never", fleet.HostReturned, ""), "it never worked")
+	require.False(t, f.happen(t, op.ID, "never", fleet.HostBroke, "not bootstrapped"), "why it failed first is what counts")
 	require.False(t, f.happen(t, op.ID, "nope", fleet.HostBroke, "x"))
 }
 

@@ -47,6 +47,29 @@ const (
 		WHERE tenant = $1 AND id = $2 AND state = 'running'`
 )
 
+// What stands in the way of a step is its reason while it runs, the host's waiting,
+// and an event, so that those who list, look and follow all see it.
+const (
+	noteStepSQL = `WITH noted AS (
+			UPDATE step SET reason = $3 WHERE tenant = $1 AND id = $2 AND state = 'running' AND reason <> $3
+			RETURNING tenant, operation_id, address, name, attempt, state),
+		host AS (
+			UPDATE host_run r SET waiting = $3 FROM noted n
+			WHERE r.operation_id = n.operation_id AND r.address = n.address AND r.state IN ('staging', 'running'))
+		INSERT INTO event (tenant, operation_id, kind, address, step, attempt, state, reason)
+		SELECT tenant, operation_id, 'step', address, name, attempt, state, $3 FROM noted`
+)
+
+// NoteStep says what stands in the way of a step that runs, one sentence; "" when
+// nothing does any more. Repeating it is safe: the same note changes nothing, and a
+// step that has ended keeps its reason.
+func (s *Store) NoteStep(ctx context.Context, step int64, note string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		_, err := q.Exec(ctx, noteStepSQL, s.tenant, step, storable(note))
+		return err
+	})
+}
+
 // Steps lists the steps of one host in an operation, or of all when address is
 // "", in the order they began.
 func (s *Store) Steps(ctx context.Context, operationID, address string) (steps []fleet.Step, err error) {
