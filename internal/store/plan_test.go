@@ -63,8 +63,8 @@ func TestPolicyOfTheClusterLiesUnderTheRequest(t *testing.T) {
 	f.exec(t, "UPDATE host SET state = 'failed', reason = 'broken disk' WHERE address = 'h4'")
 	v, err = f.PreviewOperation(ctx, NewOperation{Kind: fleet.KindRestart, Cluster: "c"})
 	require.NoError(t, err)
-	require.Equal(t, []string{"operation " + op.ID + " (restart of cluster c) is pending", "failed: h4"}, v.Blocks)
-	require.Equal(t, "it is failed: broken disk", v.Hosts[3].Blocks)
+	require.Equal(t, []string{"operation " + op.ID + " (restart of cluster c) is pending", "failed, and away until their turn: h4"}, v.Blocks)
+	require.Equal(t, "it is failed, and counts as away until its turn: broken disk", v.Hosts[3].Blocks)
 }
 
 func TestDeployNeedsHostsThatTakeOne(t *testing.T) {

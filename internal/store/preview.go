@@ -116,7 +116,7 @@ func scanPreviewHost(row pgx.CollectableRow) (v PreviewHost, err error) {
 	case v.Bootstrapped.IsZero():
 		v.Blocks = "it was never bootstrapped"
 	case v.State == fleet.HostFailed:
-		v.Blocks = "it is failed: " + v.Reason
+		v.Blocks = "it is failed, and counts as away until its turn: " + v.Reason
 	}
 	return v, err
 }
@@ -138,7 +138,7 @@ func blocks(hosts []PreviewHost) (out []string) {
 	for _, group := range []struct {
 		what  string
 		hosts []string
-	}{{"held by another operation", held}, {"failed", failed}, {"never bootstrapped", fresh}} {
+	}{{"held by another operation", held}, {"failed, and away until their turn", failed}, {"never bootstrapped", fresh}} {
 		if len(group.hosts) > 0 {
 			out = append(out, group.what+": "+someOf(group.hosts, len(group.hosts)))
 		}
