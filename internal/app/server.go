@@ -36,15 +36,19 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 
 	dispatcher := dispatch.New(p.temporal, allTenants{p.db}, dispatch.Options{TaskQueue: c.TaskQueue, Timing: timing(c)}, log)
-	sweeping, stopSweeping := context.WithCancel(ctx)
-	swept := make(chan struct{})
-	go func() {
-		defer close(swept)
-		dispatcher.Run(sweeping)
-	}()
+	needed := []part{
+		{api.Check{Name: "postgres", Run: shared(p.db.CheckSchema)}, "Postgres",
+			"nothing can be read or changed until it does"},
+		{api.Check{Name: "temporal", Run: dispatcher.Ready}, "Temporal",
+			"reading works, but adding hosts and starting operations is refused with 503 until it does"},
+	}
+	background, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { dispatcher.Run(background) })
+	running.Go(func() { watch(background, needed, watchEvery, log) })
 	defer func() {
-		stopSweeping()
-		<-swept
+		stop()
+		running.Wait()
 	}()
 
 	registry := prometheus.NewRegistry()
@@ -59,14 +63,18 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		Logger:         log,
 		Metrics:        registry,
 		Version:        api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},
-		Readiness: []api.Check{
-			{Name: "postgres", Run: shared(p.db.CheckSchema)},
-			{Name: "temporal", Run: dispatcher.Ready},
-		},
+		Readiness:      checks(needed),
 	})
 	server := api.NewHTTPServer(c.Listen(), handler, log)
 	server.TLSConfig = front.tls
 	return serve(ctx, server, c.ShutdownTimeout, log)
+}
+
+func checks(parts []part) (all []api.Check) {
+	for _, p := range parts {
+		all = append(all, p.Check)
+	}
+	return all
 }
 
 // sharedFor is how long the answer of a shared check is good.
