@@ -54,10 +54,22 @@ func fetchWith[T any](ctx context.Context, request send) (value T, header http.H
 	if err != nil {
 		return value, nil, err
 	}
+	if err := foreign(r, body); err != nil {
+		return value, nil, err
+	}
 	if err := json.Unmarshal(body, &value); err != nil {
 		return value, nil, unreadable(err)
 	}
 	return value, r.Header, nil
+}
+
+// order sends a request whose answer says nothing but that it was done.
+func order(ctx context.Context, request send) error {
+	r, body, err := exchange(ctx, request)
+	if err != nil {
+		return err
+	}
+	return foreign(r, body)
 }
 
 // given is a parameter of a request, nil when it is "".

@@ -44,7 +44,7 @@ func (a *App) clusterCreate() *cobra.Command {
 		ContainerManager string `json:"container_manager"`
 	}{Type: "kubernetes", Network: "default"}
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a cluster, or change its network and container manager", Args: cobra.ExactArgs(1),
+		Use: "create NAME", Short: "Create a cluster, or change its network and container manager", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster create web\n  commctl cluster create --container-manager kube web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.old(cmd.Context(), http.MethodPut, route("cluster", args[0]), body)
@@ -58,7 +58,7 @@ func (a *App) clusterCreate() *cobra.Command {
 
 func (a *App) clusterDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete NAME...", Short: "Delete clusters; their hosts stay", Args: cobra.MinimumNArgs(1),
+		Use: "delete NAME...", Short: "Delete clusters; their hosts stay", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
 		Example: "  commctl cluster delete web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.deleteEach(cmd.Context(), routes("cluster", args))
@@ -77,7 +77,7 @@ func routes(kind string, names []string) []string {
 
 func (a *App) clusterGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get NAME", Short: "Show a cluster and its hosts", Args: cobra.ExactArgs(1),
+		Use: "get NAME", Short: "Show a cluster and its hosts", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster get web\n  commctl cluster get -o json web",
 	}
 	format := outputFlag(cmd, "")

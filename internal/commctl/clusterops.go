@@ -12,10 +12,10 @@ func (a *App) clusterOperation(kind, short string) *cobra.Command {
 }
 
 func (a *App) clusterStart(kind string) *cobra.Command {
-	cmd := &cobra.Command{Use: "start NAME", Short: "Begin the " + kind + " of a cluster, or show the one that runs", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "start NAME", Short: "Begin the " + kind + " of a cluster, or show the one that runs", Args: nameArgs(cobra.ExactArgs(1), 0, 1)}
 	start, args := "  commctl cluster "+kind+" start ", "web"
 	if kind == "deploy" {
-		cmd.Use, cmd.Args = "start NAME VERSION", cobra.ExactArgs(2)
+		cmd.Use, cmd.Args = "start NAME VERSION", nameArgs(cobra.ExactArgs(2), 0, 1)
 		args += " 43.20261120.0"
 	}
 	cmd.Example = start + args + "\n" +
@@ -30,7 +30,7 @@ func (a *App) clusterStart(kind string) *cobra.Command {
 
 func (a *App) clusterStatus(kind string) *cobra.Command {
 	return &cobra.Command{
-		Use: "status NAME", Short: "Show the latest " + kind + " of a cluster", Args: cobra.ExactArgs(1),
+		Use: "status NAME", Short: "Show the latest " + kind + " of a cluster", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster " + kind + " status web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.old(cmd.Context(), http.MethodGet, route("cluster", args[0], kind), nil)

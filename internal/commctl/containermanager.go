@@ -32,7 +32,7 @@ func (a *App) containerManagerCreate() *cobra.Command {
 	kind := "openshift"
 	var options []string
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a container manager; it cannot be changed later", Args: cobra.ExactArgs(1),
+		Use: "create NAME", Short: "Create a container manager; it cannot be changed later", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl container_manager create -t kubernetes -o server_url=https://192.0.2.1:6443 -o token=sha256~example kube\n" +
 			`  commctl container_manager create -o '{"server_url": "https://192.0.2.1:8443"}' shift`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,7 +71,7 @@ func mergeOptions(texts []string) (map[string]any, error) {
 
 func (a *App) containerManagerDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete NAME...", Short: "Delete container managers", Args: cobra.MinimumNArgs(1),
+		Use: "delete NAME...", Short: "Delete container managers", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
 		Example: "  commctl container_manager delete kube",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.deleteEach(cmd.Context(), routes("containermanager", args))
@@ -81,7 +81,7 @@ func (a *App) containerManagerDelete() *cobra.Command {
 
 func (a *App) containerManagerGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get NAME", Short: "Show a container manager; secrets among its options are not shown", Args: cobra.ExactArgs(1),
+		Use: "get NAME", Short: "Show a container manager; secrets among its options are not shown", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl container_manager get kube",
 	}
 	format := outputFlag(cmd, "")

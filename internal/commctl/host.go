@@ -46,6 +46,9 @@ var hostView = view[client.Host]{
 
 // address gives the address under which the server knows a host.
 func (a *App) address(ctx context.Context, host string) (string, error) {
+	if err := checkAddress(host); err != nil {
+		return "", err
+	}
 	if a.noResolve {
 		return host, nil
 	}
@@ -157,7 +160,7 @@ func (a *App) hostStatus() *cobra.Command {
 
 func (a *App) hostJoin() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "join ADDRESS CLUSTER", Short: "Let a host join a cluster", Args: cobra.ExactArgs(2),
+		Use: "join ADDRESS CLUSTER", Short: "Let a host join a cluster", Args: nameArgs(cobra.ExactArgs(2), 1, 2),
 		Example: "  commctl host join 192.0.2.10 web",
 	}
 	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
@@ -167,7 +170,7 @@ func (a *App) hostJoin() *cobra.Command {
 
 func (a *App) hostUnjoin() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "unjoin ADDRESS CLUSTER", Short: "Let a host leave a cluster", Args: cobra.ExactArgs(2),
+		Use: "unjoin ADDRESS CLUSTER", Short: "Let a host leave a cluster", Args: nameArgs(cobra.ExactArgs(2), 1, 2),
 		Example: "  commctl host unjoin 192.0.2.10 web",
 	}
 	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
@@ -177,7 +180,7 @@ func (a *App) hostUnjoin() *cobra.Command {
 
 func (a *App) hostList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "list [CLUSTER]", Short: "List all hosts, or the addresses of those of a cluster", Args: cobra.MaximumNArgs(1),
+		Use: "list [CLUSTER]", Short: "List all hosts, or the addresses of those of a cluster", Args: nameArgs(cobra.MaximumNArgs(1), 0, 1),
 		Example: "  commctl host list -o table\n  commctl host list web\n  commctl host list -l env=prod,tier!=db",
 	}
 	format := outputFlag(cmd, "")

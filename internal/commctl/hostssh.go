@@ -36,6 +36,9 @@ With a command, only the command's output is on standard output and the exit cod
 is that of ssh. Without one the exit code is 0.`,
 		Example: "  commctl host ssh 192.0.2.10\n  commctl host ssh 192.0.2.10 -v -L 8080:localhost:80\n  commctl host ssh -p 2222 192.0.2.10 systemctl --failed",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkAddress(args[0]); err != nil {
+				return err
+			}
 			options, command, err := splitSSH(args[1:])
 			if err != nil {
 				return err

@@ -26,7 +26,7 @@ var networkView = view[client.Network]{
 func (a *App) networkCreate() *cobra.Command {
 	kind, options := "flannel_etcd", "{}"
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a network; it cannot be changed later", Args: cobra.ExactArgs(1),
+		Use: "create NAME", Short: "Create a network; it cannot be changed later", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: `  commctl network create -t flannel_server -o '{"address": "192.0.2.1:8080"}' overlay`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			members, err := object(options)
@@ -43,7 +43,7 @@ func (a *App) networkCreate() *cobra.Command {
 
 func (a *App) networkDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete NAME...", Short: "Delete networks", Args: cobra.MinimumNArgs(1),
+		Use: "delete NAME...", Short: "Delete networks", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
 		Example: "  commctl network delete overlay",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.deleteEach(cmd.Context(), routes("network", args))
@@ -53,7 +53,7 @@ func (a *App) networkDelete() *cobra.Command {
 
 func (a *App) networkGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get NAME", Short: "Show a network", Args: cobra.ExactArgs(1),
+		Use: "get NAME", Short: "Show a network", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl network get default",
 	}
 	format := outputFlag(cmd, "")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -140,7 +141,14 @@ func TestExitCodesOfNewVerbs(t *testing.T) {
 	server := newStub(t, map[string]reply{"GET /api/v0/whoami": {200, `<html>`}})
 	a := appFor(t, server.URL)
 	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"whoami"}))
+	require.Equal(t, "commctl: error: "+server.URL+" does not answer as Commissaire does; is the endpoint right?\n", a.errs.String())
+	server = newStub(t, map[string]reply{"GET /api/v0/whoami": {200, `[7]`}, "DELETE /api/v0/cluster/web/policy": {200, `<html>`}})
+	a = appFor(t, server.URL)
+	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"whoami"}))
 	require.Contains(t, a.errs.String(), "not what this version of commctl knows")
+	a = appFor(t, server.URL)
+	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"cluster", "policy", "delete", "web"}))
+	require.Contains(t, a.errs.String(), "is the endpoint right?")
 	server.Close()
 	require.Equal(t, exitUnreachable, appFor(t, server.URL).Run(t.Context(), []string{"whoami"}))
 }
@@ -249,6 +257,52 @@ func TestStartFindsItsOperation(t *testing.T) {
 		require.Regexp(t, `^commctl-[A-Z2-7]{26}$`, s.requests()[0].header.Get("Idempotency-Key"))
 		require.Equal(t, status == 200, strings.Contains(a.errs.String(), "runs already"))
 	}
+}
+
+// The record of old clients does not say which operation runs already, nor how it
+// stands.
+func TestStartTellsWhatRunsAlready(t *testing.T) {
+	t.Parallel()
+	const put, list = "PUT /api/v0/cluster/web/upgrade", "GET /api/v0/operations?cluster=web&kind=upgrade&limit=10"
+	record := reply{200, `{"name":"web","status":"in_process"}`}
+	for name, c := range map[string]struct {
+		answer, operations reply
+		errs               string
+	}{
+		"running": {record, reply{200, `{"operations":[{"id":"` + testID + `","kind":"upgrade","cluster":"web","state":"running"}]}`},
+			"upgrade of web runs already: operation " + testID + ", running; to see it: commctl operations watch " + testID + "\n"},
+		"paused, by another policy": {record, reply{200, `{"operations":[{"id":"` + testID + `","kind":"upgrade","cluster":"web","state":"running","paused":true,"waiting":"paused by vera","policy":{"selector":"env=prod"}}]}`},
+			"upgrade of web runs already: operation " + testID + ", running, paused, waiting: paused by vera, only hosts with env=prod; to see it: commctl operations watch " + testID + "\n"},
+		"an old server": {record, notFound, "upgrade of web runs already\n"},
+		"begun":         {reply{201, record.body}, notFound, ""},
+	} {
+		server := newStub(t, map[string]reply{put: c.answer, list: c.operations})
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster upgrade start web")), name)
+		require.Equal(t, "name: web\nstatus: in_process\n", a.out.String(), name)
+		require.Equal(t, c.errs, a.errs.String(), name)
+	}
+	server := newStub(t, map[string]reply{put: {404, `{"title":"Not found","status":404,"detail":"there is no cluster \"web\""}`}})
+	a := appFor(t, server.URL)
+	require.Zero(t, a.Run(t.Context(), strings.Fields("cluster upgrade start web")))
+	require.Equal(t, "No object found.\n...\n", a.out.String())
+	require.Equal(t, "commctl: there is no cluster \"web\"\n", a.errs.String())
+}
+
+// What is waited for comes with the command that lets it go on, unless it is over.
+func TestWaitingText(t *testing.T) {
+	t.Parallel()
+	const cancelled = "2026-11-20T14:03:00.123456"
+	for want, op := range map[string]client.Operation{
+		"":                                      {State: "running"},
+		"the maintenance window opens at 22:00": {State: "running", Waiting: "the maintenance window opens at 22:00"},
+		"the canaries are done; waits for approval; to go on: commctl operations approve " + testID: {Id: testID, State: "running", Waiting: fleet.Policy{Canary: &fleet.Canary{Then: fleet.ThenApprove}}.Next(fleet.Tally{Rest: fleet.Group{Ready: 1}}, fleet.Steering{}, time.Now()).Waiting},
+		"paused by alice; to go on: commctl operations resume " + testID:                            {Id: testID, State: "running", Paused: true, Waiting: "paused by alice"},
+		"ends when the hosts at work have ended":                                                    {Id: testID, State: "running", Paused: true, Waiting: "paused by alice", CancelRequestedAt: cancelled},
+	} {
+		require.Equal(t, want, waitingText(op))
+	}
+	require.Empty(t, waitingText(client.Operation{State: "cancelled", Paused: true, CancelRequestedAt: cancelled}))
 }
 
 // A token is alone on standard output, for TOKEN=$(…).

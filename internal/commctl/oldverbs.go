@@ -70,7 +70,16 @@ func (a *App) do(ctx context.Context, r oldRequest) (status int, answer []byte, 
 	if err != nil {
 		return 0, nil, late(exitf(exitUnreachable, "the answer broke off: %w", err))
 	}
-	return response.StatusCode, answer, nil
+	return response.StatusCode, answer, foreign(response, answer)
+}
+
+// foreign is the error of an answer that says that all is well and is something else
+// than JSON, such as the page of another web server. Nothing is an answer, too.
+func foreign(r *http.Response, answer []byte) error {
+	if r.StatusCode < 200 || r.StatusCode > 299 || len(bytes.TrimSpace(answer)) == 0 || json.Valid(answer) {
+		return nil
+	}
+	return exitf(exitUsage, "%s://%s does not answer as Commissaire does; is the endpoint right?", r.Request.URL.Scheme, r.Request.URL.Host)
 }
 
 func late(err error) error {
@@ -133,25 +142,35 @@ func refusal(method, route string, status int, answer []byte) error {
 
 // old runs a request of an old verb and prints its outcome.
 func (a *App) old(ctx context.Context, method, route string, body any) error {
-	return a.doOld(ctx, oldRequest{method: method, route: route, body: body, notice: a.Out})
-}
-
-// oldOrder is old for a PUT that begins something: sent again, to the next endpoint,
-// it is the same order.
-func (a *App) oldOrder(ctx context.Context, route string, body any) error {
-	return a.doOld(ctx, oldRequest{method: http.MethodPut, route: route, body: body, key: *idempotencyKey(), notice: a.Out})
-}
-
-func (a *App) doOld(ctx context.Context, r oldRequest) error {
-	status, answer, err := a.do(ctx, r)
+	status, answer, err := a.do(ctx, oldRequest{method: method, route: route, body: body, notice: a.Out})
 	if err != nil {
 		return err
 	}
-	value, err := outcome(r.method, r.route, status, answer)
+	value, err := outcome(method, route, status, answer)
 	if err != nil {
 		return err
 	}
 	return a.printYAML(value)
+}
+
+// oldOrder is old for a PUT that begins something: sent again, to the next endpoint,
+// it is the same order. What the old words leave out when there is no such thing is
+// told on standard error. running: something runs already, and this is its record.
+func (a *App) oldOrder(ctx context.Context, route string, body any) (running bool, err error) {
+	r := oldRequest{method: http.MethodPut, route: route, body: body, key: *idempotencyKey(), notice: a.Out}
+	status, answer, err := a.do(ctx, r)
+	if err != nil {
+		return false, err
+	}
+	value, err := outcome(r.method, r.route, status, answer)
+	if err != nil {
+		return false, err
+	}
+	if p, ok := problem(answer); ok && status == http.StatusNotFound {
+		fmt.Fprintln(a.Err, "commctl:", legible(strings.Join(problemLines(p), "; ")))
+	}
+	record, _ := value.(map[string]any)
+	return status == http.StatusOK && len(record) > 0, a.printYAML(value)
 }
 
 // deleteEach deletes one thing after the other and prints the outcomes as a list,

@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ var operationView = view[client.Operation]{
 		{head: "TOOK", cell: func(o client.Operation) string { return took(o.StartedAt, o.FinishedAt) }},
 		{head: "VERSION", wide: true, cell: func(o client.Operation) string { return o.Version }},
 		{head: "RETRY-OF", wide: true, cell: func(o client.Operation) string { return o.RetryOf }},
-		{head: "WAITING", wide: true, cell: func(o client.Operation) string { return o.Waiting }},
+		{head: "WAITING", wide: true, cell: waitingFor},
 		{head: "REASON", wide: true, cell: func(o client.Operation) string { return o.Reason }},
 	},
 }
@@ -76,6 +77,33 @@ func operationState(o client.Operation) string {
 		return string(o.State) + ", paused"
 	}
 	return string(o.State)
+}
+
+// waitingFor is what an operation waits for. Once it is cancelled that is one thing
+// only; what the record says may be from before.
+func waitingFor(o client.Operation) string {
+	if o.CancelRequestedAt != "" && !fleet.OperationState(o.State).Ended() {
+		return "ends when the hosts at work have ended"
+	}
+	return o.Waiting
+}
+
+// waitingText is what an operation waits for, and the command that lets it go on
+// where a person must.
+func waitingText(o client.Operation) string {
+	text := waitingFor(o)
+	verb := ""
+	switch {
+	case fleet.OperationState(o.State).Ended() || o.CancelRequestedAt != "":
+	case o.Paused:
+		verb = "resume"
+	case strings.Contains(text, "waits for approval"): // the planner's words
+		verb = "approve"
+	}
+	if verb == "" {
+		return text
+	}
+	return fmt.Sprintf("%s; to go on: commctl operations %s %s", cmp.Or(text, "paused"), verb, o.Id)
 }
 
 var hostRunView = view[client.HostRun]{
@@ -243,7 +271,7 @@ func (a *App) describe(op client.Operation) error {
 	line("Version", op.Version)
 	line("State", operationState(op))
 	line("Reason", op.Reason)
-	line("Waiting", op.Waiting)
+	line("Waiting", waitingText(op))
 	line("Hosts", progressText(op.Progress))
 	if op.Policy != nil {
 		line("Policy", policyOf(*op.Policy))

@@ -37,7 +37,7 @@ func (a *App) clusterPolicy() *cobra.Command {
 
 func (a *App) clusterPolicyGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get CLUSTER", Short: "Show the policy of a cluster", Args: cobra.ExactArgs(1),
+		Use: "get CLUSTER", Short: "Show the policy of a cluster", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster policy get web",
 	}
 	format := outputFlag(cmd, formatTable)
@@ -57,7 +57,7 @@ func (a *App) clusterPolicyGet() *cobra.Command {
 
 func (a *App) clusterPolicySet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set CLUSTER", Short: "Change the policy of a cluster; what is not given stays", Args: cobra.ExactArgs(1),
+		Use: "set CLUSTER", Short: "Change the policy of a cluster; what is not given stays", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster policy set web --max-unavailable 10% --max-failures 2\n" +
 			"  commctl cluster policy set web --window 'sat,sun 22:00-04:00 Europe/Berlin'\n" +
 			"  commctl cluster policy set web --replace --policy policy.json",
@@ -98,15 +98,14 @@ var errNoPolicy = errors.New("say what to change, such as --max-unavailable 2")
 
 func (a *App) clusterPolicyDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete CLUSTER", Short: "Forget the policy of a cluster", Args: cobra.ExactArgs(1),
+		Use: "delete CLUSTER", Short: "Forget the policy of a cluster", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster policy delete web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			_, _, err = exchange(cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.DeleteClusterPolicy(ctx, args[0]) })
-			return err
+			return order(cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.DeleteClusterPolicy(ctx, args[0]) })
 		},
 	}
 }

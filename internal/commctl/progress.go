@@ -189,8 +189,8 @@ func (p *progress) summary(now time.Time) painted {
 		parts = append(parts, fmt.Sprintf("%d skipped", skipped))
 	}
 	ended := p.ended()
-	if !ended && p.op.Waiting != "" {
-		parts = append(parts, "waiting: "+p.op.Waiting)
+	if waiting := waitingText(p.op); !ended && waiting != "" {
+		parts = append(parts, "waiting: "+waiting)
 	}
 	if end := parseTime(p.op.ExpectedEnd); !ended && !end.IsZero() {
 		parts = append(parts, fmt.Sprintf("expected end %s (in %s)", end.Format("15:04 UTC"), lasting(end.Sub(now).Round(time.Second))))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +44,11 @@ func (a *App) startRollout(ctx context.Context, kind, cluster, version string, r
 		if r.policy.given() {
 			body["policy"] = policy
 		}
-		return a.oldOrder(ctx, route("cluster", cluster, kind), body)
+		running, err := a.oldOrder(ctx, route("cluster", cluster, kind), body)
+		if err != nil || !running {
+			return err
+		}
+		return a.tellRunning(ctx, kind, cluster)
 	}
 	c, err := a.client()
 	if err != nil {
@@ -75,14 +80,50 @@ func (a *App) startRollout(ctx context.Context, kind, cluster, version string, r
 	if r.dryRun {
 		return a.printPlan(text, *r.format)
 	}
-	op, err := begun(ctx, c, &client.ListOperationsParams{Cluster: &cluster, Kind: pointer(client.OperationKind(kind))}, requestID)
+	op, err := begun(ctx, c, ofCluster(kind, cluster), requestID)
 	if err != nil {
 		return err
 	}
 	if requestID == "" {
-		fmt.Fprintf(a.Err, "%s runs already: operation %s\n", legible(title(op)), op.Id)
+		fmt.Fprintln(a.Err, runsAlready(op))
 	}
 	return a.stayOrShow(ctx, *r.waitFlags, *r.format, op)
+}
+
+func ofCluster(kind, cluster string) *client.ListOperationsParams {
+	return &client.ListOperationsParams{Cluster: &cluster, Kind: pointer(client.OperationKind(kind))}
+}
+
+// tellRunning tells which operation runs already, which the record of old clients
+// does not. A server that does not know operations by their ids is one of theirs.
+func (a *App) tellRunning(ctx context.Context, kind, cluster string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	op, err := begun(ctx, c, ofCluster(kind, cluster), "")
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		fmt.Fprintf(a.Err, "%s of %s runs already\n", kind, cluster)
+		return nil
+	}
+	_, err = fmt.Fprintln(a.Err, runsAlready(op))
+	return err
+}
+
+// runsAlready says in a line which operation runs, how it stands, and that it may be
+// another than was asked for: it goes by the policy that it was begun with.
+func runsAlready(op client.Operation) string {
+	parts := []string{title(op) + " runs already: operation " + op.Id, operationState(op)}
+	if waiting := waitingFor(op); waiting != "" {
+		parts = append(parts, "waiting: "+waiting)
+	}
+	if op.Policy != nil && op.Policy.Selector != nil && *op.Policy.Selector != "" {
+		parts = append(parts, "only hosts with "+*op.Policy.Selector)
+	}
+	return cell(strings.Join(parts, ", ") + "; to see it: commctl operations watch " + op.Id)
 }
 
 // stayOrShow waits for an operation when that is wanted, and else shows it.

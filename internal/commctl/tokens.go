@@ -138,8 +138,7 @@ func (a *App) tokensRevoke() *cobra.Command {
 // eachOf sends a request for each name, until one is refused.
 func eachOf(ctx context.Context, names []string, request func(ctx context.Context, name string) (*http.Response, error)) error {
 	for _, name := range names {
-		_, _, err := exchange(ctx, func(ctx context.Context) (*http.Response, error) { return request(ctx, name) })
-		if err != nil {
+		if err := order(ctx, func(ctx context.Context) (*http.Response, error) { return request(ctx, name) }); err != nil {
 			return err
 		}
 	}

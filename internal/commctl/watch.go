@@ -248,10 +248,11 @@ func (v *viewer) trouble(trouble string) error {
 
 // tellWaiting tells once what the operation waits for, where there is no terminal.
 func (v *viewer) tellWaiting() error {
-	if v.screen != nil || v.waiting == v.op.Waiting {
+	now := waitingText(v.op)
+	if v.screen != nil || v.waiting == now {
 		return nil
 	}
-	if v.waiting = v.op.Waiting; v.waiting == "" {
+	if v.waiting = now; now == "" {
 		return nil
 	}
 	return v.print("waiting: " + v.waiting)
