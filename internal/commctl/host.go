@@ -3,6 +3,7 @@ package commctl
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ var hostView = view[client.Host]{
 		{head: "MEMORY-MIB", wide: true, cell: func(h client.Host) string { return strconv.Itoa(h.Memory) }},
 		{head: "SPACE-GIB", wide: true, cell: func(h client.Host) string { return strconv.FormatInt(h.Space>>30, 10) }},
 		{head: "LABELS", wide: true, cell: func(h client.Host) string { return labelList(h.Labels) }},
-		{head: "REASON", wide: true, cell: func(h client.Host) string { return h.Reason }},
+		{head: "REASON", long: true, cell: func(h client.Host) string { return h.Reason }},
 	},
 }
 
@@ -180,8 +181,8 @@ func (a *App) hostUnjoin() *cobra.Command {
 
 func (a *App) hostList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "list [CLUSTER]", Short: "List all hosts, or the addresses of those of a cluster", Args: nameArgs(cobra.MaximumNArgs(1), 0, 1),
-		Example: "  commctl host list -o table\n  commctl host list web\n  commctl host list -l env=prod,tier!=db",
+		Use: "list [CLUSTER]", Short: "List all hosts, or those of a cluster", Args: nameArgs(cobra.MaximumNArgs(1), 0, 1),
+		Example: "  commctl host list -o table\n  commctl host list -o table web\n  commctl host list -l env=prod,tier!=db",
 	}
 	format := outputFlag(cmd, "")
 	var selector string
@@ -191,13 +192,40 @@ func (a *App) hostList() *cobra.Command {
 		case len(args) == 1 && selector != "":
 			return errors.New("name a cluster or a selector, not both")
 		case len(args) == 1:
-			return oldList(a, cmd, *format, nameView("ADDRESS"), route("cluster", args[0], "hosts"))
+			return a.members(cmd, *format, args[0])
 		case selector != "":
 			return oldList(a, cmd, *format, hostView, route("hosts")+"?selector="+url.QueryEscape(selector))
 		}
 		return oldList(a, cmd, *format, hostView, route("hosts"))
 	}
 	return cmd
+}
+
+// members lists the hosts of a cluster: as a table with what is known of them, else
+// by their addresses, as the API does.
+func (a *App) members(cmd *cobra.Command, f format, cluster string) error {
+	of := route("cluster", cluster, "hosts")
+	if f != formatTable && f != formatWide {
+		return oldList(a, cmd, f, nameView("ADDRESS"), of)
+	}
+	return oldRead(a, cmd, f, of, func(text []byte) error {
+		var addresses []string
+		if err := json.Unmarshal(text, &addresses); err != nil {
+			return unreadable(err)
+		}
+		return oldRead(a, cmd, f, route("hosts"), func(text []byte) error {
+			var hosts []client.Host
+			if err := json.Unmarshal(text, &hosts); err != nil {
+				return unreadable(err)
+			}
+			member := map[string]bool{}
+			for _, address := range addresses {
+				member[address] = true
+			}
+			hosts = slices.DeleteFunc(hosts, func(h client.Host) bool { return !member[h.Address] })
+			return renderList(a, f, hostView, hosts)
+		})
+	})
 }
 
 func labelList(labels map[string]string) string {

@@ -54,7 +54,7 @@ func (a *App) joinTokensList() *cobra.Command {
 }
 
 var newJoinTokenView = view[client.NewJoinToken]{
-	name: func(t client.NewJoinToken) string { return t.Id },
+	name: func(t client.NewJoinToken) string { return t.Token }, // which is not shown again; its id is in the list
 	columns: []column[client.NewJoinToken]{
 		{head: "ID", cell: func(t client.NewJoinToken) string { return t.Id }},
 		{head: "CLUSTER", cell: func(t client.NewJoinToken) string { return t.Cluster }},
@@ -101,14 +101,16 @@ The machine must let the public key in that comes with it ('-o json' prints both
 
 func (a *App) joinTokensRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke TOKEN-ID...", Short: "Revoke join tokens; hosts that used them stay", Args: cobra.MinimumNArgs(1),
+		Use: "revoke TOKEN-ID...", Short: "Revoke join tokens; hosts that used them stay", Args: tokenArgs(cobra.MinimumNArgs(1), "cmsj", "join-tokens"),
 		Example: "  commctl join-tokens revoke k3v9q2m4x7c1b8n0",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return eachOf(cmd.Context(), args, func(ctx context.Context, id string) (*http.Response, error) { return c.RevokeJoinToken(ctx, id) })
+			return eachOf(cmd.Context(), args, func(ctx context.Context, id string) (*http.Response, error) {
+				return c.RevokeJoinToken(ctx, tokenID(id))
+			})
 		},
 	}
 }

@@ -315,6 +315,50 @@ func TestTokenIsAlone(t *testing.T) {
 	require.Equal(t, "Token k3v9 of alice, role viewer, good until 2026-12-20T14:03:00Z. It is not shown again:\n", a.errs.String())
 }
 
+// Whole tokens stand for their ids, and their secrets stay here; a token that was
+// just made is what there is to print of it.
+func TestTokensByTheirText(t *testing.T) {
+	t.Parallel()
+	const id = "k3v9q2m4x7c1b8n0"
+	server := newStub(t, map[string]reply{
+		"GET /api/v0/tokens/" + id: {200, `{"id":"` + id + `"}`}, "DELETE /api/v0/tokens/" + id: {200, `[]`}, "DELETE /api/v0/jointokens/" + id: {200, `[]`},
+		"POST /api/v0/tokens": {201, `{"id":"` + id + `","token":"cmst_` + id + `_hidden"}`}, "POST /api/v0/jointokens": {201, `{"id":"` + id + `","token":"cmsj_` + id + `_hidden"}`},
+	})
+	for command, want := range map[string]string{
+		"tokens get -o name cmst_" + id + "_hid-den": id + "\n", "tokens revoke cmst_" + id + "_hid_den": "", "join-tokens revoke cmsj_" + id + "_hidden " + id: "",
+		"tokens create -o name ci": "cmst_" + id + "_hidden\n", "join-tokens create -o name": "cmsj_" + id + "_hidden\n",
+	} {
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), strings.Fields(command)), a.errs.String())
+		require.Equal(t, want, a.out.String(), command)
+	}
+	sent := len(server.lines())
+	for command, want := range map[string]string{
+		"tokens revoke cmsj_" + id + "_hidden":      "those of 'commctl tokens' begin with cmst_",
+		"join-tokens revoke cmst_" + id + "_hidden": "those of 'commctl join-tokens' begin with cmsj_",
+		"tokens get cmst_hidden":                    "TOKEN-ID must be 16 small letters and digits",
+		"tokens revoke " + id + " " + id + "hidden": "TOKEN-ID must be",
+	} {
+		a := appFor(t, server.URL)
+		require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields(command)), command)
+		require.Contains(t, a.errs.String(), want)
+		require.NotContains(t, a.errs.String(), "hidden")
+	}
+	require.Len(t, server.lines(), sent, "nothing is sent")
+	require.NotContains(t, fmt.Sprint(server.lines()), "hid")
+}
+
+// More hosts at once than an operation works on are no error, and not silent.
+func TestMaxUnavailableAboveTheCap(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{"PUT /api/v0/cluster/web/policy": {201, `{}`}})
+	for amount, told := range map[string]bool{"501": true, "500": false, "100%": false} {
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster policy set --replace web --max-unavailable "+amount)), a.errs.String())
+		require.Equal(t, told, a.errs.String() == "commctl: --max-unavailable 501 acts as 500: no operation works on more hosts at once\n", a.errs.String())
+	}
+}
+
 // Names of the server complete a command line; without a server there are none, and
 // nobody is asked for anything.
 func TestCompletion(t *testing.T) {

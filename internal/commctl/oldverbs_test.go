@@ -139,10 +139,11 @@ func TestFormatsOfOldVerbs(t *testing.T) {
 		"GET /api/v0/networks": {200, `[]`},
 		"GET /api/v0/hosts": {200, `[{"address":"192.0.2.1","status":"active","os":"fedora","os_version":"43","cpus":4,"memory":100,"space":53687091200,"last_check":"2026-11-20T14:03:00.123456","source":"","cluster":"web","labels":{"b":"2","a":"1"}},` +
 			`{"address":"192.0.2.2","status":"failed","os":"","cpus":0,"memory":0,"space":0,"last_check":"","source":"","reason":"no\n\u001b[2Jway"}]`},
-		"GET /api/v0/cluster/web":  {200, `{"name":"web","status":"ok","network":"default","hostset":[],"container_manager":"","hosts":{"total":0,"available":0,"unavailable":0}}`},
-		"GET /api/v0/cluster/busy": {409, `{"title":"Conflict","status":409,"detail":"no"}`},
-		"GET /api/v0/cluster/mine": {403, `Forbidden`},
-		"GET /api/v0/cluster/away": {503, `{"title":"Away","status":503,"detail":"try again"}`},
+		"GET /api/v0/cluster/web/hosts": {200, `["192.0.2.1"]`},
+		"GET /api/v0/cluster/web":       {200, `{"name":"web","status":"ok","network":"default","hostset":[],"container_manager":"","hosts":{"total":0,"available":0,"unavailable":0}}`},
+		"GET /api/v0/cluster/busy":      {409, `{"title":"Conflict","status":409,"detail":"no"}`},
+		"GET /api/v0/cluster/mine":      {403, `Forbidden`},
+		"GET /api/v0/cluster/away":      {503, `{"title":"Away","status":503,"detail":"try again"}`},
 	})
 	for command, want := range map[string]struct {
 		code int
@@ -156,7 +157,10 @@ func TestFormatsOfOldVerbs(t *testing.T) {
 		"network list -o yaml":      {0, "[]\n"},
 		"network list -o table":     {0, "NAME\n"},
 		"host list -o name":         {0, "192.0.2.1\n192.0.2.2\n"},
-		"host list -o table":        {0, "ADDRESS     STATUS   CLUSTER   OS          LAST-CHECK\n192.0.2.1   active   web       fedora 43   2026-11-20T14:03:00.123456\n192.0.2.2   failed   -         -           -\n"},
+		"host list -o table":        {0, "ADDRESS     STATUS   CLUSTER   OS          LAST-CHECK                   REASON\n192.0.2.1   active   web       fedora 43   2026-11-20T14:03:00.123456   -\n192.0.2.2   failed   -         -           -                            no \ufffd[2Jway\n"},
+		"host list -o table web":    {0, "ADDRESS     STATUS   CLUSTER   OS          LAST-CHECK                   REASON\n192.0.2.1   active   web       fedora 43   2026-11-20T14:03:00.123456   -\n"},
+		"host list -o table none":   {exitNotFound, ""},
+		"host list -o name web":     {0, "192.0.2.1\n"},
 		"cluster get -o json gone":  {exitNotFound, ""},
 		"cluster get -o json busy":  {exitConflict, ""},
 		"cluster get -o table mine": {exitForbidden, ""},
@@ -175,6 +179,15 @@ func TestFormatsOfOldVerbs(t *testing.T) {
 	require.Zero(t, a.Run(t.Context(), []string{"host", "list", "-o", "wide"}))
 	require.Contains(t, a.out.String(), "a=1,b=2")
 	require.Contains(t, a.out.String(), "no \ufffd[2Jway", "text from hosts cannot steer a terminal")
+}
+
+// A long reason is cut where a terminal ends, and nothing before it is.
+func TestCutTable(t *testing.T) {
+	t.Parallel()
+	table := "ADDRESS     REASON\n192.0.2.1   ssh: the host does not answer 保守作業\n192.0.2.2   -"
+	require.Equal(t, table, cutTable(table, "REASON", 60))
+	require.Equal(t, "ADDRESS     REASON\n192.0.2.1   ssh: the host does …\n192.0.2.2   -", cutTable(table, "REASON", 32))
+	require.Equal(t, "ADDRESS     REASON\n192.0.2.1   ssh: the ho…\n192.0.2.2   -", cutTable(table, "REASON", 5))
 }
 
 func TestWrongCommandLines(t *testing.T) {

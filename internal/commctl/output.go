@@ -3,6 +3,7 @@ package commctl
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -61,6 +62,7 @@ func (c *choice) Set(text string) error {
 type column[T any] struct {
 	head string
 	wide bool // only with -o wide
+	long bool // the last one, cut on a terminal that has no room for it, but with -o wide
 	cell func(T) string
 }
 
@@ -129,8 +131,27 @@ func renderTable[T any](a *App, wide bool, v view[T], items []T) error {
 		}
 		t.AppendRow(row)
 	}
-	_, err := fmt.Fprintln(a.Out, t.Render())
+	text := t.Render()
+	if f, ok := a.Out.(*os.File); ok && isTerminal(f) && !wide && shown[len(shown)-1].long {
+		width, _ := terminalSize(f)
+		text = cutTable(text, shown[len(shown)-1].head, width)
+	}
+	_, err := fmt.Fprintln(a.Out, text)
 	return err
+}
+
+// leastLong is what is left of a long column however narrow the terminal is, in
+// characters.
+const leastLong = 12
+
+// cutTable cuts the last column of a table so that its lines fit into a width.
+func cutTable(text, last string, width int) string {
+	lines := strings.Split(text, "\n")
+	width = max(width, strings.LastIndex(lines[0], last)+leastLong) // heads are ASCII
+	for i := range lines {
+		lines[i] = cut(lines[i], width)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // cell keeps a value on one line, and shows that there is none.

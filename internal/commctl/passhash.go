@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -23,6 +24,9 @@ asked for unless a flag gives it. Of a file every byte counts, also a line end.`
 				var err error
 				if text, err = a.readFile(cmd.Context(), file); err != nil {
 					return err
+				}
+				if bytes.HasSuffix(text, []byte("\n")) || bytes.HasSuffix(text, []byte("\r")) {
+					fmt.Fprintln(a.Err, "commctl: the file ends in a line end, which is now a part of the password")
 				}
 			case !cmd.Flags().Changed("password"):
 				typed, err := a.Ask("Password: ", true)

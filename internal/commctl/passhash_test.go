@@ -29,6 +29,7 @@ func TestPasshash(t *testing.T) {
 		require.Zero(t, a.Run(t.Context(), append([]string{"passhash"}, strings.Fields(args)...)), a.errs.String())
 		require.Regexp(t, `^\$2a\$04\$[./A-Za-z0-9]{53}\n$`, a.out.String())
 		require.NoError(t, bcrypt.CompareHashAndPassword([]byte(strings.TrimSpace(a.out.String())), []byte(password)), args)
+		require.Equal(t, strings.HasSuffix(password, "\n"), strings.Contains(a.errs.String(), "ends in a line end"), args)
 	}
 	for args, want := range map[string]string{
 		"-p":                            "needs an argument",

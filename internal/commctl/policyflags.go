@@ -102,7 +102,13 @@ func (p *policyFlags) read(ctx context.Context) (fleet.Policy, error) {
 		set.Canary = &p.canary
 	}
 	policy := set.Over(base)
-	return policy, policy.Check("policy")
+	if err := policy.Check("policy"); err != nil {
+		return policy, err
+	}
+	if n := policy.MaxUnavailable; n != nil && !n.Percent && n.Value > fleet.MaxSlots {
+		fmt.Fprintf(p.app.Err, "commctl: --max-unavailable %d acts as %d: no operation works on more hosts at once\n", n.Value, fleet.MaxSlots)
+	}
+	return policy, nil
 }
 
 // textFlag is a flag with a short name whose text is read by a function.

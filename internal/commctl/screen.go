@@ -20,13 +20,16 @@ type screen struct {
 
 // newScreen makes a screen on a terminal.
 func newScreen(f *os.File) *screen {
-	return &screen{out: f, size: func() (int, int) {
-		width, height, err := term.GetSize(int(f.Fd()))
-		if err != nil || width <= 0 || height <= 0 { // some pseudo-terminals have no size
-			return 80, 24
-		}
-		return width, height
-	}}
+	return &screen{out: f, size: func() (int, int) { return terminalSize(f) }}
+}
+
+// terminalSize is how many characters and lines a terminal has room for.
+func terminalSize(f *os.File) (width, height int) {
+	width, height, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 || height <= 0 { // some pseudo-terminals have no size
+		return 80, 24
+	}
+	return width, height
 }
 
 // painted is a line and its colour.

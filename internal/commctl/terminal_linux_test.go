@@ -104,6 +104,17 @@ func (s *session) end(code int, width int) []string {
 	return v.lines
 }
 
+// On a terminal a long reason ends where the line does, but with -o wide.
+func TestTableOnATerminal(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{"GET /api/v0/hosts": {200, `[{"address":"192.0.2.1","status":"failed","reason":"ssh: the host does not answer"}]`}})
+	for format, want := range map[string]string{"table": "ssh: the host does n…\r", "wide": "ssh: the host does not answer\r"} {
+		v := startSession(t, server.URL, "host list -o "+format, 70, 24)
+		v.end(0, 70)
+		require.Contains(t, v.printed(), want)
+	}
+}
+
 // On a terminal the hosts at work stand above a summary, drawn in place; failures
 // stay, and Ctrl-C leaves the operation alone.
 func TestWatchOnATerminal(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ func (a *App) tokensList() *cobra.Command {
 }
 
 var newTokenView = view[client.NewToken]{
-	name: func(t client.NewToken) string { return t.Id },
+	name: func(t client.NewToken) string { return t.Token }, // which is not shown again; its id is in the list
 	columns: []column[client.NewToken]{
 		{head: "ID", cell: func(t client.NewToken) string { return t.Id }},
 		{head: "NAME", cell: func(t client.NewToken) string { return t.Name }},
@@ -103,7 +104,7 @@ when given. These are operationIds of the API document, such as upgradeCluster.`
 
 func (a *App) tokensGet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get TOKEN-ID", Short: "Show an API token, without its secret", Args: cobra.ExactArgs(1),
+		Use: "get TOKEN-ID", Short: "Show an API token, without its secret", Args: tokenArgs(cobra.ExactArgs(1), "cmst", "tokens"),
 		Example: "  commctl tokens get -o wide k3v9q2m4x7c1b8n0",
 	}
 	format := outputFlag(cmd, formatTable)
@@ -112,7 +113,7 @@ func (a *App) tokensGet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		token, err := fetch[client.Token](cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.GetToken(ctx, args[0]) })
+		token, err := fetch[client.Token](cmd.Context(), func(ctx context.Context) (*http.Response, error) { return c.GetToken(ctx, tokenID(args[0])) })
 		if err != nil {
 			return err
 		}
@@ -123,15 +124,44 @@ func (a *App) tokensGet() *cobra.Command {
 
 func (a *App) tokensRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke TOKEN-ID...", Short: "Revoke API tokens; they are refused from now on", Args: cobra.MinimumNArgs(1),
+		Use: "revoke TOKEN-ID...", Short: "Revoke API tokens; they are refused from now on", Args: tokenArgs(cobra.MinimumNArgs(1), "cmst", "tokens"),
 		Example: "  commctl tokens revoke k3v9q2m4x7c1b8n0",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return eachOf(cmd.Context(), args, func(ctx context.Context, id string) (*http.Response, error) { return c.RevokeToken(ctx, id) })
+			return eachOf(cmd.Context(), args, func(ctx context.Context, id string) (*http.Response, error) { return c.RevokeToken(ctx, tokenID(id)) })
 		},
+	}
+}
+
+// tokenText is what a token and the argument TOKEN-ID look like: the id alone, or the
+// text that was handed out, PREFIX_ID_SECRET.
+var tokenText = regexp.MustCompile(`^(?:(cmst|cmsj)_)?([a-z0-9]{16})(?:_.*)?$`)
+
+// tokenID takes the id out of the text of a token; the secret stays here.
+func tokenID(text string) string {
+	return tokenText.FindStringSubmatch(strings.TrimSpace(text))[2]
+}
+
+// tokenArgs checks arguments that are ids of tokens of a kind. An argument that is
+// refused is not repeated: it may be a secret, as it may be in the path of a request.
+func tokenArgs(check cobra.PositionalArgs, prefix, kind string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return err
+		}
+		for _, arg := range args {
+			parts := tokenText.FindStringSubmatch(strings.TrimSpace(arg))
+			switch {
+			case parts == nil:
+				return fmt.Errorf("TOKEN-ID must be 16 small letters and digits, or the text of a token; 'commctl %s list' shows them", kind)
+			case parts[1] != "" && parts[1] != prefix:
+				return fmt.Errorf("this is the text of another kind of token: those of 'commctl %s' begin with %s_", kind, prefix)
+			}
+		}
+		return nil
 	}
 }
 
