@@ -1,10 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,15 +17,38 @@ import (
 
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "The settings, and where they come from"}
-	cmd.AddCommand(configViewCommand(), process("check", "Check the settings and the files they name, without connecting to anything", "commissaire config check -c commissaire.conf",
-		func(ctx context.Context, c *config.Config) error {
-			if err := app.CheckConfig(ctx, c, app.Logger(c)); err != nil {
-				return usageError{err}
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "ok")
-			return nil
-		}))
+	cmd.AddCommand(configViewCommand(), configCheckCommand())
 	return cmd
+}
+
+func configCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check the settings and the files they name, without connecting to anything", Args: cobra.NoArgs,
+		Example: "  commissaire config check -c commissaire.conf",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			loaded, err := config.Load(cmd.Flags(), os.Environ(), cmd.InOrStdin())
+			if loaded == nil {
+				return err
+			}
+			err = errors.Join(err, app.CheckConfig(cmd.Context(), loaded.Config, warn(cmd, loaded)))
+			noteDatabase(cmd.OutOrStdout(), loaded.Config)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), "ok")
+			}
+			return err
+		},
+	}
+}
+
+// noteDatabase says which database is used when the settings do not say: it works
+// for some, and others have forgotten it.
+func noteDatabase(out io.Writer, c *config.Config) {
+	if dsn, err := c.DSN(); err != nil || dsn != "" {
+		return
+	}
+	if database, err := config.DefaultDatabase(); err == nil { // else the check has failed
+		fmt.Fprintf(out, "note: database-url is not set; by the PG* environment and its defaults Postgres is sought at %s. This check does not connect to it.\n", database)
+	}
 }
 
 func configViewCommand() *cobra.Command {

@@ -74,20 +74,77 @@ func TestConfigCheck(t *testing.T) {
 	check := func(args ...string) (string, error) {
 		return run(t, "", append([]string{"config", "check", "--no-config-file", "--listen-interface=127.0.0.1", "--users-file", users}, args...)...)
 	}
-	out, err := check("--sealing-key-file", key)
+	out, err := check("--sealing-key-file", key, "--database-url=postgres://u@h/db")
 	require.NoError(t, err)
 	require.Equal(t, "ok\n", out)
+	var usage usageError
+	_, err = check("--listen-prot=1")
+	require.ErrorContains(t, err, "did you mean --listen-port")
+	require.ErrorAs(t, err, &usage)
 	for want, args := range map[string][]string{
 		"sealing-key-file is not set":    nil,
-		"did you mean --listen-port":     {"--listen-prot=1"},
 		"server.pem holds no certifi":    {"--sealing-key-file", key, "--tls-pemfile", pem},
 		"authentication-plugins: ":       {"--sealing-key-file", key, "--authentication-plugin=htpbasicauth"},
 		"must not be set together":       {"--tls-pemfile", pem, "--tls-keyfile", pem},
 		"commissaire.conf: no such file": {"-c", filepath.Join(dir, "commissaire.conf"), "--no-config-file=false"},
 	} {
-		_, err := check(args...)
+		out, err := check(args...)
 		require.ErrorContains(t, err, want)
-		var usage usageError
-		require.ErrorAs(t, err, &usage, want)
+		require.NotErrorAs(t, err, &usage, want)
+		require.NotContains(t, out, "ok\n", want)
 	}
+}
+
+// TestConfigCheckTellsAllThatIsWrong: each on a line of its own.
+func TestConfigCheckTellsAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, missing := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "missing")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "users.json"), []byte(`{"a": {"hash": "hunter2"}}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.pem"), []byte(`hello`), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(`
+log-level: loud
+worker-slots: none
+sealing-key-file: `+missing+`
+database-url: postgres://u:hunter2@h:port/db
+tls-pemfile: `+missing+`
+tls-clientverifyfile: `+dir+`/ca.pem
+users-file: `+missing+`
+authentication-plugins:
+- {name: httpbasicauth, filepath: `+dir+`/users.json}
+- {name: htpbasicauth}
+- {name: oidc, issuer: x}
+`), 0o600))
+	out, err := run(t, "", "config", "check", "-c", file)
+	require.Error(t, err)
+	require.Empty(t, out)
+	require.NotContains(t, err.Error(), "hunter2")
+	lines := strings.Split(err.Error(), "\n")
+	for i, want := range []string{
+		"worker-slots: must be a whole number", "log-level: must be", "key file", "database address: ", "TLS certificate: ", "CAs of client certificates: ",
+		"htpbasicauth: there is no such plug-in", "oidc: option client_id is needed; option issuer must be a URL",
+		"users-file: users of " + missing + ": ", "authentication-plugins: users of " + dir + `/users.json: user "a": the hash is not bcrypt`,
+	} {
+		require.Greater(t, len(lines), i, want)
+		require.Contains(t, lines[i], want)
+	}
+	require.Len(t, lines, 10)
+}
+
+// TestConfigCheckNamesTheDatabase changes the environment of the process, so it is
+// not parallel.
+func TestConfigCheckNamesTheDatabase(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "seal.key")
+	require.NoError(t, secret.CreateKeyFile(key))
+	for name, value := range map[string]string{"PGHOST": "db.example", "PGPORT": "6432", "PGUSER": "u", "PGDATABASE": "d", "PGPASSWORD": "hunter2"} {
+		t.Setenv(name, value)
+	}
+	out, err := run(t, "", "config", "check", "--no-config-file", "--sealing-key-file", key)
+	require.NoError(t, err)
+	require.Equal(t, "note: database-url is not set; by the PG* environment and its defaults Postgres is sought at "+
+		`host db.example, port 6432, database "d", user "u". This check does not connect to it.`+"\nok\n", out)
+	t.Setenv("PGPORT", "many")
+	out, err = run(t, "", "config", "check", "--no-config-file", "--sealing-key-file", key)
+	require.ErrorContains(t, err, "database address: ")
+	require.Empty(t, out)
 }

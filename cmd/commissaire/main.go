@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "commissaire:", err)
+		for line := range strings.SplitSeq(err.Error(), "\n") { // several may be joined
+			fmt.Fprintln(os.Stderr, "commissaire:", line)
+		}
 		var usage usageError
 		if errors.As(err, &usage) {
 			os.Exit(exitUsage)
@@ -87,9 +91,15 @@ func load(cmd *cobra.Command) (*config.Loaded, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	warn(cmd, loaded)
+	return loaded, nil
+}
+
+// warn logs what of the settings is ignored, and gives the logger they ask for.
+func warn(cmd *cobra.Command, loaded *config.Loaded) *slog.Logger {
 	log := app.Logger(loaded.Config)
 	for _, warning := range loaded.Warnings {
 		log.WarnContext(cmd.Context(), warning)
 	}
-	return loaded, nil
+	return log
 }

@@ -65,25 +65,30 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, adjust func(*
 	if err != nil {
 		return nil, err
 	}
+	t, namespace, err := openTemporal(c, log, adjust)
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return &parts{db: db, temporal: t, namespace: namespace}, nil
+}
+
+func openTemporal(c *config.Config, log *slog.Logger, adjust func(*client.Options)) (t client.Client, namespace string, err error) {
 	options, err := temporalOptions(c, log)
 	if err == nil {
 		if adjust != nil {
 			adjust(&options)
 		}
-		var t client.Client
-		if t, err = client.NewLazyClient(options); err == nil {
-			return &parts{db: db, temporal: t, namespace: options.Namespace}, nil
-		}
+		t, err = client.NewLazyClient(options)
 	}
-	db.Close()
-	return nil, fmt.Errorf("temporal client: %w", err)
+	if err != nil {
+		return nil, "", fmt.Errorf("temporal client: %w", err)
+	}
+	return t, options.Namespace, nil
 }
 
 func openDB(ctx context.Context, c *config.Config) (*store.DB, error) {
-	if c.SealingKeyFile == "" {
-		return nil, errors.New("sealing-key-file is not set; make one with 'commissaire key create FILE' and name it in the configuration")
-	}
-	sealer, err := secret.OpenKeyFile(c.SealingKeyFile)
+	sealer, err := openSealer(c)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +97,13 @@ func openDB(ctx context.Context, c *config.Config) (*store.DB, error) {
 		return nil, err
 	}
 	return store.Open(ctx, dsn, sealer)
+}
+
+func openSealer(c *config.Config) (*secret.Sealer, error) {
+	if c.SealingKeyFile == "" {
+		return nil, errors.New("sealing-key-file is not set; make one with 'commissaire key create FILE' and name it in the configuration")
+	}
+	return secret.OpenKeyFile(c.SealingKeyFile)
 }
 
 func (p *parts) close() {

@@ -11,7 +11,6 @@ import (
 
 	"commissaire/internal/authn"
 	"commissaire/internal/config"
-	"commissaire/internal/fleet"
 	"commissaire/internal/httptls"
 )
 
@@ -29,14 +28,22 @@ func newFront(ctx context.Context, c *config.Config, tokens authn.Tokens, log *s
 	if f.tls, err = serverTLS(c, log); err != nil {
 		return front{}, err
 	}
+	if f.chain, err = newChain(ctx, c, tokens, log); err != nil {
+		return front{}, err
+	}
+	return f, nil
+}
+
+func newChain(ctx context.Context, c *config.Config, tokens authn.Tokens, log *slog.Logger) (*authn.Chain, error) {
 	specs := pluginSpecs(c)
 	if c.TLSClientVerifyFile == "" && slices.ContainsFunc(specs, func(s authn.Spec) bool { return strings.HasSuffix(s.Name, "httpauthclientcert") }) {
 		log.WarnContext(ctx, "httpauthclientcert lets nobody in: no client is asked for a certificate; set tls-clientverifyfile")
 	}
-	if f.chain, err = authn.Build(ctx, specs, tokens, log); err != nil {
-		return front{}, fmt.Errorf("authentication-plugins: %w", err)
+	chain, err := authn.Build(ctx, specs, tokens, log)
+	if err != nil {
+		return nil, fmt.Errorf("authentication-plugins: %w", err)
 	}
-	return f, nil
+	return chain, nil
 }
 
 // pluginSpecs gives the plug-ins of the settings in their order; that of
@@ -76,16 +83,4 @@ func onlyThisMachine(listenInterface string) bool {
 	}
 	ip, err := netip.ParseAddr(listenInterface)
 	return err == nil && ip.IsLoopback()
-}
-
-// CheckConfig checks what server and worker need before they start: the settings
-// and the files they name. It connects to nothing.
-func CheckConfig(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	p, err := open(ctx, c, log, nil)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	_, err = newFront(ctx, c, p.db.For(fleet.DefaultTenant), log)
-	return err
 }

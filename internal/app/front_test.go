@@ -65,6 +65,20 @@ func TestWarnings(t *testing.T) {
 	require.Contains(t, log.String(), "set tls-clientverifyfile")
 }
 
+// TestMissingUsers: the server starts without them and refuses everybody until they
+// are there (contract §4); only the check of the configuration fails.
+func TestMissingUsers(t *testing.T) {
+	t.Parallel()
+	c := config.Defaults()
+	c.UsersFile = filepath.Join(t.TempDir(), "users.json")
+	c.SealingKeyFile = filepath.Join(t.TempDir(), "seal.key")
+	require.NoError(t, secret.CreateKeyFile(c.SealingKeyFile))
+	log := slog.New(slog.DiscardHandler)
+	_, err := newFront(t.Context(), c, nil, log)
+	require.NoError(t, err)
+	require.ErrorContains(t, CheckConfig(t.Context(), c, log), "users-file: users of "+c.UsersFile)
+}
+
 // served is a server that a test has started.
 type served struct {
 	config *config.Config

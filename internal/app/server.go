@@ -37,10 +37,9 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 
 	dispatcher := dispatch.New(p.temporal, allTenants{p.db}, dispatch.Options{TaskQueue: c.TaskQueue, Timing: timing(c)}, log)
 	needed := []part{
-		{api.Check{Name: "postgres", Run: shared(p.db.CheckSchema)}, "Postgres",
-			"nothing can be read or changed until it does"},
+		{api.Check{Name: "postgres", Run: shared(p.db.CheckSchema)}, "Postgres", "nothing can be read or changed"},
 		{api.Check{Name: "temporal", Run: dispatcher.Ready}, "Temporal",
-			"reading works, but adding hosts and starting operations is refused with 503 until it does"},
+			"reading works, but adding hosts and starting operations is refused with 503"},
 	}
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup

@@ -51,10 +51,17 @@ func (o *options) fail(option, format string, args ...any) {
 	o.errs = append(o.errs, fmt.Errorf("option %s %s", option, fmt.Sprintf(format, args...)))
 }
 
-// err gives all that is wrong, in an order that does not change.
+// err gives all that is wrong, on one line and in an order that does not change.
 func (o *options) err() error {
-	slices.SortFunc(o.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(o.errs...)
+	var texts []string
+	for _, err := range o.errs {
+		texts = append(texts, err.Error())
+	}
+	if texts == nil {
+		return nil
+	}
+	slices.Sort(texts)
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // text reads an option that is text, "" when it is not given.

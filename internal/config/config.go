@@ -137,9 +137,11 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// Validate checks what can be checked without touching anything else.
-func (c *Config) Validate() error {
-	var errs []error
+// Validate checks what can be checked without touching anything else. The error
+// joins all that is wrong.
+func (c *Config) Validate() error { return errors.Join(c.faults()...) }
+
+func (c *Config) faults() (errs []error) {
 	bad := func(name, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
 	}
@@ -150,7 +152,7 @@ func (c *Config) Validate() error {
 		bad("tls-pemfile", "must not be set together with tls-certfile and tls-keyfile")
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
-		bad("tls-certfile", "and tls-keyfile must be set together")
+		bad("tls-certfile", "must be set together with tls-keyfile")
 	}
 	if c.TLSClientVerifyFile != "" && c.TLSPEMFile == "" && c.TLSCertFile == "" {
 		bad("tls-clientverifyfile", "needs a certificate for the API: set tls-pemfile")
@@ -202,7 +204,7 @@ func (c *Config) Validate() error {
 	if c.SSHMaxHandshakes < 1 {
 		bad("ssh-max-handshakes", "must be at least 1")
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // holdsPassword says whether a Postgres connection string carries a password

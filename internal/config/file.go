@@ -24,6 +24,7 @@ const maxFile = 4 << 20
 const onePlugin = "authentication-plugin"
 
 // fromFile reads a file. A missing one is an error when somebody asked for it.
+// What is wrong with single members is no error yet.
 func fromFile(path string, explicit bool, stdin io.Reader) (layer, error) {
 	title := "file " + path
 	if path == "-" {
@@ -44,8 +45,8 @@ func fromFile(path string, explicit bool, stdin io.Reader) (layer, error) {
 	if err != nil {
 		return out, fmt.Errorf("configuration %s: %w", title, err)
 	}
-	if err := out.take(members); err != nil {
-		return out, fmt.Errorf("configuration %s: %w", title, err)
+	for _, wrong := range out.take(members) {
+		out.wrong = append(out.wrong, fmt.Errorf("configuration %s: %w", title, wrong))
 	}
 	return out, nil
 }
@@ -104,12 +105,11 @@ func parseJSON(text []byte) (value any, err error) {
 	return value, nil
 }
 
-// take takes the members of a file as settings. A null leaves a setting alone,
-// as it did in the original.
-func (l *layer) take(members map[string]any) error {
+// take takes the members of a file as settings, and gives what is wrong with
+// them. A null leaves a setting alone, as it did in the original.
+func (l *layer) take(members map[string]any) (errs []error) {
 	known := settingsByName()
 	given := map[string]string{} // name of the setting → name as written
-	var errs []error
 	for _, written := range sorted(members) {
 		value := members[written]
 		name := strings.ReplaceAll(written, "_", "-")
@@ -136,5 +136,5 @@ func (l *layer) take(members map[string]any) error {
 			l.values[name] = value
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }

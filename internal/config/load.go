@@ -32,31 +32,30 @@ type layer struct {
 	values  map[string]any
 	origin  func(Setting) string
 	retired []string // what it says that means nothing any more
+	wrong   []error  // what it says that cannot be used
 }
 
 // Load reads the settings from flags, environment, file and defaults, checks
 // them, and refuses names it does not know. stdin is read when the file is "-".
+// The error joins all that is wrong. With it come the settings as far as they can
+// be used, for who wants to look for more that is wrong, unless the file cannot
+// be read at all.
 func Load(fs *pflag.FlagSet, environ []string, stdin io.Reader) (*Loaded, error) {
-	env, envFile, err := fromEnv(environ)
-	if err != nil {
-		return nil, err
-	}
+	env, envFile := fromEnv(environ)
+	flags := fromFlags(fs)
+	errs := append(env.wrong, flags.wrong...)
 	path, explicit, err := filePath(fs, envFile)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(errs, err)...)
 	}
 	file, err := fromFile(path, explicit, stdin)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(errs, err)...)
 	}
-	flags, err := fromFlags(fs)
-	if err != nil {
-		return nil, err
-	}
+	errs = append(errs, file.wrong...)
 
 	l := &Loaded{Config: Defaults(), origins: map[string]string{}}
 	target := reflect.ValueOf(l.Config).Elem()
-	var errs []error
 	for i, s := range Settings() {
 		l.origins[s.Name] = "default"
 		for _, layer := range []layer{flags, env, file} {
@@ -64,26 +63,24 @@ func Load(fs *pflag.FlagSet, environ []string, stdin io.Reader) (*Loaded, error)
 			if !ok {
 				continue
 			}
-			l.origins[s.Name] = layer.origin(s)
-			if err := decode(target.Field(i), raw); err != nil {
+			value := reflect.New(s.Type).Elem()
+			if err := decode(value, raw); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %s: %w", layer.origin(s), s.Name, err))
+				break
 			}
+			l.origins[s.Name] = layer.origin(s)
+			target.Field(i).Set(value)
 			break
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	if err := l.Validate(); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
+	errs = append(errs, l.faults()...)
 	if ignored := append(file.retired, flags.retired...); len(ignored) > 0 {
 		l.Warnings = append(l.Warnings, "these settings of the original mean nothing any more and are ignored: "+strings.Join(ignored, ", "))
 	}
 	if slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, etcdVariable+"=") }) {
 		l.Warnings = append(l.Warnings, etcdVariable+" is set, but no configuration is read from etcd: put it into the configuration file")
 	}
-	return l, nil
+	return l, errors.Join(errs...)
 }
 
 // Defaults gives the settings nobody changed.
@@ -125,7 +122,7 @@ func filePath(fs *pflag.FlagSet, fromEnv string) (path string, explicit bool, er
 	return DefaultFile, false, nil
 }
 
-func fromFlags(fs *pflag.FlagSet) (layer, error) {
+func fromFlags(fs *pflag.FlagSet) layer {
 	out := layer{values: map[string]any{}, origin: func(s Setting) string { return "flag --" + s.Flag }}
 	for _, s := range Settings() {
 		f := fs.Lookup(s.Flag)
@@ -138,7 +135,8 @@ func fromFlags(fs *pflag.FlagSet) (layer, error) {
 		}
 		list, err := listOfTexts(s, f.Value.(pflag.SliceValue).GetSlice()) // as Flags made it
 		if err != nil {
-			return out, fmt.Errorf("flag --%s: %w", s.Flag, err)
+			out.wrong = append(out.wrong, fmt.Errorf("flag --%s: %w", s.Flag, err))
+			continue
 		}
 		out.values[s.Name] = list
 	}
@@ -148,9 +146,9 @@ func fromFlags(fs *pflag.FlagSet) (layer, error) {
 		}
 	}
 	if dsn, ok := out.values["database-url"].(string); ok && holdsPassword(dsn) {
-		return out, errors.New("--database-url holds a password, which every user of this machine could read in the process list; use --database-url-file, PGPASSFILE or " + envName("database-url"))
+		out.wrong = append(out.wrong, errors.New("--database-url holds a password, which every user of this machine could read in the process list; use --database-url-file, PGPASSFILE or "+envName("database-url")))
 	}
-	return out, nil
+	return out
 }
 
 // listOfTexts makes the value of a list from what was given one by one.
@@ -168,10 +166,9 @@ func listOfTexts(s Setting, given []string) (list []any, err error) {
 	return list, nil
 }
 
-func fromEnv(environ []string) (out layer, file string, err error) {
+func fromEnv(environ []string) (out layer, file string) {
 	out = layer{values: map[string]any{}, origin: func(s Setting) string { return "environment " + s.Env }}
 	known := settingsByName()
-	var errs []error
 	for _, e := range environ {
 		key, value, _ := strings.Cut(e, "=")
 		rest, ours := strings.CutPrefix(key, EnvPrefix)
@@ -184,16 +181,19 @@ func fromEnv(environ []string) (out layer, file string, err error) {
 		case name == configFile:
 			file = value
 		case !ok:
-			errs = append(errs, fmt.Errorf("environment: unknown %s%s", key, hint(name, names(), envName)))
+			out.wrong = append(out.wrong, fmt.Errorf("environment: unknown %s%s", key, hint(name, names(), envName)))
 		case s.Repeatable():
-			if out.values[name], err = listFromEnv(s, value); err != nil {
-				errs = append(errs, fmt.Errorf("environment %s: %w", key, err))
+			list, err := listFromEnv(s, value)
+			if err != nil {
+				out.wrong = append(out.wrong, fmt.Errorf("environment %s: %w", key, err))
+				continue
 			}
+			out.values[name] = list
 		default:
 			out.values[name] = value
 		}
 	}
-	return out, file, errors.Join(errs...)
+	return out, file
 }
 
 // listFromEnv reads a JSON list, or else texts between commas. Options of a

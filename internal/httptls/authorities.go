@@ -26,6 +26,17 @@ func serialOf(issuer *x509.Certificate, number string) serial {
 	return serial{string(issuer.RawSubject), string(issuer.RawSubjectPublicKeyInfo), number}
 }
 
+// CheckAuthorities says what is wrong with a file of CAs, which Config looks at only
+// when the certificate is good.
+func CheckAuthorities(path string, logger *slog.Logger) error {
+	text, err := readFile(path)
+	if err != nil {
+		return fmt.Errorf("CAs of client certificates: %w", err)
+	}
+	_, err = parseAuthorities(path, text, time.Now(), logger)
+	return err
+}
+
 // parseAuthorities reads CERTIFICATE and X509 CRL blocks in any order; other
 // blocks are errors, so that a list that is not understood is not passed over.
 func parseAuthorities(path, text string, now time.Time, logger *slog.Logger) (*authorities, error) {
