@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,10 @@ import (
 
 // maxFrame is above what the host sends in one, see script/follow.sh.
 const maxFrame = 256 << 10
+
+// maxExitCode is the largest that a shell tells (POSIX, "2.8.2 Exit Status for
+// Commands"). The database has no room for just any number.
+const maxExitCode = 255
 
 // frames reads what script/follow.sh answers.
 type frames struct {
@@ -103,7 +108,7 @@ func (f *frames) body(rest string) (offset int64, err error) {
 	at, length, _ := strings.Cut(rest, " ")
 	offset, err = strconv.ParseInt(at, 10, 64)
 	n, err2 := strconv.Atoi(length)
-	if err != nil || err2 != nil || offset < 0 || n <= 0 || n > maxFrame {
+	if err != nil || err2 != nil || offset < 0 || n <= 0 || n > maxFrame || offset > math.MaxInt64-maxFrame {
 		return 0, errMalformed
 	}
 	if cap(f.buf) < n {
@@ -144,7 +149,7 @@ func (f *frames) ended(rest string) error {
 		return n
 	}
 	switch {
-	case len(w) > 2 && w[0] == "exit" && number(1) >= 0 && number(2) >= 0:
+	case len(w) > 2 && w[0] == "exit" && number(1) >= 0 && number(1) <= maxExitCode && number(2) >= 0:
 		s.State, s.ExitCode, s.OutputSize = Exited, int(number(1)), number(2)
 	case len(w) > 2 && w[0] == "lost" && number(1) >= 0:
 		s.State, s.OutputSize, s.Reason = Indeterminate, number(1), strings.Join(w[2:], " ")
