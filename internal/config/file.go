@@ -78,7 +78,7 @@ func parseObject(path string, text []byte) (map[string]any, error) {
 	var value any
 	var err error
 	if isYAML {
-		err = unquoting(yaml.Unmarshal(text, &value))
+		err = withoutValue(yaml.Unmarshal(text, &value))
 	} else {
 		value, err = parseJSON(text)
 	}
@@ -92,9 +92,9 @@ func parseObject(path string, text []byte) (map[string]any, error) {
 	return members, nil
 }
 
-// unquoting keeps an error of the YAML library from showing a value: a password
+// withoutValue keeps an error of the YAML library from showing a value: a password
 // that begins with a mark of YAML is quoted in it.
-func unquoting(err error) error {
+func withoutValue(err error) error {
 	for _, quotes := range []string{"unknown anchor", "value contains itself", "cannot decode", "invalid map key"} {
 		if err != nil && strings.Contains(err.Error(), quotes) {
 			return errors.New("not YAML: text that begins with *, &, !, [ or { must be in quotes")
