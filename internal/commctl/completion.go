@@ -47,7 +47,7 @@ func (a *App) completions(root *cobra.Command) {
 	for _, verb := range []string{"upgrade start", "upgrade status", "restart start", "restart status", "deploy start", "deploy status", "policy get", "policy set", "policy delete"} {
 		byPath["cluster "+verb] = []source{clusterNames}
 	}
-	for _, verb := range []string{"delete", "get", "status", "ssh", "trust", "labels get", "labels set", "labels unset", "bootstrap start", "bootstrap status"} {
+	for _, verb := range []string{"delete", "get", "status", "ssh", "trust", "labels get", "labels set", "labels unset", "bootstrap start", "bootstrap status", "creds get", "creds set"} {
 		byPath["host "+verb] = []source{hostNames}
 	}
 	byFlag := map[string]source{"cluster": clusterNames, "network": networkNames, "container-manager": managerNames, "host": hostNames}
@@ -59,6 +59,9 @@ func (a *App) completions(root *cobra.Command) {
 				at := len(args)
 				if strings.HasSuffix(path, " delete") || strings.HasSuffix(path, " revoke") {
 					at = 0 // which take any number
+				}
+				if path == "host creds set" && at == 1 {
+					return nil, cobra.ShellCompDirectiveDefault // a file
 				}
 				if at >= len(sources) {
 					return nil, cobra.ShellCompDirectiveNoFileComp

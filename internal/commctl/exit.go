@@ -191,7 +191,7 @@ func exitCodesTopic() *cobra.Command {
 The verbs that commctl has had since 2016 keep their exit codes when they run
 without -o, --dry-run, --wait and --watch: what does not exist is 0 with "No object
 found.", every refusal is 2. They are all verbs of cluster (but policy),
-container_manager, host (but labels, trust and bootstrap) and network.
+container_manager, host (but labels, creds, trust and bootstrap) and network.
 
 'host ssh' with a remote command ends with the exit code of ssh.`,
 	}

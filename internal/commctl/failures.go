@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"commissaire/api/client"
@@ -18,6 +19,7 @@ const maxFailures = 10
 type failedHost struct {
 	client.HostRun
 	step client.Step // the last one; without a name when it began none
+	raw  bool        // it was never bootstrapped
 }
 
 var failedHostView = view[failedHost]{
@@ -50,6 +52,7 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 		if len(steps) > 0 {
 			f.step = steps[len(steps)-1]
 		}
+		f.raw = fleet.OperationKind(op.Kind).Rollout() && neverBootstrapped(ctx, c, h)
 		failed = append(failed, f)
 	}
 	if len(failed) > 0 {
@@ -66,6 +69,17 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 	return printNext(out, op, failed)
 }
 
+// neverBootstrapped says whether no bootstrap of a host has ever come to log in: it
+// has no pinned key. No rollout can begin there.
+func neverBootstrapped(ctx context.Context, c *client.ClientWithResponses, h client.HostRun) bool {
+	if strings.Contains(fleet.OurWords(h.Reason), "key is not pinned") {
+		return true
+	}
+	host, err := fetch[client.Host](ctx, func(ctx context.Context) (*http.Response, error) { return c.GetHost(ctx, h.Address) })
+	state := fleet.HostState(host.Status)
+	return err == nil && host.HostKeyFingerprint == "" && (state == fleet.HostFailed || state == fleet.HostInvestigating)
+}
+
 // printNext names the commands that a person may want now.
 func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 	var next []string
@@ -79,13 +93,23 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 		if strings.Contains(fleet.OurWords(h.Reason), "host-key-changed") {
 			next = append(next, "commctl host trust "+h.Address)
 		}
+		if strings.Contains(fleet.OurWords(h.Reason), "auth-refused") {
+			next = append(next, "commctl host creds set "+h.Address+" SSH-PRIV-KEY")
+		}
+	}
+	raw := 0
+	for _, h := range failed {
+		if h.raw {
+			raw++
+			next = append(next, "commctl host bootstrap start "+h.Address)
+		}
 	}
 	kind := fleet.OperationKind(op.Kind)
 	switch {
 	case !fleet.OperationState(op.State).Ended():
 	case kind == fleet.KindBootstrap:
 		next = append(next, "commctl host bootstrap start "+op.Host)
-	case kind.Rollout():
+	case kind.Rollout() && (raw == 0 || raw < len(failed)): // else it would only fail again
 		next = append(next, "commctl operations retry "+op.Id)
 	}
 	if len(next) == 0 {

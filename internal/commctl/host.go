@@ -23,7 +23,7 @@ import (
 func (a *App) hostCommand() *cobra.Command {
 	cmd := group("host", "Hosts",
 		a.hostCreate(), a.hostDelete(), a.hostGet(), a.hostStatus(), a.hostJoin(), a.hostUnjoin(), a.hostList(), a.hostSSH(),
-		a.hostLabels(), a.hostTrust(), a.hostBootstrap(),
+		a.hostLabels(), a.hostCreds(), a.hostTrust(), a.hostBootstrap(),
 	)
 	cmd.PersistentFlags().BoolVar(&a.noResolve, "no-resolve", false, "use host names as they are, not their IPv4 addresses")
 	return cmd

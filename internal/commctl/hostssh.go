@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"commissaire/api/client"
 )
@@ -30,7 +31,9 @@ func (a *App) hostSSH() *cobra.Command {
 		Long: `Log in to a host with the credentials that the server keeps for it, by the ssh of
 this machine. Options of ssh may follow the host, then a command for the host. The
 name or address is used as it is given. The private key is in a file of your own
-while ssh runs, and removed after.
+while ssh runs, and removed after. So is the host key that the server has pinned, and
+the host must show that one; 'commctl host trust' pins another. With a -o
+UserKnownHostsFile of your own the pinned key is left out.
 
 With a command, only the command's output is on standard output and the exit code
 is that of ssh. Without one the exit code is 0.`,
@@ -117,12 +120,17 @@ func (a *App) ssh(ctx context.Context, host string, options, command []string) e
 		return err
 	}
 
+	pinned, err := a.knownHosts(ctx, note, host, dir, options)
+	if err != nil {
+		return err
+	}
 	args := []string{"-i", file, "-l", creds.RemoteUser}
 	if record.Port != 0 && !sets(options, 'p') {
 		args = append(args, "-p", strconv.Itoa(record.Port))
 	}
 	// Else sshd hangs up after the keys of an agent, before this one had its turn.
-	args = append(append(args, options...), "-o", "IdentitiesOnly=yes", host)
+	args = append(append(args, options...), "-o", "IdentitiesOnly=yes")
+	args = append(append(args, pinned...), host)
 	if len(command) > 0 {
 		args = append(append(args, "--"), command...)
 	}
@@ -149,6 +157,33 @@ func (a *App) ssh(ctx context.Context, host string, options, command []string) e
 		return &childError{255}
 	}
 	return &childError{ended.ExitCode()}
+}
+
+// knownHosts gives options of ssh with which a host must show the key that the server
+// has pinned, which it writes into dir; none when there is no such key. Of an option
+// that is given twice ssh takes the first, so the user's go before these.
+func (a *App) knownHosts(ctx context.Context, notice io.Writer, host, dir string, options []string) ([]string, error) {
+	if strings.Contains(strings.ToLower(strings.Join(options, " ")), "userknownhostsfile") {
+		return nil, nil
+	}
+	status, answer, err := a.do(ctx, oldRequest{method: http.MethodGet, route: route("host", host, "hostkey"), notice: notice})
+	if err != nil || status != http.StatusOK {
+		return nil, err
+	}
+	var record client.HostKey
+	if err := json.Unmarshal(answer, &record); err != nil {
+		return nil, unreadable(err)
+	}
+	key, err := parseHostKey(record.Key)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	// For every name and port: there is one host here, whatever ssh_config(5) calls it.
+	file := filepath.Join(dir, "known_hosts")
+	if err := os.WriteFile(file, append([]byte("* "), ssh.MarshalAuthorizedKey(key)...), 0o600); err != nil {
+		return nil, err
+	}
+	return []string{"-o", `UserKnownHostsFile="` + file + `"`, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"}, nil
 }
 
 // sets says whether the options of ssh have this one.

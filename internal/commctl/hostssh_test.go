@@ -90,6 +90,25 @@ func TestHostSSH(t *testing.T) {
 	require.True(t, strings.HasSuffix(a.out.String(), "Removed temporary ssh key\nNone\n"), a.out.String())
 	removed(a.out.String())
 
+	// With the key that the server has pinned nobody is asked, and no other is taken.
+	other := remotetest.New(t, 1).Hosts()[0].HostKey()
+	for key, want := range map[string]int{host.HostKey(): 0, other: 255} {
+		text, err := json.Marshal(map[string]string{"key": key})
+		require.NoError(t, err)
+		pinned := newStub(t, map[string]reply{path: {200, record}, path + "/creds": {200, string(creds)}, path + "/hostkey": {200, string(text)}})
+		a := appFor(t, pinned.URL)
+		require.Equal(t, want, a.Run(t.Context(), []string{"host", "ssh", host.Address(), "-F", "none", "echo", "in"}), a.errs.String())
+		require.Equal(t, want == 0, a.out.String() == "in\n", a.errs.String())
+		file := regexp.MustCompile(`UserKnownHostsFile="(\S+)"`).FindStringSubmatch(a.errs.String())
+		require.NotNil(t, file, a.errs.String())
+		require.NoFileExists(t, file[1])
+		removed(a.errs.String())
+
+		a = appFor(t, pinned.URL)
+		require.Zero(t, a.Run(t.Context(), append(append([]string{"host", "ssh", host.Address()}, options...), "true")), a.errs.String())
+		require.NotContains(t, a.errs.String(), "StrictHostKeyChecking", "a file of the user's own counts alone")
+	}
+
 	a, code = ssh("", "192.0.2.99")
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, a.errs.String(), "Unable to GET the object at /api/v0/host/192.0.2.99: 404")

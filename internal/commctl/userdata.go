@@ -152,7 +152,7 @@ func (f *userDataFlags) complete(cmd *cobra.Command) error {
 		f.host.Endpoint = all
 	}
 	if f.host.RemoteUser, err = fleet.ParseRemoteUser(f.host.RemoteUser); err != nil {
-		return err
+		return fmt.Errorf("--remote-user %w", blame(err))
 	}
 	if f.host.AuthorizedKeysPath == "" && f.host.RemoteUser == fleet.DefaultRemoteUser {
 		f.host.AuthorizedKeysPath = "/root/.ssh/authorized_keys"

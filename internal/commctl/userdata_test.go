@@ -111,7 +111,7 @@ func TestUserDataFlags(t *testing.T) {
 		"-e http://a -s /k":                             "--ssh-key-path needs --shared-credentials",
 		"-e http://a --shared-credentials --expires 1h": "--expires",
 		"-e a:8000":                                     "not a URL",
-		"-e http://a -r Root":                           "remote_user",
+		"-e http://a -r Root":                           "--remote-user must be",
 		"-e http://a -C /no/such":                       "--cloud-init",
 		"-e http://a --ca-file " + cloud:                "holds no certificate in PEM form",
 		"-e http://a -o /no/such":                       "--outfile",
