@@ -103,7 +103,9 @@ type AuditEntry struct {
 
 	// Operation operationId of this document.
 	Operation string `json:"operation"`
-	Path      string `json:"path"`
+
+	// Path With `?dry_run=true` when nothing was to be done.
+	Path string `json:"path"`
 
 	// Status What was answered; 0 while the request is at work, or when the server died over it.
 	Status    int    `json:"status"`

@@ -31,6 +31,7 @@ type hostProgress struct {
 	step    string
 	attempt int
 	begun   time.Time // when the step began
+	trouble string    // what stands in its way
 	order   int       // in which the hosts began
 }
 
@@ -59,7 +60,7 @@ func (p *progress) apply(e event) (line string) {
 			p.begun++
 			h.order = p.begun
 		}
-		h.state, h.since, h.step = e.State, at, ""
+		h.state, h.since, h.step, h.trouble = e.State, at, "", ""
 		if e.State == string(fleet.HostRunPending) {
 			return "" // they all are, at first
 		}
@@ -67,9 +68,18 @@ func (p *progress) apply(e event) (line string) {
 	case "step":
 		h := p.host(e.Address)
 		if e.State == string(fleet.StepRunning) {
-			h.step, h.attempt, h.begun = e.Step, e.Attempt, at
+			known := h.step == e.Step && h.attempt == e.Attempt
+			if !known {
+				h.step, h.attempt, h.begun = e.Step, e.Attempt, at
+			}
+			h.trouble = e.Reason
 			line = e.Address + ": " + e.Step
-			if e.Attempt > 1 {
+			switch {
+			case e.Reason != "":
+				line += ": " + e.Reason
+			case known:
+				line += " goes on"
+			case e.Attempt > 1:
 				line += fmt.Sprintf(", attempt %d", e.Attempt)
 			}
 			break
@@ -159,6 +169,9 @@ func (p *progress) lines(now time.Time, most int) []painted {
 			what, since = h.step, h.begun
 			if h.attempt > 1 {
 				what += fmt.Sprintf(" (attempt %d)", h.attempt)
+			}
+			if h.trouble != "" {
+				what += ": " + h.trouble
 			}
 		}
 		spent := ""

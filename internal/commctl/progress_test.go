@@ -22,6 +22,21 @@ func texts(lines []painted) (all []string) {
 	return all
 }
 
+// What stands in the way of a step is told as long as it does.
+func TestProgressTellsOfTrouble(t *testing.T) {
+	t.Parallel()
+	p := newProgress(client.Operation{Kind: "restart", Cluster: "web", State: "running"})
+	step := func(second int, reason string) string {
+		return p.apply(event{name: "step", Event: client.Event{At: at(second), Address: "192.0.2.10", Step: "check", Attempt: 1, State: "running", Reason: reason}})
+	}
+	p.apply(event{name: "host", Event: client.Event{At: at(0), Address: "192.0.2.10", State: "running"}})
+	require.Equal(t, "2026-11-20T14:00:01Z 192.0.2.10: check", step(1, ""))
+	require.Equal(t, "2026-11-20T14:00:05Z 192.0.2.10: check: connection refused", step(5, "connection refused"))
+	require.Equal(t, "  192.0.2.10      1m  check: connection refused", texts(p.lines(parseTime(at(61)), 20))[0])
+	require.Equal(t, "2026-11-20T14:01:02Z 192.0.2.10: check goes on", step(62, ""))
+	require.Equal(t, "  192.0.2.10    1m1s  check", texts(p.lines(parseTime(at(62)), 20))[0])
+}
+
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	p := newProgress(client.Operation{Kind: "upgrade", Cluster: "web", State: "running", Progress: &client.Progress{Total: 4}})
