@@ -22,9 +22,9 @@ func (a *App) clusterStart(kind string) *cobra.Command {
 		start + "--dry-run " + args + "\n" +
 		start + "--watch --max-unavailable 10% --canary 1 --canary-then approve " + args
 	options := a.rolloutOptions(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = options.policy.blaming(func(cmd *cobra.Command, args []string) error {
 		return a.startRollout(cmd.Context(), kind, args[0], optional(args, 1), options)
-	}
+	})
 	return cmd
 }
 

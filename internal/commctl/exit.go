@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,10 +103,23 @@ func failure(status int, body []byte) error {
 // document's words, else those of HTTP.
 func explain(status int, body []byte) string {
 	p, ok := problem(body)
-	if !ok {
+	switch {
+	case !ok && plainText(status, body):
+		return speaksTLS
+	case !ok:
 		return fmt.Sprintf("the server answered %d %s", status, http.StatusText(status))
 	}
 	return strings.Join(problemLines(p), "; ")
+}
+
+// speaksTLS is said where an http:// endpoint turns out to speak TLS.
+const speaksTLS = "the server speaks TLS there; the endpoint must begin with https://"
+
+// plainText says whether an answer is what servers of TLS say to HTTP without it: those
+// of Go "an HTTP request to an HTTPS server", nginx "plain HTTP request was sent to
+// HTTPS port".
+func plainText(status int, body []byte) bool {
+	return status == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request")) && bytes.Contains(body, []byte("HTTPS"))
 }
 
 func problem(body []byte) (client.Problem, bool) {
@@ -150,6 +164,15 @@ func (e *unreachableError) Error() string {
 	return "no server could be reached"
 }
 
+// why is the error in words. Most servers of TLS answer HTTP without it by an alert,
+// which is content type 21 and version 3 (RFC 8446 §5.1) where HTTP should begin.
+func (t attempt) why() string {
+	if strings.Contains(t.err.Error(), `malformed HTTP response "\x15\x03`) {
+		return speaksTLS
+	}
+	return t.err.Error()
+}
+
 // Unwrap gives the causes.
 func (e *unreachableError) Unwrap() []error {
 	var all []error
@@ -167,7 +190,7 @@ func (e *unreachableError) print(errs io.Writer) {
 	}
 	fmt.Fprintln(e.out, "Exiting...")
 	for _, t := range e.tried {
-		fmt.Fprintf(errs, "commctl: error: %s: %v\n", t.endpoint, t.err)
+		fmt.Fprintf(errs, "commctl: error: %s: %s\n", t.endpoint, t.why())
 	}
 }
 

@@ -60,7 +60,7 @@ func TestRequestsOfNewVerbs(t *testing.T) {
 		"cluster policy delete web":                                                             {"DELETE /api/v0/cluster/web/policy", ``},
 		"cluster deploy start web 43 --canary 1 --canary-then approve --canary-soak 10m":        {"PUT /api/v0/cluster/web/deploy", `{"policy":{"canary":{"hosts":1,"then":"approve","soak":"10m0s"}},"version":"43"}`},
 		"cluster upgrade start --dry-run --order random:7 -l env=prod web":                      {"PUT /api/v0/cluster/web/upgrade?dry_run=true", `{"policy":{"selector":"env=prod","order":{"by":"random","seed":7}}}`},
-		"operations list -c web --kind deploy --state failed --since 2026-11-20 -n 2":           {"GET /api/v0/operations?cluster=web&kind=deploy&state=failed&since=2026-11-20T00%3A00%3A00Z&limit=2", ``},
+		"operations list -c web --kind deploy --state failed --since 2026-11-20 -n 2":           {"GET /api/v0/operations?cluster=web&kind=deploy&state=failed&since=2026-11-20T00%3A00%3A00Z&limit=2", ``, "GET /api/v0/cluster/web", ``},
 		"operations hosts --state failed " + testID:                                             {"GET " + id + "/hosts?state=failed&limit=1000", ``},
 		"operations steps " + testID + " 192.0.2.1":                                             {"GET " + id + "/steps?host=192.0.2.1&limit=1000", ``},
 		"host labels set 192.0.2.1 env=prod tier=":                                              {"GET /api/v0/host/192.0.2.1/labels", ``, "PUT /api/v0/host/192.0.2.1/labels", `{"env":"prod","rack":"a1","tier":""}`},
@@ -95,25 +95,26 @@ func TestNewVerbsRefuse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy")
 	require.NoError(t, os.WriteFile(file, []byte(`{"max_failure": 1}`), 0o600))
 	for command, want := range map[string]string{
-		"cluster upgrade start --max-failures x web":      `--max-failures" flag: must be a number of hosts`,
-		"cluster upgrade start --max-unavailable 0 web":   "policy.max_unavailable must be at least 1",
-		"cluster upgrade start --canary-then pause web":   "policy.canary needs either hosts or selector",
-		"cluster upgrade start --reboot perhaps web":      "policy.reboot must be never, if-needed or always",
-		"cluster upgrade start --order label web":         "policy.order.label must name a label",
-		"cluster upgrade start --order name:x web":        "only random and label",
-		"cluster upgrade start --window 22:00 web":        "must hold two times of day",
-		"cluster upgrade start --selector =x web":         "--selector",
-		"cluster upgrade start --dry-run --watch web":     "none of the others can be",
-		"cluster upgrade start --policy " + file + " web": `unknown field "max_failure"`,
-		"cluster policy set web":                          "say what to change",
-		"host labels set 192.0.2.1 env":                   `"env" is not of the form NAME=VALUE`,
-		"host labels unset 192.0.2.1":                     "name the labels",
-		"host list web -l env=prod":                       "not both",
-		"operations list --since tomorrow":                "--since must be a time",
-		"wait --for=done " + testID:                       "must be running, paused",
-		"operations pause web.example":                    "OPERATION must be the name of a cluster, or an id such as ",
-		"operations resurrect":                            "unknown verb",
-		"operations list -n -1":                           "must not be below 0",
+		"cluster upgrade start --max-failures x web":            `--max-failures" flag: must be a number of hosts`,
+		"cluster upgrade start --max-unavailable 0 web":         "commctl: error: --max-unavailable must be at least 1 or 1%\n",
+		"cluster upgrade start --canary-then pause web":         "say either --canary or --canary-selector",
+		"cluster policy set web --canary-soak 8784h --canary 1": `"--canary-soak" flag: must be a time`,
+		"cluster upgrade start --reboot perhaps web":            "--reboot must be never, if-needed or always",
+		"cluster upgrade start --order label web":               "--order must name a label",
+		"cluster upgrade start --order name:x web":              "only random and label",
+		"cluster upgrade start --window 22:00 web":              "must hold two times of day",
+		"cluster upgrade start --selector =x web":               "--selector",
+		"cluster upgrade start --dry-run --watch web":           "none of the others can be",
+		"cluster upgrade start --policy " + file + " web":       `unknown field "max_failure"`,
+		"cluster policy set web":                                "say what to change",
+		"host labels set 192.0.2.1 env":                         `"env" is not of the form NAME=VALUE`,
+		"host labels unset 192.0.2.1":                           "name the labels",
+		"host list web -l env=prod":                             "not both",
+		"operations list --since tomorrow":                      "--since must be a time",
+		"wait --for=done " + testID:                             "must be running, paused",
+		"operations pause web.example":                          "OPERATION must be the name of a cluster, or an id such as ",
+		"operations resurrect":                                  "unknown verb",
+		"operations list -n -1":                                 "must not be below 0",
 	} {
 		a := appFor(t, server.URL)
 		require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields(command)), command)
@@ -121,6 +122,49 @@ func TestNewVerbsRefuse(t *testing.T) {
 		require.Contains(t, a.errs.String(), "usage: commctl ", command)
 	}
 	require.Empty(t, server.lines())
+}
+
+// The server blames members of the policy; who gave them by flags is told of the flags.
+func TestRefusalsNameFlags(t *testing.T) {
+	t.Parallel()
+	refuse := func(field string) reply {
+		return reply{400, `{"title":"Wrong","status":400,"detail":"` + field + ` chooses no host","errors":[{"field":"` + field + `","detail":"chooses no host"}]}`}
+	}
+	server := newStub(t, map[string]reply{
+		"PUT /api/v0/cluster/web/restart":              refuse("policy.selector"),
+		"PUT /api/v0/cluster/web/upgrade":              refuse("policy.canary"),
+		"PUT /api/v0/operations/" + testID + "/policy": refuse("selector"),
+	})
+	const old = "usage: commctl cluster restart start NAME [flags]\ncommctl: error: Unable to PUT the object at /api/v0/cluster/web/restart: 400\n  "
+	for command, want := range map[string]string{
+		"cluster restart start web -l env=prod":                   old + "--selector chooses no host\n",
+		"cluster restart start web":                               old + "policy.selector chooses no host\n",
+		"cluster restart start -o name web -l env=prod":           "commctl: error: --selector chooses no host\n",
+		"cluster upgrade start -o name web --canary-selector a=b": "commctl: error: --canary-selector chooses no host\n",
+		"operations policy set -l env=prod " + testID:             "commctl: error: --selector chooses no host\n",
+	} {
+		a := appFor(t, server.URL)
+		require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields(command)))
+		require.Equal(t, want, a.errs.String(), command)
+	}
+}
+
+// An empty list may be for a name that was mistyped.
+func TestNoOperations(t *testing.T) {
+	t.Parallel()
+	none := reply{200, `{"operations":[]}`}
+	server := newStub(t, map[string]reply{
+		"GET /api/v0/operations?limit=50": none, "GET /api/v0/operations?cluster=web&limit=50": none, "GET /api/v0/operations?cluster=wbe&host=192.0.2.1&limit=50": none,
+		"GET /api/v0/operations?cluster=away&limit=50": none, "GET /api/v0/cluster/away": {503, ``}, "GET /api/v0/cluster/web": {200, `{}`},
+	})
+	for args, want := range map[string]string{
+		"": "", "-c web": "; cluster web exists", "-c wbe --host 192.0.2.1": "; there is no cluster wbe; there is no host 192.0.2.1", "-c away": "",
+	} {
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), append([]string{"operations", "list", "-o", "name"}, strings.Fields(args)...)), a.errs.String())
+		require.Empty(t, a.out.String())
+		require.Equal(t, "commctl: there is no such operation"+want+"\n", a.errs.String())
+	}
 }
 
 // Each refusal has its exit code, and its words are on standard error alone.

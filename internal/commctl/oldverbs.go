@@ -134,6 +134,9 @@ func refusal(method, route string, status int, answer []byte) error {
 	if status == http.StatusForbidden {
 		message = "The provided credentials were incorrect."
 	}
+	if plainText(status, answer) {
+		message += "\n  " + speaksTLS
+	}
 	if p, ok := problem(answer); ok {
 		message += "\n  " + strings.Join(problemLines(p), "\n  ")
 	}

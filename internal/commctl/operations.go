@@ -203,12 +203,37 @@ func (a *App) operationsList() *cobra.Command {
 			}
 			all = append(all, page.Operations...)
 			if page.Next == "" || len(all) == limit {
+				if len(all) == 0 {
+					a.tellNone(cmd.Context(), c, cluster, host)
+				}
 				return renderList(a, *format, listedOperationView, all)
 			}
 			p.Cursor = &page.Next
 		}
 	}
 	return cmd
+}
+
+// tellNone says that no operation is to be listed, and whether that may be for a name
+// that was mistyped. What cannot be found out is left out.
+func (a *App) tellNone(ctx context.Context, c *client.ClientWithResponses, cluster, host string) {
+	parts := []string{"there is no such operation"}
+	look := func(what, name string, request send) {
+		if name == "" {
+			return
+		}
+		_, _, err := exchange(ctx, request)
+		var refused *exitError
+		switch {
+		case err == nil:
+			parts = append(parts, what+" "+name+" exists")
+		case errors.As(err, &refused) && refused.code == exitNotFound:
+			parts = append(parts, "there is no "+what+" "+name)
+		}
+	}
+	look("cluster", cluster, func(ctx context.Context) (*http.Response, error) { return c.GetCluster(ctx, cluster) })
+	look("host", host, func(ctx context.Context) (*http.Response, error) { return c.GetHost(ctx, host) })
+	fmt.Fprintln(a.Err, "commctl:", legible(strings.Join(parts, "; ")))
 }
 
 var operationStates = []string{"pending", "running", "succeeded", "failed", "cancelled"}

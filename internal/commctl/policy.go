@@ -66,7 +66,7 @@ func (a *App) clusterPolicySet() *cobra.Command {
 	flags := a.policyOptions(cmd)
 	var replace bool
 	cmd.Flags().BoolVar(&replace, "replace", false, "forget what is not given")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = flags.blaming(func(cmd *cobra.Command, args []string) error {
 		p, err := flags.read(cmd.Context())
 		if err != nil {
 			return err
@@ -90,7 +90,7 @@ func (a *App) clusterPolicySet() *cobra.Command {
 			return err
 		}
 		return a.renderPolicy(*format, p)
-	}
+	})
 	return cmd
 }
 
@@ -138,7 +138,7 @@ order and canaries are settled when it begins and cannot change.`,
 	}
 	format := outputFlag(cmd, formatTable)
 	flags := a.policyOptions(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = flags.blaming(func(cmd *cobra.Command, args []string) error {
 		p, err := flags.read(cmd.Context())
 		if err != nil {
 			return err
@@ -161,6 +161,6 @@ order and canaries are settled when it begins and cannot change.`,
 			return err
 		}
 		return a.renderPolicy(*format, p)
-	}
+	})
 	return cmd
 }

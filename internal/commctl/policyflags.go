@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"commissaire/internal/fleet"
 )
@@ -18,6 +20,7 @@ import (
 // policyFlags are the flags that say how an operation rolls over its hosts.
 type policyFlags struct {
 	app    *App
+	flags  *pflag.FlagSet
 	file   string
 	policy fleet.Policy // what the flags set
 	canary fleet.Canary
@@ -25,8 +28,8 @@ type policyFlags struct {
 
 // policyOptions gives a command the flags of a policy.
 func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
-	p := &policyFlags{app: a}
 	flags := cmd.Flags()
+	p := &policyFlags{app: a, flags: flags}
 	add := func(name, usage string, set func(text string) error) {
 		flags.Func(name, usage, set)
 	}
@@ -99,16 +102,56 @@ func (p *policyFlags) read(ctx context.Context) (fleet.Policy, error) {
 	}
 	set := p.policy
 	if p.canary != (fleet.Canary{}) {
+		if (p.canary.Hosts == nil) == (p.canary.Selector == "") {
+			return base, errors.New("say either --canary or --canary-selector")
+		}
 		set.Canary = &p.canary
 	}
 	policy := set.Over(base)
-	if err := policy.Check("policy"); err != nil {
-		return policy, err
+	var wrong *fleet.Error
+	if err := policy.Check("policy"); errors.As(err, &wrong) {
+		return policy, p.blame(errors.New(wrong.Detail))
 	}
 	if n := policy.MaxUnavailable; n != nil && !n.Percent && n.Value > fleet.MaxSlots {
 		fmt.Fprintf(p.app.Err, "commctl: --max-unavailable %d acts as %d: no operation works on more hosts at once\n", n.Value, fleet.MaxSlots)
 	}
 	return policy, nil
+}
+
+// policyMembers finds members of a policy in the words of the server and of the domain:
+// policy.order.label, or where the policy is all of a request, order.label at the
+// beginning.
+var policyMembers = regexp.MustCompile(`(?:\bpolicy\.|^)([a-z_]+)(?:\.([a-z_]+))?`)
+
+// blame names the flags in an error instead of the members of the policy that they
+// gave. Members that others gave, such as the policy of the cluster, keep their names.
+func (p *policyFlags) blame(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := policyMembers.ReplaceAllStringFunc(err.Error(), func(member string) string {
+		parts := policyMembers.FindStringSubmatch(member)
+		name := strings.ReplaceAll(parts[1], "_", "-")
+		for _, flag := range []string{name + "-" + parts[2], name, name + "-selector"} {
+			if f := p.flags.Lookup(flag); f != nil && f.Changed {
+				return "--" + flag
+			}
+		}
+		return member
+	})
+	var known *exitError
+	switch {
+	case text == err.Error():
+		return err
+	case errors.As(err, &known):
+		return &exitError{code: known.code, usage: known.usage, err: errors.New(text)}
+	}
+	return errors.New(text)
+}
+
+// blaming makes the errors of a verb name the flags of its policy.
+func (p *policyFlags) blaming(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error { return p.blame(run(cmd, args)) }
 }
 
 // textFlag is a flag with a short name whose text is read by a function.

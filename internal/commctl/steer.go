@@ -87,7 +87,7 @@ and by the same policy. Flags change members of the policy.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be done and change nothing")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "wait")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "watch")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = policy.blaming(func(cmd *cobra.Command, args []string) error {
 		p, err := policy.read(cmd.Context())
 		if err != nil {
 			return err
@@ -118,6 +118,6 @@ and by the same policy. Flags change members of the policy.`,
 			return unreadable(err)
 		}
 		return a.stayOrShow(cmd.Context(), *w, *format, op)
-	}
+	})
 	return cmd
 }

@@ -75,7 +75,8 @@ func (a *App) tokensCreate() *cobra.Command {
 never again: put it into the configuration file as "token".
 
 It may do what you may, or less: all that --role may, and of that only --operation
-when given. These are operationIds of the API document, such as upgradeCluster.`,
+when given. These are operationIds of the API document, such as upgradeCluster; the
+server has it at /openapi.yaml.`,
 		Example: "  commctl tokens create laptop\n  commctl tokens create --role operator --operation upgradeCluster,getOperation --expires 720h ci >token",
 	}
 	format := outputFlag(cmd, "")

@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,8 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -376,4 +379,35 @@ func clientCertificate(t *testing.T) (certificate, key []byte) {
 	secret, err := x509.MarshalPKCS8PrivateKey(private)
 	require.NoError(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+}
+
+// An endpoint that begins with http:// where TLS is spoken is found out: servers of Go
+// answer, others send an alert.
+func TestPlainHTTPToTLS(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = bufio.NewReader(conn).ReadString('\n')
+			_, _ = conn.Write([]byte{21, 3, 1, 0, 2, 2, 70}) // protocol_version
+			_ = conn.Close()
+		}
+	}()
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	for address, code := range map[string]int{server.Listener.Addr().String(): exitUsage, listener.Addr().String(): exitUnreachable} {
+		for _, command := range []string{"cluster list", "whoami"} {
+			a := appFor(t, "http://"+address)
+			require.Equal(t, code, a.Run(t.Context(), strings.Fields(command)), a.errs.String())
+			require.Contains(t, a.errs.String(), speaksTLS)
+		}
+	}
 }
