@@ -345,6 +345,14 @@ func TestWaitingText(t *testing.T) {
 		"ends when the hosts at work have ended":                                                    {Id: testID, State: "running", Paused: true, Waiting: "paused by alice", CancelRequestedAt: cancelled},
 	} {
 		require.Equal(t, want, waitingText(op))
+		if want != "" {
+			var told strings.Builder
+			v := &viewer{progress: newProgress(op), out: &told}
+			require.NoError(t, v.tellWaiting())
+			require.NoError(t, v.tellWaiting())
+			require.Equal(t, "waiting: "+want+"\n", told.String(), "once")
+			require.Contains(t, v.summary(time.Now()).text, "waiting: "+want)
+		}
 	}
 	require.Empty(t, waitingText(client.Operation{State: "cancelled", Paused: true, CancelRequestedAt: cancelled}))
 }
