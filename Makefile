@@ -56,10 +56,11 @@ test-product:
 	$(GO) test -race -timeout $(TIMEOUT) ./...
 
 # Without the race detector: it would have Temporal's server compiled a second
-# time, which takes longer than all the tests.
+# time, which takes longer than all the tests. Never from the cache of results: they
+# run programs that they build, of whose sources the cache does not know.
 .PHONY: test-devstack
 test-devstack:
-	cd devstack && $(GO) test -timeout $(TIMEOUT) ./...
+	cd devstack && $(GO) test -count 1 -timeout $(TIMEOUT) ./...
 
 .PHONY: contract
 contract: setup ## Replay the contract of the original Commissaire, fact by fact (docs/contract.md)
