@@ -101,7 +101,7 @@ func TestNewVerbsOnTheRealAPI(t *testing.T) {
 	require.Equal(t, tokenID+"\n", alice(0, "tokens list -o name"))
 	alice(0, "tokens revoke "+tokenID)
 	run(laptop(), exitForbidden, "whoami")
-	require.NotContains(t, alice(0, "tokens get -o json "+tokenID), strings.Split(token, "_")[2])
+	require.NotContains(t, alice(0, "tokens get -o json "+tokenID), strings.SplitN(token, "_", 3)[2])
 
 	require.Regexp(t, `^cmsj_`, alice(0, "join-tokens create -c web"))
 	join := strings.TrimSpace(alice(0, "join-tokens list -o name"))
