@@ -207,7 +207,9 @@ func TestEventsEndAfterThoseThatAreHidden(t *testing.T) {
 			break
 		}
 	}
-	time.Sleep(3 * lookAgain) // the stream looks in vain, and must not take that for the end
+	// Nothing happens that could be waited for: the stream looks in vain, and must not
+	// take that for the end.
+	time.Sleep(3 * lookAgain)
 	require.NoError(t, old.Commit(t.Context()))
 	var states []string
 	for _, e := range f.rest() {

@@ -11,6 +11,7 @@ import (
 )
 
 func main() {
+	// The root of the process: what a signal ends is ended through it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := commctl.New(os.Stdin, os.Stdout, os.Stderr, os.Getenv).Run(ctx, os.Args[1:])
 	stop()

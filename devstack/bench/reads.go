@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"commissaire/devstack/harness"
 	"commissaire/internal/privatepg"
 	"commissaire/internal/secret"
 )
@@ -158,17 +159,16 @@ func startProcess(ctx context.Context, log *os.File, binary string, args []strin
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	for begin := time.Now(); time.Since(begin) < readyLimit; {
+	err = harness.Until(ctx, readyLimit, filepath.Base(binary)+" to listen", func() (bool, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address.String())
-		if err == nil {
-			conn.Close()
-			return "http://" + address.String(), stop, nil
+		if err != nil {
+			return false, nil
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
+		return true, conn.Close()
+	})
+	if err != nil {
+		stop()
+		return "", nil, err
 	}
-	stop()
-	return "", nil, fmt.Errorf("%s does not listen on %s", filepath.Base(binary), address)
+	return "http://" + address.String(), stop, nil
 }

@@ -132,7 +132,7 @@ func seed(name, userData string) map[string]string {
 func TestMachinesAddThemselves(t *testing.T) {
 	t.Parallel()
 	if err := nspawntest.Available(); err != nil {
-		t.Skip(err)
+		t.Skip(err) // no root, or no systemd-container: the error says which
 	}
 	i := start(t)
 	certificate, key := selfSigned(t)
@@ -163,6 +163,7 @@ func TestMachinesAddThemselves(t *testing.T) {
 	t.Cleanup(func() {
 		for _, m := range ms.All() {
 			if t.Failed() {
+				// The test's own context has ended by the time of a cleanup.
 				log, _ := m.Run(context.Background(), "tail", "-n", "40", "/var/log/cloud-init-output.log")
 				t.Logf("%s: %s", m.Name(), log)
 			}

@@ -17,6 +17,7 @@ import (
 )
 
 func main() {
+	// The root of the process: what a signal ends is ended through it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
