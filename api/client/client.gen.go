@@ -42,10 +42,12 @@ const (
 
 // Defines values for OperationKind.
 const (
-	Bootstrap OperationKind = "bootstrap"
-	Deploy    OperationKind = "deploy"
-	Restart   OperationKind = "restart"
-	Upgrade   OperationKind = "upgrade"
+	Bootstrap  OperationKind = "bootstrap"
+	Deploy     OperationKind = "deploy"
+	Register   OperationKind = "register"
+	Restart    OperationKind = "restart"
+	Unregister OperationKind = "unregister"
+	Upgrade    OperationKind = "upgrade"
 )
 
 // Defines values for OperationState.
@@ -1736,6 +1738,8 @@ type ClientInterface interface {
 
 	// DeleteContainerManager Delete a container manager, also one in use
 	//
+	// The nodes that it has stay there. Operations that would register or remove one fail.
+	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
 	DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1748,7 +1752,7 @@ type ClientInterface interface {
 
 	// PutContainerManagerWithBody Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1757,7 +1761,7 @@ type ClientInterface interface {
 
 	// PutContainerManager Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1905,7 +1909,7 @@ type ClientInterface interface {
 
 	// GetHostStatus How a host is, and what its container manager says
 	//
-	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 	//
 	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 	GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2636,6 +2640,8 @@ func (c *Client) ListClusters(ctx context.Context, reqEditors ...RequestEditorFn
 
 // DeleteContainerManager Delete a container manager, also one in use
 //
+// The nodes that it has stay there. Operations that would register or remove one fail.
+//
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
 func (c *Client) DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteContainerManagerRequest(c.Server, name)
@@ -2668,7 +2674,7 @@ func (c *Client) GetContainerManager(ctx context.Context, name Name, reqEditors 
 
 // PutContainerManagerWithBody Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes any type of body and a specified content type.
 //
@@ -2687,7 +2693,7 @@ func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, con
 
 // PutContainerManager Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3035,7 +3041,7 @@ func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHos
 
 // GetHostStatus How a host is, and what its container manager says
 //
-// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 //
 // Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7114,6 +7120,8 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteContainerManagerWithResponse Delete a container manager, also one in use
 	//
+	// The nodes that it has stay there. Operations that would register or remove one fail.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
@@ -7130,7 +7138,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithBodyWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7139,7 +7147,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7301,7 +7309,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetHostStatusWithResponse How a host is, and what its container manager says
 	//
-	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -11174,6 +11182,8 @@ func (c *ClientWithResponses) ListClustersWithResponse(ctx context.Context, reqE
 
 // DeleteContainerManagerWithResponse Delete a container manager, also one in use
 //
+// The nodes that it has stay there. Operations that would register or remove one fail.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
@@ -11202,7 +11212,7 @@ func (c *ClientWithResponses) GetContainerManagerWithResponse(ctx context.Contex
 
 // PutContainerManagerWithBodyWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11217,7 +11227,7 @@ func (c *ClientWithResponses) PutContainerManagerWithBodyWithResponse(ctx contex
 
 // PutContainerManagerWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11499,7 +11509,7 @@ func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, add
 
 // GetHostStatusWithResponse How a host is, and what its container manager says
 //
-// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 //
 // Returns a wrapper object for the known response body format(s).
 //

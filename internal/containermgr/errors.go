@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
 )
 
@@ -62,7 +63,7 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 	}
 	blame := func(option, format string, args ...any) error {
 		e := fail(fleet.Invalid, format, args...)
-		e.Fields = []fleet.FieldError{{Field: field(option), Detail: fmt.Sprintf(format, args...)}}
+		e.Fields = []fleet.FieldError{{Field: options.Field(option), Detail: fmt.Sprintf(format, args...)}}
 		return e
 	}
 	var (
@@ -80,29 +81,29 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 	case ctx.Err() != nil:
 		return &fleet.Error{Kind: fleet.Unavailable, Detail: fmt.Sprintf("could not %s: there was no time left to ask %s", what, k), Err: errors.Join(ctx.Err(), err)}
 	case errors.As(err, &redirect):
-		return blame(optServerURL, "answers with a redirect to %s, which is not followed; give the address of the API itself", redirect.to)
+		return blame(options.ServerURL, "answers with a redirect to %s, which is not followed; give the address of the API itself", redirect.to)
 	case errors.As(err, &address):
-		return blame(optServerURL, "is at %s, where no container manager may be; give an address that is not of this machine or its link", address.address)
+		return blame(options.ServerURL, "is at %s, where no container manager may be; give an address that is not of this machine or its link", address.address)
 	case errors.As(err, &unknown):
-		return blame(optCA, "has a certificate of an authority that is not known here; give the authority's certificate in %s or in the kubeconfig", optCA)
+		return blame(options.CA, "has a certificate of an authority that is not known here; give the authority's certificate in %s or in the kubeconfig", options.CA)
 	case errors.As(err, &name):
-		return blame(optServerURL, "has a certificate for other names: %s", quote(name.Error()))
+		return blame(options.ServerURL, "has a certificate for other names: %s", quote(name.Error()))
 	case errors.As(err, &certificate):
-		return blame(optServerURL, "has a certificate that is not good: %s", quote(certificate.Err.Error()))
+		return blame(options.ServerURL, "has a certificate that is not good: %s", quote(certificate.Err.Error()))
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return blame(optServerURL, "does not speak TLS there; is it the right port?")
+		return blame(options.ServerURL, "does not speak TLS there; is it the right port?")
 	case errors.As(err, &operation) && operation.Op == "remote error": // an alert of TLS
-		return blame(optCert, "does not take our certificate, or wants one: %s", quote(operation.Err.Error()))
+		return blame(options.Cert, "does not take our certificate, or wants one: %s", quote(operation.Err.Error()))
 	case errors.Is(err, errTooLarge):
-		return blame(optServerURL, "sends more than %d MB; is it a Kubernetes API?", maxAnswer>>20)
+		return blame(options.ServerURL, "sends more than %d MB; is it a Kubernetes API?", maxAnswer>>20)
 	case errors.As(err, &api):
 		return k.explainStatus(c, err, api.Status(), fail, blame)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail(fleet.Unavailable, "did not answer within %s", callTimeout)
 	case errors.As(err, &transport), errors.As(err, &network):
-		return fail(fleet.Unavailable, "cannot be reached; check %s and the network between the worker and it", optServerURL)
+		return fail(fleet.Unavailable, "cannot be reached; check %s and the network between the worker and it", options.ServerURL)
 	default:
-		return blame(optServerURL, "sends something that is not understood; is it a Kubernetes API?")
+		return blame(options.ServerURL, "sends something that is not understood; is it a Kubernetes API?")
 	}
 }
 
@@ -114,10 +115,10 @@ func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail fun
 	}
 	switch {
 	case apierrors.IsUnauthorized(err):
-		return blame(optToken, "does not know us (401): the token or the certificate is wrong, expired or withdrawn; give a new one")
+		return blame(options.Token, "does not know us (401): the token or the certificate is wrong, expired or withdrawn; give a new one")
 	case apierrors.IsForbidden(err):
 		// The words name the account and the right that it lacks.
-		return blame(optToken, "does not let us (403): %s", words)
+		return blame(options.Token, "does not let us (403): %s", words)
 	case missing(err):
 		return fail(fleet.NotFound, "says: %s", words)
 	case apierrors.IsTooManyRequests(err):
@@ -133,7 +134,7 @@ func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail fun
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
 		return fail(fleet.Conflict, "says: %s", words)
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
-		return blame(optServerURL, "answers %d where Kubernetes would not; is it a Kubernetes API?", s.Code)
+		return blame(options.ServerURL, "answers %d where Kubernetes would not; is it a Kubernetes API?", s.Code)
 	default:
 		return fail(fleet.Invalid, "refused it (%d): %s", s.Code, words)
 	}
