@@ -1627,7 +1627,7 @@ type ClientInterface interface {
 
 	// RemoveMember Let a host leave a cluster
 	//
-	// Leaving again changes nothing, and so does an unknown host.
+	// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 	//
 	// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
 	RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1639,7 +1639,7 @@ type ClientInterface interface {
 
 	// AddMemberWithBody Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1648,7 +1648,7 @@ type ClientInterface interface {
 
 	// AddMember Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1795,7 +1795,7 @@ type ClientInterface interface {
 
 	// DeleteHost Forget a host, its credentials and its membership
 	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+	// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 	//
 	// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
 	DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2379,7 +2379,7 @@ func (c *Client) ReplaceMembers(ctx context.Context, name Name, body ReplaceMemb
 
 // RemoveMember Let a host leave a cluster
 //
-// Leaving again changes nothing, and so does an unknown host.
+// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 //
 // Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
 func (c *Client) RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2411,7 +2411,7 @@ func (c *Client) GetMember(ctx context.Context, name Name, address Address, reqE
 
 // AddMemberWithBody Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2430,7 +2430,7 @@ func (c *Client) AddMemberWithBody(ctx context.Context, name Name, address Addre
 
 // AddMember Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2767,7 +2767,7 @@ func (c *Client) RegisterHost(ctx context.Context, body RegisterHostJSONRequestB
 
 // DeleteHost Forget a host, its credentials and its membership
 //
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 //
 // Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
 func (c *Client) DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6995,7 +6995,7 @@ type ClientWithResponsesInterface interface {
 
 	// RemoveMemberWithResponse Let a host leave a cluster
 	//
-	// Leaving again changes nothing, and so does an unknown host.
+	// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7011,7 +7011,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithBodyWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7020,7 +7020,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7183,7 +7183,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteHostWithResponse Forget a host, its credentials and its membership
 	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+	// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10967,7 +10967,7 @@ func (c *ClientWithResponses) ReplaceMembersWithResponse(ctx context.Context, na
 
 // RemoveMemberWithResponse Let a host leave a cluster
 //
-// Leaving again changes nothing, and so does an unknown host.
+// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -10995,7 +10995,7 @@ func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, name Na
 
 // AddMemberWithBodyWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11010,7 +11010,7 @@ func (c *ClientWithResponses) AddMemberWithBodyWithResponse(ctx context.Context,
 
 // AddMemberWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11287,7 +11287,7 @@ func (c *ClientWithResponses) RegisterHostWithResponse(ctx context.Context, body
 
 // DeleteHostWithResponse Forget a host, its credentials and its membership
 //
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 //
 // Returns a wrapper object for the known response body format(s).
 //
