@@ -1,5 +1,5 @@
 // Package activities turns each step into its effect, through injected
-// interfaces: Postgres for the record, SSH for the host.
+// interfaces: Postgres for the record, SSH for the host, client-go for Kubernetes.
 //
 // Temporal runs an activity at least once, so every one of them is written to
 // be repeated, by the same worker or by another, also while an earlier attempt

@@ -35,7 +35,7 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 			return fleet.Errorf(fleet.Conflict, "step %s has ended", s.in.Step)
 		}
 		s.row = row
-		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s})
+		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s.stepRecord})
 		return err
 	})
 	if err != nil {
@@ -62,13 +62,13 @@ func (s *stepRun) keepEnd(ctx context.Context, out remote.Outcome) (err error) {
 // keep stores output as it comes.
 type keep struct {
 	ctx context.Context
-	s   *stepRun
+	s   *stepRecord
 }
 
 // Output stores a chunk. The store answers how far the output is kept: further
 // than we are when another attempt of this step was quicker.
 func (k keep) Output(offset int64, data []byte) (int64, error) {
-	next, err := k.s.store.AppendOutput(k.ctx, k.s.row.ID, offset, data)
+	next, err := k.s.steps.AppendOutput(k.ctx, k.s.row.ID, offset, data)
 	if err != nil {
 		return offset, err
 	}
@@ -88,7 +88,7 @@ const lastKept = 1 << 10
 
 // print keeps text that did not come from a once-only command, such as facts.
 // Only the first of several attempts is kept.
-func (s *stepRun) print(ctx context.Context, text string) error {
+func (s *stepRecord) print(ctx context.Context, text string) error {
 	if s.row.OutputTo > 0 {
 		return nil
 	}

@@ -23,6 +23,7 @@ type RecordStore interface {
 	BeginHostRun(ctx context.Context, id, address string) (fleet.HostRun, error)
 	EndHostRun(ctx context.Context, end store.HostRunEnd) (next *store.Assignment, err error)
 	EndSlot(ctx context.Context, id string, lost store.Assignment, reason string) error
+	HostNode(ctx context.Context, address string) (store.Node, error)
 }
 
 // Record moves the record on.
@@ -85,7 +86,11 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 	if run.State.Ended() {
 		return workflows.HostBegun{Ended: run.State, Reason: run.Reason}, nil
 	}
-	return workflows.HostBegun{}, nil
+	n, err := a.Store(in.Tenant).HostNode(ctx, in.Address)
+	if fleet.KindOf(err) == fleet.NotFound {
+		return workflows.HostBegun{}, nil // the next step says so, where it matters
+	}
+	return workflows.HostBegun{Registers: n.Type.HasNodes()}, verdict(ctx, err)
 }
 
 // EndHost writes down how a host's part ended and what that means for the host's

@@ -46,7 +46,7 @@ func TestHostAddedAgain(t *testing.T) {
 	r := setup(t)
 	r.upTo(t, workflows.StepReboot)
 	old := r.op
-	_, err := r.DeleteHost(t.Context(), r.host.Address(), "tester")
+	_, _, err := r.DeleteHost(t.Context(), r.host.Address(), store.Requester{Name: "tester"})
 	require.NoError(t, err)
 	port, came := r.watch(t)
 	_, _, err = r.PutHost(t.Context(), store.HostPut{Address: r.host.Address(), Port: port, Cluster: cluster, Creds: r.creds()})
@@ -70,7 +70,7 @@ func TestHostGone(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
 	r.upTo(t, workflows.StepReboot)
-	_, err := r.DeleteHost(t.Context(), r.host.Address(), "tester")
+	_, _, err := r.DeleteHost(t.Context(), r.host.Address(), store.Requester{Name: "tester"})
 	require.NoError(t, err)
 	_, err = r.do(r.crew(t), workflows.StepReboot, how{})
 	requireRefused(t, string(fleet.NotFound), err)

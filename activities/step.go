@@ -73,13 +73,10 @@ func gaveUp(format string, args ...any) error {
 // errStopping ends a step because its worker stops; another worker goes on.
 var errStopping = errors.New("this worker is stopping; another one goes on")
 
-// stepRun is one step under way on one host.
-type stepRun struct {
-	store HostStore
-	ssh   *remote.Pool
+// stepRecord is one step of a host's part, as the record has it.
+type stepRecord struct {
+	steps StepStore
 	in    workflows.HostStep
-	host  fleet.Host
-	to    remote.Target
 	row   fleet.Step
 	exit  *int   // of the command, when one ended
 	last  []byte // end of what it printed
@@ -88,12 +85,22 @@ type stepRun struct {
 	tells time.Time
 }
 
+// stepRun is one step under way on one host.
+type stepRun struct {
+	*stepRecord
+	store HostStore
+	ssh   *remote.Pool
+	host  fleet.Host
+	to    remote.Target
+}
+
 // run is the frame of every step on a host: begin it in the record, do it, and
 // end it there. A step that has ended is not done again, whoever ended it: it
 // answers as the record does. Anything else than an ending leaves the step
 // running, and Temporal repeats it.
 func (a *Hosts) run(ctx context.Context, in workflows.HostStep, do func(context.Context, *stepRun) error) (*stepRun, error) {
-	s := &stepRun{store: a.Store(in.Tenant), ssh: a.SSH, in: in}
+	to := a.Store(in.Tenant)
+	s := &stepRun{stepRecord: &stepRecord{steps: to, in: in}, store: to, ssh: a.SSH}
 	if done, err := s.begin(ctx); done || err != nil {
 		return s, err
 	}
@@ -118,11 +125,8 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 			return false, verdict(ctx, err)
 		}
 	}
-	if s.row, err = s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); err != nil {
-		return false, verdict(ctx, err)
-	}
-	if s.row.State.Ended() {
-		return true, ended(s.row)
+	if done, err := s.stepRecord.begin(ctx); done || err != nil {
+		return done, err
 	}
 	s.told = s.row.Reason // by another worker
 	if s.host, err = s.store.Host(ctx, s.in.Address); err != nil {
@@ -142,8 +146,19 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 	return false, nil
 }
 
+// begin puts the step on record. done says that it has ended before; err is then how.
+func (s *stepRecord) begin(ctx context.Context) (done bool, err error) {
+	if s.row, err = s.steps.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); err != nil {
+		return false, verdict(ctx, err)
+	}
+	if s.row.State.Ended() {
+		return true, ended(s.row)
+	}
+	return false, nil
+}
+
 // end writes down how the step ended, if it did.
-func (s *stepRun) end(ctx, work context.Context, err error) error {
+func (s *stepRecord) end(ctx, work context.Context, err error) error {
 	end := store.StepEnd{StepID: s.row.ID, State: fleet.StepSucceeded, Reason: s.note, ExitCode: s.exit, OutputSize: s.row.OutputSize}
 	var f *failure
 	switch {
@@ -167,7 +182,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 		return context.Cause(work)
 	case fleet.KindOf(err) == fleet.Conflict:
 		// Perhaps another attempt has ended the step meanwhile: then it answers.
-		if row, again := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); again == nil && row.State.Ended() {
+		if row, again := s.steps.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt); again == nil && row.State.Ended() {
 			s.row = row
 			return ended(row)
 		}
@@ -177,7 +192,7 @@ func (s *stepRun) end(ctx, work context.Context, err error) error {
 	}
 	write, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	row, err := s.store.EndStep(write, end)
+	row, err := s.steps.EndStep(write, end)
 	if err != nil {
 		return verdict(ctx, err)
 	}
@@ -227,7 +242,7 @@ func patience(ctx context.Context) (end time.Time, spent time.Duration) {
 
 // alive heartbeats until the step has ended. The context ends earlier: when the
 // worker stops or the step's time is over.
-func (s *stepRun) alive(ctx context.Context) (context.Context, func()) {
+func (s *stepRecord) alive(ctx context.Context) (context.Context, func()) {
 	info := activity.GetInfo(ctx)
 	work, cancel := context.WithCancelCause(ctx)
 	begun := time.Now()

@@ -37,7 +37,7 @@ func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
 		if err := c.Cancel(ctx, key, cancelGrace); err != nil {
 			return err
 		}
-		out, err = c.Attach(ctx, key, remote.Limits{Head: fleet.OutputHead}, s.row.OutputTo, keep{ctx, s})
+		out, err = c.Attach(ctx, key, remote.Limits{Head: fleet.OutputHead}, s.row.OutputTo, keep{ctx, s.stepRecord})
 		return err
 	})
 	var f *failure

@@ -36,9 +36,11 @@ func (h *handlers) PutCluster(ctx context.Context, r gen.PutClusterRequestObject
 }
 
 func (h *handlers) DeleteCluster(ctx context.Context, r gen.DeleteClusterRequestObject) (gen.DeleteClusterResponseObject, error) {
-	if err := h.Store.DeleteCluster(ctx, r.Name); err != nil {
+	ops, err := h.Store.DeleteCluster(ctx, r.Name, requester(ctx))
+	if err != nil {
 		return nil, err
 	}
+	h.ordered(ctx, ops)
 	return gen.DeleteCluster200JSONResponse(list[string](nil)), nil
 }
 

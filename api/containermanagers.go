@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"commissaire/api/gen"
+	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
 )
 
@@ -31,7 +32,19 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 	if err != nil {
 		return nil, err
 	}
-	m, err := h.Store.PutContainerManager(ctx, fleet.ContainerManager{Name: r.Name, Type: kind, Options: object(r.Body.Options)})
+	want := fleet.ContainerManager{Name: r.Name, Type: kind, Options: object(r.Body.Options)}
+	if kind.HasNodes() {
+		if _, err := options.Parse(want.Options); err != nil {
+			return nil, err
+		}
+		if err := h.dispatcherReady(ctx); err != nil {
+			return nil, err
+		}
+	}
+	m, check, err := h.Store.PutContainerManager(ctx, want)
+	if err == nil && check != "" {
+		err = h.checkManager(ctx, r.Name, check)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -39,10 +52,28 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 }
 
 func (h *handlers) DeleteContainerManager(ctx context.Context, r gen.DeleteContainerManagerRequestObject) (gen.DeleteContainerManagerResponseObject, error) {
-	if err := h.Store.DeleteContainerManager(ctx, r.Name); err != nil {
+	ended, err := h.Store.DeleteContainerManager(ctx, r.Name)
+	if err != nil {
 		return nil, err
 	}
+	h.cancelled(ctx, ended)
 	return gen.DeleteContainerManager200JSONResponse(list[string](nil)), nil
+}
+
+// checkManager keeps a container manager that was put if it answers as it should, and
+// forgets it otherwise. What a crash leaves in between is nothing to anybody, and the
+// next PUT overwrites it.
+func (h *handlers) checkManager(ctx context.Context, name, check string) error {
+	err := h.Dispatcher.CheckManager(ctx, fleet.DefaultTenant, name, check)
+	// The client may be gone, but what it began is brought to an end.
+	ctx = context.WithoutCancel(ctx)
+	if err == nil {
+		return h.Store.ContainerManagerChecked(ctx, name, check)
+	}
+	if forget := h.Store.ContainerManagerRefused(ctx, name, check); forget != nil {
+		h.Logger.WarnContext(ctx, "a container manager that was refused is still stored; nobody sees it", "container_manager", name, "error", forget)
+	}
+	return err
 }
 
 func containerManager(m fleet.ContainerManager) gen.ContainerManager {

@@ -26,7 +26,7 @@ type ClusterStore interface {
 	Clusters(ctx context.Context) ([]string, error)
 	Cluster(ctx context.Context, name string) (store.ClusterView, error)
 	PutCluster(ctx context.Context, put store.ClusterPut) (fleet.Cluster, error)
-	DeleteCluster(ctx context.Context, name string) error
+	DeleteCluster(ctx context.Context, name string, by store.Requester) ([]fleet.Operation, error)
 	ClusterPolicy(ctx context.Context, name string) (fleet.Policy, error)
 	PutClusterPolicy(ctx context.Context, name string, p fleet.Policy) error
 }
@@ -35,9 +35,9 @@ type ClusterStore interface {
 type MemberStore interface {
 	Members(ctx context.Context, cluster string) ([]string, error)
 	HasMember(ctx context.Context, cluster, address string) (bool, error)
-	AddMember(ctx context.Context, cluster, address string) error
-	RemoveMember(ctx context.Context, cluster, address string) error
-	ReplaceMembers(ctx context.Context, cluster string, old, members []string) (store.ClusterView, error)
+	AddMember(ctx context.Context, cluster, address string, by store.Requester) ([]fleet.Operation, error)
+	RemoveMember(ctx context.Context, cluster, address string, by store.Requester) ([]fleet.Operation, error)
+	ReplaceMembers(ctx context.Context, cluster string, old, members []string, by store.Requester) (store.ClusterView, []fleet.Operation, error)
 }
 
 // HostStore keeps hosts, their credentials and host keys.
@@ -45,7 +45,7 @@ type HostStore interface {
 	Hosts(ctx context.Context) ([]fleet.Host, error)
 	Host(ctx context.Context, address string) (fleet.Host, error)
 	PutHost(ctx context.Context, put store.HostPut) (fleet.Host, *fleet.Operation, error)
-	DeleteHost(ctx context.Context, address, requestedBy string) ([]fleet.Operation, error)
+	DeleteHost(ctx context.Context, address string, by store.Requester) (cancelled, ordered []fleet.Operation, err error)
 	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
 	PutHostCreds(ctx context.Context, address string, creds secret.HostCreds) error
 	HostLabels(ctx context.Context, address string) (map[string]string, error)
@@ -65,9 +65,11 @@ type NetworkStore interface {
 type ContainerManagerStore interface {
 	ContainerManagers(ctx context.Context) ([]string, error)
 	ContainerManager(ctx context.Context, name string) (fleet.ContainerManager, error)
-	PutContainerManager(ctx context.Context, m fleet.ContainerManager) (fleet.ContainerManager, error)
-	DeleteContainerManager(ctx context.Context, name string) error
-	HostNode(ctx context.Context, address string) (manager string, t fleet.ContainerManagerType, registered bool, err error)
+	PutContainerManager(ctx context.Context, m fleet.ContainerManager) (put fleet.ContainerManager, check string, err error)
+	ContainerManagerChecked(ctx context.Context, name, check string) error
+	ContainerManagerRefused(ctx context.Context, name, check string) error
+	DeleteContainerManager(ctx context.Context, name string) (ended []fleet.Operation, err error)
+	HostNode(ctx context.Context, address string) (store.Node, error)
 }
 
 // AccessStore keeps API tokens and join tokens.
@@ -125,6 +127,32 @@ type Dispatcher interface {
 	// Wake tells the workflow of an operation that somebody has steered it. It never
 	// fails the request: the dispatcher tells it again.
 	Wake(ctx context.Context, op fleet.Operation)
+	// CheckManager has a worker ask a container manager that was put whether it will
+	// do. The error says why not, or, when it is Unavailable, that nobody knows.
+	CheckManager(ctx context.Context, tenant, name, check string) error
+	// ReadNode has a worker ask the container manager of a host's cluster how its node
+	// is, and returns when the answer is in the store.
+	ReadNode(ctx context.Context, tenant, address string) error
+}
+
+// requester is who makes the request, for operations that it may need.
+func requester(ctx context.Context) store.Requester {
+	c := callOf(ctx)
+	return store.Requester{Name: c.principal.Name, RequestID: c.id}
+}
+
+// ordered hands over operations that a change has put on record beside it.
+func (h *handlers) ordered(ctx context.Context, ops []fleet.Operation) {
+	for _, op := range ops {
+		h.Dispatcher.Start(context.WithoutCancel(ctx), op)
+	}
+}
+
+// cancelled stops the workflows of operations that a change has ended.
+func (h *handlers) cancelled(ctx context.Context, ops []fleet.Operation) {
+	for _, op := range ops {
+		h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
+	}
 }
 
 // dispatch hands over an operation that is stored. The client may be gone by

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"commissaire/api/gen"
@@ -151,13 +152,12 @@ func (h *handlers) credsOfPut(ctx context.Context, address string, body gen.Host
 }
 
 func (h *handlers) DeleteHost(ctx context.Context, r gen.DeleteHostRequestObject) (gen.DeleteHostResponseObject, error) {
-	cancelled, err := h.Store.DeleteHost(ctx, r.Address, callOf(ctx).principal.Name)
+	cancelled, ordered, err := h.Store.DeleteHost(ctx, r.Address, requester(ctx))
 	if err != nil {
 		return nil, err
 	}
-	for _, op := range cancelled {
-		h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
-	}
+	h.cancelled(ctx, cancelled)
+	h.ordered(ctx, ordered)
 	return gen.DeleteHost200JSONResponse(list[string](nil)), nil
 }
 
@@ -169,13 +169,38 @@ func (h *handlers) GetHostStatus(ctx context.Context, r gen.GetHostStatusRequest
 	status := gen.GetHostStatus200JSONResponse{Type: "host_only", ContainerManager: map[string]any{}}
 	status.Host.LastCheck = fleet.FormatTime(one.LastCheck)
 	status.Host.Status = gen.HostState(one.State)
-	// The trivial container manager is this server, so its answer is in the record; the
-	// others are asked by nobody yet.
-	_, kind, registered, err := h.Store.HostNode(ctx, r.Address)
-	if err == nil && registered && kind == fleet.ContainerManagerTrivial {
-		status.ContainerManager = map[string]any{"node": r.Address, "status": "ok"}
+	node, err := h.node(ctx, r.Address)
+	if node != nil {
+		status.ContainerManager = node
 	}
 	return status, err
+}
+
+// node is what the container manager of a host's cluster says of it, nil for nothing.
+func (h *handlers) node(ctx context.Context, address string) (said map[string]any, err error) {
+	n, err := h.Store.HostNode(ctx, address)
+	switch {
+	case err != nil || !n.Held():
+		return nil, err
+	case !n.Type.HasNodes(): // this server is the container manager
+		return map[string]any{"node": address, "status": "ok"}, nil
+	case !n.Fresh:
+		err := h.Dispatcher.Ready(ctx)
+		if err == nil {
+			err = h.Dispatcher.ReadNode(ctx, fleet.DefaultTenant, address)
+		}
+		if err != nil {
+			h.Logger.WarnContext(ctx, "nobody says how a node is", "host", address, "container_manager", n.Manager, "error", err)
+			return nil, nil
+		}
+		if n, err = h.Store.HostNode(ctx, address); err != nil {
+			return nil, err
+		}
+	}
+	if n.Status == nil || !n.Held() {
+		return nil, nil
+	}
+	return said, json.Unmarshal(n.Status, &said)
 }
 
 // sameAddress refuses a body that names another host than the URL.

@@ -25,10 +25,11 @@ func (h *handlers) ReplaceMembers(ctx context.Context, r gen.ReplaceMembersReque
 	if err != nil {
 		return nil, err
 	}
-	c, err := h.Store.ReplaceMembers(ctx, r.Name, old, members)
+	c, ops, err := h.Store.ReplaceMembers(ctx, r.Name, old, members, requester(ctx))
 	if err != nil {
 		return nil, err
 	}
+	h.ordered(ctx, ops)
 	return gen.ReplaceMembers200JSONResponse(clusterMembers(c)), nil
 }
 
@@ -57,15 +58,19 @@ func (h *handlers) GetMember(ctx context.Context, r gen.GetMemberRequestObject) 
 }
 
 func (h *handlers) AddMember(ctx context.Context, r gen.AddMemberRequestObject) (gen.AddMemberResponseObject, error) {
-	if err := h.Store.AddMember(ctx, r.Name, r.Address); err != nil {
+	ops, err := h.Store.AddMember(ctx, r.Name, r.Address, requester(ctx))
+	if err != nil {
 		return nil, err
 	}
+	h.ordered(ctx, ops)
 	return gen.AddMember200JSONResponse(list([]string{r.Address})), nil
 }
 
 func (h *handlers) RemoveMember(ctx context.Context, r gen.RemoveMemberRequestObject) (gen.RemoveMemberResponseObject, error) {
-	if err := h.Store.RemoveMember(ctx, r.Name, r.Address); err != nil {
+	ops, err := h.Store.RemoveMember(ctx, r.Name, r.Address, requester(ctx))
+	if err != nil {
 		return nil, err
 	}
+	h.ordered(ctx, ops)
 	return gen.RemoveMember200JSONResponse(list[string](nil)), nil
 }

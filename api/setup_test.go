@@ -53,6 +53,26 @@ type recordingDispatcher struct {
 	down               error
 	started, cancelled []fleet.Operation
 	woken              []fleet.Operation
+	check              func(name, check string) error // what a worker says of a container manager; nil for nothing wrong
+	read               func(address string) error     // has a worker put a node on record; nil for no worker
+}
+
+func (d *recordingDispatcher) CheckManager(_ context.Context, _, name, check string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.check == nil {
+		return nil
+	}
+	return d.check(name, check)
+}
+
+func (d *recordingDispatcher) ReadNode(_ context.Context, _, address string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.read == nil {
+		return fleet.Errorf(fleet.Unavailable, "no worker")
+	}
+	return d.read(address)
 }
 
 func (d *recordingDispatcher) Ready(context.Context) error {
@@ -357,11 +377,6 @@ func (b *bundle) addHost(t testing.TB, address, cluster string) {
 // endBootstrap does what the worker does: the latest bootstrap of a host ends.
 func (b *bundle) endBootstrap(t testing.TB, address string, state fleet.HostRunState) {
 	t.Helper()
-	b.endBootstrapBy(t, address, state, fleet.HostPrepared)
-}
-
-func (b *bundle) endBootstrapBy(t testing.TB, address string, state fleet.HostRunState, event fleet.HostEvent) {
-	t.Helper()
 	ctx := t.Context()
 	op, err := b.store.LatestOperation(ctx, fleet.KindBootstrap, "", address)
 	require.NoError(t, err)
@@ -377,7 +392,7 @@ func (b *bundle) endBootstrapBy(t testing.TB, address string, state fleet.HostRu
 	require.NoError(t, b.store.RecordFacts(ctx, op.ID, address, fleet.Facts{
 		OS: "fedora", OSVersion: "43", CPUs: 4, Memory: 7820, Space: 53687091200, BootID: "5f4dcc3b-5aa7-45d6-9d83-27deb882cf99",
 	}))
-	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: address, State: state, Event: event})
+	b.endHostRun(t, store.HostRunEnd{OperationID: op.ID, Address: address, State: state, Event: fleet.HostPrepared})
 	require.NoError(t, b.store.EndOperation(ctx, op.ID, fleet.OperationSucceeded, ""))
 }
 
@@ -394,12 +409,14 @@ func (b *bundle) readyHost(t testing.TB, address, cluster string) {
 	b.endBootstrap(t, address, fleet.HostRunSucceeded)
 }
 
-// makeActive bootstraps a host once more, up to its registration with a
-// container manager.
+// makeActive makes a host what only a container manager makes it.
 func (b *bundle) makeActive(t testing.TB, address string) {
 	t.Helper()
-	b.v0(t, "PUT /host/"+address+"/bootstrap", "", 201, "")
-	b.endBootstrapBy(t, address, fleet.HostRunSucceeded, fleet.HostRegistered)
+	conn, err := pgx.Connect(t.Context(), b.dsn)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(t.Context(), "UPDATE host SET state = 'active' WHERE address = $1", address)
+	require.NoError(t, err)
 }
 
 // field gives one member of a JSON answer.

@@ -98,3 +98,30 @@ func TestUpFromTheSecondVersion(t *testing.T) {
 	require.Equal(t, []string{"h1", "h3"}, strs(t, conn, "SELECT address FROM node ORDER BY address"))
 	require.Equal(t, []string{"3"}, strs(t, conn, "SELECT count(*)::text FROM operation"), "the record is untouched")
 }
+
+// TestUpFromTheThirdVersion: its binary goes on with container managers, nodes and
+// operations, and knows nothing of those of the new one.
+func TestUpFromTheThirdVersion(t *testing.T) {
+	t.Parallel()
+	dsn, conn := upTo(t, 3)
+	const managers = `INSERT INTO container_manager (tenant, name, type, sealed, key_id) VALUES ('default', 'm', 'trivial', 'x', 1), ('default', 'k', 'kubernetes', 'x', 1);
+		INSERT INTO node (tenant, address, manager) SELECT tenant, address, 'm' FROM host`
+	_, err := conn.Exec(t.Context(), first+";"+managers)
+	require.NoError(t, err)
+	require.NoError(t, migrations.Up(t.Context(), dsn))
+	require.Equal(t, []string{"2"}, strs(t, conn, "SELECT count(*)::text FROM container_manager WHERE checking IS NULL"))
+	require.Equal(t, []string{"3"}, strs(t, conn, "SELECT count(*)::text FROM node WHERE ready AND NOT leaving AND status IS NULL"))
+	for _, sql := range []string{
+		"INSERT INTO container_manager (tenant, name, type, sealed, key_id) VALUES ('default', 'n', 'kubernetes', 'x', 1)",
+		"UPDATE node SET manager = 'n', registered = now() WHERE address = 'h1'",
+		"INSERT INTO operation (id, tenant, kind, host) VALUES ('00000000-0000-0000-0000-000000000004', 'default', 'bootstrap', 'h3')",
+		"INSERT INTO operation (id, tenant, kind, cluster) VALUES ('00000000-0000-0000-0000-000000000005', 'default', 'restart', 'd')",
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	_, err = conn.Exec(t.Context(), "INSERT INTO operation (id, tenant, kind, host, manager) VALUES ('00000000-0000-0000-0000-000000000006', 'default', 'unregister', 'gone', 'k')")
+	require.NoError(t, err)
+	require.Equal(t, []string{"00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003", "00000000-0000-0000-0000-000000000005"},
+		strs(t, conn, "SELECT operation_id::text FROM rollout ORDER BY 1"), "what is on one host does not roll")
+}

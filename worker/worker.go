@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts) worker.Worker {
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes) worker.Worker {
 	w := worker.New(c, o.TaskQueue, worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
@@ -35,7 +35,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	})
-	Register(w, record, hosts)
+	Register(w, record, hosts, nodes)
 	return w
 }
 
@@ -53,10 +53,14 @@ func deployment(revision int) worker.DeploymentOptions {
 }
 
 // Register binds every workflow and every step.
-func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts) {
+func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
 	r.RegisterWorkflow(workflows.Slot)
+	r.RegisterWorkflow(workflows.Register)
+	r.RegisterWorkflow(workflows.Unregister)
+	r.RegisterWorkflow(workflows.CheckManager)
+	r.RegisterWorkflow(workflows.ReadNode)
 
 	workflows.BeginOperation.Bind(r, record.BeginOperation)
 	workflows.Plan.Bind(r, record.Plan)
@@ -77,4 +81,9 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.Verify.Bind(r, hosts.Verify)
 	workflows.Settle.Bind(r, hosts.Settle)
 	workflows.Stop.Bind(r, hosts.Stop)
+
+	workflows.RegisterNode.Bind(r, nodes.Register)
+	workflows.UnregisterNode.Bind(r, nodes.Unregister)
+	workflows.ReadNodeStatus.Bind(r, nodes.Status)
+	workflows.AskManager.Bind(r, nodes.Check)
 }

@@ -28,6 +28,15 @@ func ClusterWorkflowID(tenant, cluster string) string { return "cluster/" + tena
 // HostWorkflowID names the workflow of an operation on a single host.
 func HostWorkflowID(tenant, address string) string { return "host/" + tenant + "/" + address }
 
+// CheckWorkflowID names the workflow that asks a container manager whether it will do.
+func CheckWorkflowID(in ManagerRef) string {
+	return "containermanager/" + in.Tenant + "/" + in.Name + "/" + in.Check
+}
+
+// NodeWorkflowID names the workflow that asks how a node is; those who want to know at
+// the same time share it.
+func NodeWorkflowID(in NodeRef) string { return "node/" + in.Tenant + "/" + in.Address }
+
 // slotWorkflowID names the workflow of a slot: by its host while it has one host
 // only, else by its number.
 func slotWorkflowID(in SlotInput) string {

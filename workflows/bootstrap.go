@@ -8,30 +8,44 @@ import (
 )
 
 // Bootstrap makes a host usable: reach it, pin its host key, learn its facts,
-// and prove that once-only commands work on it. It is an operation of its own;
+// prove that once-only commands work on it, and make it a node of its cluster's
+// container manager, where that one has nodes. It is an operation of its own;
 // every failure ends in the host state failed with a reason, and it may be
 // started again.
 func Bootstrap(ctx workflow.Context, in HostInput) error {
 	r := newHostRun(in, []string{StepInvestigate, StepPrepare})
-	begun, err := BeginOperation.Run(onRecord(ctx, r.in.Timing, "begin"), in.OperationRef)
+	return single(ctx, r, func(ctx workflow.Context, taken HostBegun) (HostEnd, error) {
+		end := HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostPrepared}
+		if taken.Registers {
+			r.names = append(r.names, StepRegister)
+		}
+		if err := bootstrapSteps(ctx, r); err != nil || !taken.Registers {
+			return end, err
+		}
+		return registerStep(ctx, r)
+	})
+}
+
+// single carries out an operation on one host. work gives the good end.
+func single(ctx workflow.Context, r *hostRun, work func(workflow.Context, HostBegun) (HostEnd, error)) error {
+	begun, err := BeginOperation.Run(onRecord(ctx, r.in.Timing, "begin"), r.in.OperationRef)
 	switch {
 	case err != nil:
-		return endBootstrap(ctx, r, HostResult{}, err)
+		return endSingle(ctx, r, HostResult{}, err)
 	case begun.Ended:
 		return nil
 	}
 	markState(ctx, fleet.OperationRunning)
 	taken, err := r.begin(ctx)
 	if err == nil && taken.Ended != "" {
-		return endBootstrap(ctx, r, HostResult{State: taken.Ended, Reason: taken.Reason}, nil)
+		return endSingle(ctx, r, HostResult{State: taken.Ended, Reason: taken.Reason}, nil)
 	}
-	result, _, err := r.run(ctx, HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostPrepared}, func(ctx workflow.Context) error {
-		if err != nil {
-			return err // the host was not to be had
-		}
-		return bootstrapSteps(ctx, r)
-	})
-	return endBootstrap(ctx, r, result, err)
+	var end HostEnd
+	if err == nil { // else the host was not to be had
+		end, err = work(ctx, taken)
+	}
+	result, _, err := r.end(ctx, err, end)
+	return endSingle(ctx, r, result, err)
 }
 
 func bootstrapSteps(ctx workflow.Context, r *hostRun) error {
@@ -43,8 +57,8 @@ func bootstrapSteps(ctx workflow.Context, r *hostRun) error {
 	return err
 }
 
-// endBootstrap ends the operation by what became of its host, or of the record.
-func endBootstrap(ctx workflow.Context, r *hostRun, result HostResult, err error) error {
+// endSingle ends the operation by what became of its host, or of the record.
+func endSingle(ctx workflow.Context, r *hostRun, result HostResult, err error) error {
 	end := OperationEnd{OperationRef: r.in.OperationRef, State: fleet.OperationSucceeded}
 	switch {
 	case err != nil:

@@ -3,7 +3,9 @@
 // no I/O: they start steps (steps.go), whose effects live in the activities
 // package, under the time limits and retries of policies.go.
 //
-//	Bootstrap            one host:     investigate, prepare
+//	Bootstrap            one host:     investigate, prepare, register
+//	Register             one host:     register with a container manager
+//	Unregister           one host:     the opposite
 //	Restart              one cluster:  hosts one after another, each a child
 //	└── RestartHost      one host:     check, reboot, wait, verify
 //

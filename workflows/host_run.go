@@ -32,13 +32,14 @@ type hostRun struct {
 	at    string   // the step under way
 	done  []string
 
-	rolls   bool // it is part of a rollout
-	reboots bool // it goes away
+	broke   fleet.HostEvent // what a failure means for the host
+	rolls   bool            // it is part of a rollout
+	reboots bool            // it goes away
 }
 
 func newHostRun(in HostInput, names []string) *hostRun {
 	in.Timing = in.Timing.WithDefaults()
-	return &hostRun{in: in, names: names}
+	return &hostRun{in: in, names: names, broke: fleet.HostBroke}
 }
 
 // run carries out the steps and writes down how the host's part ended, whatever
@@ -134,7 +135,7 @@ func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
 	case untouched && cancelled, r.rolls && r.at == StepStage && !isType(failure, TypeGaveUp):
 		return ""
 	}
-	return fleet.HostBroke
+	return r.broke
 }
 
 // away says whether the step under way has taken the host away.

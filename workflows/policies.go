@@ -56,6 +56,38 @@ func onRecord(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	})
 }
 
+// Limits of what container managers are asked.
+const (
+	// registerLimit is above the longest time that a node may be given to become ready.
+	registerLimit = time.Hour + 5*time.Minute
+	// removeFor is how long a container manager may be away before its node is left to it.
+	removeFor   = 24 * time.Hour
+	removeMost  = 5 * time.Minute
+	removeLimit = 30 * time.Second
+	// AskLimit bounds what somebody waits for at the other end of a request.
+	AskLimit = 10 * time.Second
+)
+
+// onRemoval is for a step that is repeated for a day.
+func onRemoval(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    removeLimit,
+		ScheduleToCloseTimeout: removeFor,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: removeMost},
+		Summary:                summary,
+	})
+}
+
+// whileAsked is for a step whose answer somebody waits for.
+func whileAsked(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    AskLimit,
+		ScheduleToCloseTimeout: AskLimit,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost},
+		Summary:                summary,
+	})
+}
+
 // EndGrace is how long a step may take to say that its time is over.
 const EndGrace = 10 * time.Second
 

@@ -5,7 +5,7 @@ package workflows
 // and never falls. A worker carries it as its build id in Temporal: a running
 // operation moves to the workers of the highest revision and never back, so the
 // code must replay the histories of every earlier one (testdata/histories).
-const Revision = 1
+const Revision = 2
 
 // Deployment names the workers of an installation in Temporal, of whatever
 // revision they are.

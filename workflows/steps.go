@@ -53,6 +53,14 @@ var (
 	Stop           = Step[StopStep, Nothing]{"host.stop"}
 )
 
+// Steps that ask a container manager.
+var (
+	RegisterNode   = Step[HostStep, NodeRegistered]{"node.register"}
+	UnregisterNode = Step[HostStep, Nothing]{"node.unregister"}
+	ReadNodeStatus = Step[NodeRef, Nothing]{"node.status"}
+	AskManager     = Step[ManagerRef, ManagerVerdict]{"manager.check"}
+)
+
 // Names of the steps on a host, as the record shows them.
 const (
 	StepInvestigate    = "investigate"
@@ -66,6 +74,8 @@ const (
 	StepWait           = "wait"
 	StepVerify         = "verify"
 	StepSettle         = "settle"
+	StepRegister       = "register"
+	StepUnregister     = "unregister"
 )
 
 // Nothing is the result of a step that only has an effect.
@@ -140,6 +150,9 @@ type HostBegun struct {
 	HeldBy string             `json:"heldBy,omitempty"` // the operation that holds the host
 	Ended  fleet.HostRunState `json:"ended,omitempty"`  // it ended before; nothing is left to do
 	Reason string             `json:"reason,omitempty"`
+	// Registers: the container manager of the host's cluster has nodes, and a bootstrap
+	// makes the host one.
+	Registers bool `json:"registers,omitempty"`
 }
 
 // HostEnd is how one host's part ended, or that it is staged.
@@ -177,6 +190,32 @@ type HostStep struct {
 type StopStep struct {
 	HostStep
 	Reason string `json:"reason"` // why it does not go on
+}
+
+// NodeRegistered is what came of registering a host.
+type NodeRegistered struct {
+	Ready  bool   `json:"ready,omitempty"`  // the host can work
+	Reason string `json:"reason,omitempty"` // why not (yet)
+}
+
+// NodeRef names a host as a node of its cluster's container manager.
+type NodeRef struct {
+	Tenant  string `json:"tenant"`
+	Address string `json:"address"`
+}
+
+// ManagerRef names a container manager that was put and is not checked yet.
+type ManagerRef struct {
+	Tenant string `json:"tenant"`
+	Name   string `json:"name"`
+	Check  string `json:"check"` // the attempt, as the record names it
+}
+
+// ManagerVerdict says what is wrong with a container manager; Kind "" is nothing.
+type ManagerVerdict struct {
+	Kind   fleet.Kind         `json:"kind,omitempty"`
+	Detail string             `json:"detail,omitempty"`
+	Fields []fleet.FieldError `json:"fields,omitempty"`
 }
 
 // ChangeStep is a step that changes what runs on a host, or looks at it.

@@ -36,6 +36,10 @@ type world struct {
 	ended    *workflows.OperationEnd
 	ends     map[string]workflows.HostEnd
 	boots    map[string]int
+
+	registers  bool // the container manager of the host's cluster has nodes
+	registered workflows.NodeRegistered
+	verdict    workflows.ManagerVerdict
 }
 
 type fakeHost struct {
@@ -238,8 +242,9 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			w.held[in.Address]--
 			return workflows.HostBegun{HeldBy: "other"}, nil
 		}
-		return workflows.HostBegun{}, w.did("take", in.Address)
+		return workflows.HostBegun{Registers: w.registers}, w.did("take", in.Address)
 	})
+	w.registerNodes(register)
 	register(workflows.EndHost.Name, w.endHost)
 	register(workflows.EndSlot.Name, w.endSlot)
 	onHost := func(name string) func(context.Context, workflows.HostStep) (workflows.Nothing, error) {
@@ -267,6 +272,29 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 	env.RegisterWorkflow(workflows.Slot)
 	env.RegisterWorkflow(workflows.Bootstrap)
 	return env
+}
+
+func (w *world) registerNodes(register func(string, any)) {
+	register(workflows.RegisterNode.Name, func(_ context.Context, in workflows.HostStep) (workflows.NodeRegistered, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.registered, w.did(in.Step, in.Address)
+	})
+	register(workflows.UnregisterNode.Name, func(_ context.Context, in workflows.HostStep) (workflows.Nothing, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return workflows.Nothing{}, w.did(in.Step, in.Address)
+	})
+	register(workflows.ReadNodeStatus.Name, func(_ context.Context, in workflows.NodeRef) (workflows.Nothing, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return workflows.Nothing{}, w.did("read", in.Address)
+	})
+	register(workflows.AskManager.Name, func(_ context.Context, in workflows.ManagerRef) (workflows.ManagerVerdict, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.verdict, w.did("ask", in.Name)
+	})
 }
 
 func (w *world) registerReboot(register func(string, any)) {

@@ -42,10 +42,12 @@ const (
 
 // Defines values for OperationKind.
 const (
-	Bootstrap OperationKind = "bootstrap"
-	Deploy    OperationKind = "deploy"
-	Restart   OperationKind = "restart"
-	Upgrade   OperationKind = "upgrade"
+	Bootstrap  OperationKind = "bootstrap"
+	Deploy     OperationKind = "deploy"
+	Register   OperationKind = "register"
+	Restart    OperationKind = "restart"
+	Unregister OperationKind = "unregister"
+	Upgrade    OperationKind = "upgrade"
 )
 
 // Defines values for OperationState.
@@ -1627,7 +1629,7 @@ type ClientInterface interface {
 
 	// RemoveMember Let a host leave a cluster
 	//
-	// Leaving again changes nothing, and so does an unknown host.
+	// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 	//
 	// Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
 	RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1639,7 +1641,7 @@ type ClientInterface interface {
 
 	// AddMemberWithBody Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1648,7 +1650,7 @@ type ClientInterface interface {
 
 	// AddMember Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1738,6 +1740,8 @@ type ClientInterface interface {
 
 	// DeleteContainerManager Delete a container manager, also one in use
 	//
+	// The nodes that it has stay there. Operations that would register or remove one fail.
+	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
 	DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1750,7 +1754,7 @@ type ClientInterface interface {
 
 	// PutContainerManagerWithBody Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1759,7 +1763,7 @@ type ClientInterface interface {
 
 	// PutContainerManager Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1793,7 +1797,7 @@ type ClientInterface interface {
 
 	// DeleteHost Forget a host, its credentials and its membership
 	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+	// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 	//
 	// Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
 	DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1907,7 +1911,7 @@ type ClientInterface interface {
 
 	// GetHostStatus How a host is, and what its container manager says
 	//
-	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 	//
 	// Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 	GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2377,7 +2381,7 @@ func (c *Client) ReplaceMembers(ctx context.Context, name Name, body ReplaceMemb
 
 // RemoveMember Let a host leave a cluster
 //
-// Leaving again changes nothing, and so does an unknown host.
+// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 //
 // Corresponds with DELETE /api/v0/cluster/{name}/hosts/{address} (the `RemoveMember` operationId).
 func (c *Client) RemoveMember(ctx context.Context, name Name, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2409,7 +2413,7 @@ func (c *Client) GetMember(ctx context.Context, name Name, address Address, reqE
 
 // AddMemberWithBody Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2428,7 +2432,7 @@ func (c *Client) AddMemberWithBody(ctx context.Context, name Name, address Addre
 
 // AddMember Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2638,6 +2642,8 @@ func (c *Client) ListClusters(ctx context.Context, reqEditors ...RequestEditorFn
 
 // DeleteContainerManager Delete a container manager, also one in use
 //
+// The nodes that it has stay there. Operations that would register or remove one fail.
+//
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
 func (c *Client) DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteContainerManagerRequest(c.Server, name)
@@ -2670,7 +2676,7 @@ func (c *Client) GetContainerManager(ctx context.Context, name Name, reqEditors 
 
 // PutContainerManagerWithBody Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes any type of body and a specified content type.
 //
@@ -2689,7 +2695,7 @@ func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, con
 
 // PutContainerManager Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2763,7 +2769,7 @@ func (c *Client) RegisterHost(ctx context.Context, body RegisterHostJSONRequestB
 
 // DeleteHost Forget a host, its credentials and its membership
 //
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 //
 // Corresponds with DELETE /api/v0/host/{address} (the `DeleteHost` operationId).
 func (c *Client) DeleteHost(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3037,7 +3043,7 @@ func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHos
 
 // GetHostStatus How a host is, and what its container manager says
 //
-// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 //
 // Corresponds with GET /api/v0/host/{address}/status (the `GetHostStatus` operationId).
 func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6991,7 +6997,7 @@ type ClientWithResponsesInterface interface {
 
 	// RemoveMemberWithResponse Let a host leave a cluster
 	//
-	// Leaving again changes nothing, and so does an unknown host.
+	// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7007,7 +7013,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithBodyWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7016,7 +7022,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddMemberWithResponse Let a host join a cluster
 	//
-	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+	// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7116,6 +7122,8 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteContainerManagerWithResponse Delete a container manager, also one in use
 	//
+	// The nodes that it has stay there. Operations that would register or remove one fail.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
@@ -7132,7 +7140,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithBodyWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7141,7 +7149,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7177,7 +7185,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteHostWithResponse Forget a host, its credentials and its membership
 	//
-	// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+	// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7303,7 +7311,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetHostStatusWithResponse How a host is, and what its container manager says
 	//
-	// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10961,7 +10969,7 @@ func (c *ClientWithResponses) ReplaceMembersWithResponse(ctx context.Context, na
 
 // RemoveMemberWithResponse Let a host leave a cluster
 //
-// Leaving again changes nothing, and so does an unknown host.
+// Leaving again changes nothing, and so does an unknown host. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -10989,7 +10997,7 @@ func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, name Na
 
 // AddMemberWithBodyWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11004,7 +11012,7 @@ func (c *ClientWithResponses) AddMemberWithBodyWithResponse(ctx context.Context,
 
 // AddMemberWithResponse Let a host join a cluster
 //
-// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With one it is registered there and becomes active; a container manager that does not exist, or is of a type with which hosts cannot be registered yet, is a 409.
+// Joining again changes nothing. A host is in one cluster at most; a member of another one is a 409. Without a container manager the host becomes disassociated. With a trivial one it is registered there and becomes active. With one of type kubernetes or openshift an operation of kind register begins: the host is disassociated until its node is there and Ready. A container manager that does not exist, or another such operation on the host, is a 409.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11176,6 +11184,8 @@ func (c *ClientWithResponses) ListClustersWithResponse(ctx context.Context, reqE
 
 // DeleteContainerManagerWithResponse Delete a container manager, also one in use
 //
+// The nodes that it has stay there. Operations that would register or remove one fail.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
@@ -11204,7 +11214,7 @@ func (c *ClientWithResponses) GetContainerManagerWithResponse(ctx context.Contex
 
 // PutContainerManagerWithBodyWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11219,7 +11229,7 @@ func (c *ClientWithResponses) PutContainerManagerWithBodyWithResponse(ctx contex
 
 // PutContainerManagerWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest.
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11279,7 +11289,7 @@ func (c *ClientWithResponses) RegisterHostWithResponse(ctx context.Context, body
 
 // DeleteHostWithResponse Forget a host, its credentials and its membership
 //
-// A bootstrap of it that has not ended is cancelled. Nothing is undone on the host itself.
+// A bootstrap or register of it that has not ended is cancelled. Nothing is undone on the host itself. Its node in Kubernetes or OpenShift is removed by an operation of kind unregister, which goes on without the host.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -11501,7 +11511,7 @@ func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, add
 
 // GetHostStatusWithResponse How a host is, and what its container manager says
 //
-// `container_manager` is what the container manager of the host's cluster says of it; `{}` when it does not hold the host.
+// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -42,10 +42,12 @@ const (
 
 // Defines values for OperationKind.
 const (
-	Bootstrap OperationKind = "bootstrap"
-	Deploy    OperationKind = "deploy"
-	Restart   OperationKind = "restart"
-	Upgrade   OperationKind = "upgrade"
+	Bootstrap  OperationKind = "bootstrap"
+	Deploy     OperationKind = "deploy"
+	Register   OperationKind = "register"
+	Restart    OperationKind = "restart"
+	Unregister OperationKind = "unregister"
+	Upgrade    OperationKind = "upgrade"
 )
 
 // Defines values for OperationState.

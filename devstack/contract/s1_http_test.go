@@ -56,7 +56,7 @@ func TestHTTP(t *testing.T) {
 	fact(t, "1-2", func(t *testing.T) {
 		s.put(t, "cluster/f12s/", "").status(http.StatusCreated)
 		s.put(t, "network/f12s/", "").status(http.StatusCreated)
-		s.put(t, "containermanager/f12s/", "").status(http.StatusCreated)
+		s.put(t, "containermanager/f12s/", `{"type": "trivial"}`).status(http.StatusCreated)
 		key := newKey(t)
 		s.put(t, "host/", jsonOf(t, M{"address": "f12s.example", "ssh_priv_key": key, "cluster": "f12s"})).status(http.StatusCreated)
 		for _, path := range []string{

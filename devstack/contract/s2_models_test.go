@@ -68,15 +68,6 @@ func TestModels(t *testing.T) {
 		a.is(http.StatusCreated, `{"name": "m8", "type": "flannel_etcd", "options": {}}`)
 		require.Equal(t, []string{"name", "type", "options"}, orderOf(t, a))
 	})
-	fact(t, "2-9", func(t *testing.T) {
-		a := s.put(t, "containermanager/m9", "")
-		a.is(http.StatusCreated, `{"name": "m9", "type": "openshift", "options": {}}`)
-		require.Equal(t, []string{"name", "type", "options"}, orderOf(t, a))
-		s.put(t, "containermanager/m9s", `{"options": {"server_url": "https://192.0.2.9", "token": "hidden-9", "any": {"key": [1, true]}}}`).status(http.StatusCreated)
-		shown := s.get(t, "containermanager/m9s")
-		shown.is(http.StatusOK, `{"name": "m9s", "type": "openshift", "options": {"server_url": "https://192.0.2.9", "token": "[redacted]", "any": {"key": [1, true]}}}`)
-		require.NotContains(t, shown.body, "hidden-9")
-	})
 	fact(t, "2-10", func(t *testing.T) {
 		s.get(t, "watcherrecords").problem(http.StatusNotFound)
 		s.get(t, "watcher").problem(http.StatusNotFound)
@@ -111,13 +102,6 @@ func TestModels(t *testing.T) {
 		for _, kind := range []string{"flanneld_service", "FLANNEL_ETCD", ""} {
 			s.put(t, "network/m16", `{"type": "`+kind+`"}`).problem(http.StatusBadRequest, "type")
 		}
-	})
-	fact(t, "2-17", func(t *testing.T) {
-		for _, kind := range []string{"openshift", "kubernetes", "trivial"} {
-			a := s.put(t, "containermanager/m17-"+kind, `{"type": "`+kind+`"}`).status(http.StatusCreated).object()
-			require.Equal(t, kind, a["type"])
-		}
-		s.put(t, "containermanager/m17", `{"type": "swarm"}`).problem(http.StatusBadRequest, "type")
 	})
 }
 

@@ -106,15 +106,12 @@ func TestMembers(t *testing.T) {
 		}
 		require.Equal(t, "ok", s.get(t, "cluster/n8").object()["status"])
 
-		s.put(t, "containermanager/n8k", `{"type": "kubernetes"}`).status(http.StatusCreated)
-		for _, manager := range []string{"n8k", "n8-none"} {
-			cluster(t, "n8f", `{"container_manager": "`+manager+`"}`)
-			s.put(t, "cluster/n8f/hosts/n8c.example", "").problem(http.StatusConflict)
-			s.put(t, "cluster/n8f/hosts", `{"old": [], "new": ["n8c.example"]}`).problem(http.StatusConflict)
-			s.get(t, "cluster/n8f/hosts").is(http.StatusOK, "[]")
-			require.Equal(t, "disassociated", state(t, "n8c.example"))
-			require.Equal(t, map[string]any{}, node(t, "n8c.example"))
-		}
+		cluster(t, "n8f", `{"container_manager": "n8-none"}`)
+		s.put(t, "cluster/n8f/hosts/n8c.example", "").problem(http.StatusConflict)
+		s.put(t, "cluster/n8f/hosts", `{"old": [], "new": ["n8c.example"]}`).problem(http.StatusConflict)
+		s.get(t, "cluster/n8f/hosts").is(http.StatusOK, "[]")
+		require.Equal(t, "disassociated", state(t, "n8c.example"))
+		require.Equal(t, map[string]any{}, node(t, "n8c.example"))
 	})
 	fact(t, "3.3-9", func(t *testing.T) {
 		cluster(t, "n9", "")

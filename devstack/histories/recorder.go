@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -21,6 +22,7 @@ import (
 
 	"commissaire/devstack/harness"
 	"commissaire/internal/fleet"
+	"commissaire/internal/kubetest"
 	"commissaire/internal/remote/remotetest"
 	"commissaire/workflows"
 )
@@ -35,6 +37,7 @@ type recorder struct {
 	ctx     context.Context
 	cluster string
 	hosts   []*remotetest.Host
+	kube    *kubetest.Cluster // nothing but stories of nodes use it
 	out     string
 	say     io.Writer
 	err     error
@@ -150,11 +153,15 @@ func hostID(h *remotetest.Host) string {
 }
 
 // write writes the histories of the latest runs of a workflow, under as many
-// names, the oldest first.
+// names, the oldest first. An id may end in "*".
 func (r *recorder) write(id string, names ...string) {
 	var runs []*workflowpb.WorkflowExecutionInfo
 	r.until("the end of workflow "+id, func() (bool, error) {
-		list, err := r.Temporal.ListWorkflow(r.ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: fmt.Sprintf("WorkflowId = %q", id)})
+		query := fmt.Sprintf("WorkflowId = %q", id)
+		if prefix, ok := strings.CutSuffix(id, "*"); ok {
+			query = fmt.Sprintf("WorkflowId STARTS_WITH %q", prefix)
+		}
+		list, err := r.Temporal.ListWorkflow(r.ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query})
 		if err != nil || len(list.Executions) < len(names) {
 			return false, err
 		}

@@ -14,6 +14,7 @@ import (
 	"commissaire/devstack/harness"
 	"commissaire/devstack/overlay"
 	"commissaire/devstack/temporal"
+	"commissaire/internal/kubetest"
 	"commissaire/internal/privatepg"
 	"commissaire/internal/remote/remotetest"
 	"commissaire/workflows"
@@ -62,6 +63,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 
+	kube, err := kubetest.Start(begin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kube.Close()) }()
+
 	out := filepath.Join(o.Out, strconv.Itoa(workflows.Revision))
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
@@ -72,10 +79,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}{
 		{harness.Options{Name: "histories", Binary: binary, Machines: machines(stories)}, stories},
 		{harness.Options{Name: "keeping", Binary: keeping, Machines: machines(keepingStories)}, keepingStories},
+		{harness.Options{Name: "nodes", Binary: binary, Machines: machines(nodeStories)}, nodeStories},
 	} {
 		part.Dir, part.Postgres, part.Temporal = o.Dir, pg, server.Addr()
 		part.Env = []string{"COMMISSAIRE_REBOOT_TIMEOUT=8s"}
-		if err := record(ctx, part.Options, part.stories, out, o.Say); err != nil {
+		if err := record(ctx, part.Options, part.stories, kube, out, o.Say); err != nil {
 			return err
 		}
 	}
@@ -83,7 +91,7 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // record plays stories one after another on an installation of their own.
-func record(ctx context.Context, o harness.Options, stories []story, out string, say io.Writer) error {
+func record(ctx context.Context, o harness.Options, stories []story, kube *kubetest.Cluster, out string, say io.Writer) error {
 	i, err := harness.New(ctx, o)
 	if err != nil {
 		return err
@@ -96,7 +104,7 @@ func record(ctx context.Context, o harness.Options, stories []story, out string,
 	defer harness.Kill(w)
 	hosts := i.Fleet.Hosts()
 	for _, s := range stories {
-		r := &recorder{Installation: i, ctx: ctx, cluster: s.name, hosts: hosts[:len(s.hosts)], out: out, say: say}
+		r := &recorder{Installation: i, ctx: ctx, kube: kube, cluster: s.name, hosts: hosts[:len(s.hosts)], out: out, say: say}
 		hosts = hosts[len(s.hosts):]
 		if s.play(r); r.err != nil {
 			return fmt.Errorf("%s: %w", s.name, r.err)

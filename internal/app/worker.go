@@ -57,6 +57,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
+		&activities.Nodes{Store: func(tenant string) activities.NodeStore { return p.db.For(tenant) }},
 	)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)

@@ -30,6 +30,9 @@ func (noDispatcher) Start(context.Context, fleet.Operation)  {}
 func (noDispatcher) Cancel(context.Context, fleet.Operation) {}
 func (noDispatcher) Wake(context.Context, fleet.Operation)   {}
 
+func (noDispatcher) CheckManager(context.Context, string, string, string) error { return nil }
+func (noDispatcher) ReadNode(context.Context, string, string) error             { return nil }
+
 // newRealAPI serves the real API over a database of its own; alice is its admin and
 // vera a viewer.
 func newRealAPI(t *testing.T) *httptest.Server {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
+	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
 )
 
@@ -62,11 +63,11 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 	if cm.Type != fleet.ContainerManagerKubernetes && cm.Type != fleet.ContainerManagerOpenShift {
 		return nil, fleet.InvalidField("type", "must be kubernetes or openshift to have an API, not %s", cm.Type)
 	}
-	o, err := parseOptions(cm.Options)
+	o, err := options.Parse(cm.Options)
 	if err != nil {
 		return nil, err
 	}
-	c, err := o.config()
+	c, err := config(o)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 	if err != nil {
 		return nil, badTLS(o, err)
 	}
-	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host, blamed: o.blamed()}
+	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host, blamed: blamedFor(o)}
 	k.transport = newTransport(tlsConfig, u.Hostname())
 	// The log-in is added below the bound, so the bound sees what the server sent.
 	authenticated, err := rest.HTTPWrappersForConfig(c, k.transport)
@@ -97,8 +98,8 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.insecure {
-		k.warnings = append(k.warnings, "the certificate of "+k.server+" is NOT VERIFIED ("+optInsecure+"): whoever is on the way can read the token and act as this container manager")
+	if o.Insecure {
+		k.warnings = append(k.warnings, "the certificate of "+k.server+" is NOT VERIFIED ("+options.Insecure+"): whoever is on the way can read the token and act as this container manager")
 	}
 	if u.Scheme == "http" {
 		k.warnings = append(k.warnings, k.server+" is spoken to without TLS: whoever is on the way can change what is said")
@@ -121,16 +122,16 @@ func (k *Kubernetes) Close() { k.transport.CloseIdleConnections() }
 // String says what it is and where.
 func (k *Kubernetes) String() string { return fmt.Sprintf("%s at %s", k.kind, k.server) }
 
-func badTLS(o options, err error) error {
-	option := optCert
+func badTLS(o options.Options, err error) error {
+	option := options.Cert
 	switch {
-	case !o.kubeconfig.Empty():
+	case !o.Kubeconfig.Empty():
 		// The cause may quote the text.
-		return fleet.InvalidField(field(optKubeconfig), "has a certificate or a key that is no PEM, or they do not belong together")
-	case o.cert == "":
-		option = optCA
+		return fleet.InvalidField(options.Field(options.Kubeconfig), "has a certificate or a key that is no PEM, or they do not belong together")
+	case o.Cert == "":
+		option = options.CA
 	}
-	return fleet.InvalidField(field(option), "cannot be used: %v", err)
+	return fleet.InvalidField(options.Field(option), "cannot be used: %v", err)
 }
 
 // newTransport goes straight to host: no proxy of the environment, no other

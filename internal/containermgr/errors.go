@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
 )
 
@@ -62,7 +63,7 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 	}
 	blame := func(option, format string, args ...any) error {
 		e := fail(fleet.Invalid, format, args...)
-		e.Fields = []fleet.FieldError{{Field: field(option), Detail: "the container manager " + fmt.Sprintf(format, args...)}}
+		e.Fields = []fleet.FieldError{{Field: options.Field(option), Detail: "the container manager " + fmt.Sprintf(format, args...)}}
 		return e
 	}
 	var (

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/version"
 
+	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
 )
 
@@ -46,7 +47,7 @@ func (k *Kubernetes) Check(ctx context.Context) error {
 		}
 	}
 	if len(lacks) > 0 {
-		return fleet.InvalidField(field(k.blamed.login), "belongs to an account that lacks rights on %s; grant it in a ClusterRole: %s", k, strings.Join(lacks, ", "))
+		return fleet.InvalidField(options.Field(k.blamed.login), "belongs to an account that lacks rights on %s; grant it in a ClusterRole: %s", k, strings.Join(lacks, ", "))
 	}
 	return nil
 }

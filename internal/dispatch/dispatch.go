@@ -24,6 +24,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
@@ -102,6 +103,11 @@ func (d *Dispatcher) Start(ctx context.Context, op fleet.Operation) {
 	}
 }
 
+// onHost are the workflows of operations on a single host.
+var onHost = map[fleet.OperationKind]func(workflow.Context, workflows.HostInput) error{
+	fleet.KindBootstrap: workflows.Bootstrap, fleet.KindRegister: workflows.Register, fleet.KindUnregister: workflows.Unregister,
+}
+
 // start starts the workflow under the operation's name. Repeating it is safe:
 // Temporal refuses a second one while it runs, and one that runs after the
 // operation has ended sees that in its first step and ends too.
@@ -121,16 +127,16 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 		workflows.AttributeState.ValueSet(string(op.State)),
 	}
 	ref := workflows.OperationRef{Tenant: op.Tenant, OperationID: op.ID}
-	var workflow, input any
+	var flow, input any
 	switch {
-	case op.Kind == fleet.KindBootstrap:
+	case onHost[op.Kind] != nil:
 		attributes = append(attributes, workflows.AttributeHost.ValueSet(op.Host))
-		options.StaticSummary = "bootstrap " + op.Host
-		workflow, input = workflows.Bootstrap, workflows.HostInput{HostRef: workflows.HostRef{OperationRef: ref, Address: op.Host}, Timing: d.options.Timing}
+		options.StaticSummary = string(op.Kind) + " " + op.Host
+		flow, input = onHost[op.Kind], workflows.HostInput{HostRef: workflows.HostRef{OperationRef: ref, Address: op.Host}, Timing: d.options.Timing}
 	case op.Kind.Rollout():
 		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
 		options.StaticSummary = strings.TrimSpace(fmt.Sprintf("%s of cluster %s %s", op.Kind, op.Cluster, op.Version))
-		workflow, input = workflows.Rollout, workflows.RolloutInput{RolloutRef: workflows.RolloutRef{
+		flow, input = workflows.Rollout, workflows.RolloutInput{RolloutRef: workflows.RolloutRef{
 			OperationRef: ref, Cluster: op.Cluster, Kind: op.Kind, Version: op.Version, Timing: d.options.Timing,
 		}}
 	default:
@@ -138,7 +144,7 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 	}
 	options.TypedSearchAttributes = temporal.NewSearchAttributes(attributes...)
 	options.StaticDetails = fmt.Sprintf("operation `%s`, requested by %s", op.ID, op.RequestedBy)
-	_, err := d.client.ExecuteWorkflow(ctx, options, workflow, input)
+	_, err := d.client.ExecuteWorkflow(ctx, options, flow, input)
 	return err
 }
 

@@ -106,6 +106,12 @@ const (
 	ContainerManagerTrivial    ContainerManagerType = "trivial"
 )
 
+// HasNodes says whether hosts are nodes of a Kubernetes cluster in a container manager
+// of this type, which workers ask. The others are kept by the server itself.
+func (t ContainerManagerType) HasNodes() bool {
+	return t == ContainerManagerOpenShift || t == ContainerManagerKubernetes
+}
+
 // ParseContainerManagerType accepts a container manager type; "" means openshift.
 func ParseContainerManagerType(s string) (ContainerManagerType, error) {
 	switch t := ContainerManagerType(s); t {

@@ -11,14 +11,16 @@ type OperationKind string
 
 // The kinds of operation.
 const (
-	KindBootstrap OperationKind = "bootstrap" // on a host
-	KindRestart   OperationKind = "restart"   // the others are rollouts over a cluster
-	KindUpgrade   OperationKind = "upgrade"
-	KindDeploy    OperationKind = "deploy"
+	KindBootstrap  OperationKind = "bootstrap"  // on a host
+	KindRegister   OperationKind = "register"   // a host with its container manager
+	KindUnregister OperationKind = "unregister" // take a host away from one; it may be deleted already
+	KindRestart    OperationKind = "restart"    // the others are rollouts over a cluster
+	KindUpgrade    OperationKind = "upgrade"
+	KindDeploy     OperationKind = "deploy"
 )
 
 // Kinds are all kinds of operation.
-var Kinds = []OperationKind{KindBootstrap, KindRestart, KindUpgrade, KindDeploy}
+var Kinds = []OperationKind{KindBootstrap, KindRegister, KindUnregister, KindRestart, KindUpgrade, KindDeploy}
 
 // Rollout says whether an operation of this kind rolls over the hosts of a cluster.
 func (k OperationKind) Rollout() bool {
@@ -43,6 +45,7 @@ type Operation struct {
 	Kind    OperationKind
 	Cluster string // the cluster it acts on, "" for an act on a single host
 	Host    string // the host it acts on, "" for an act on a cluster
+	Manager string // the container manager that a register or unregister asks, else ""
 	State   OperationState
 	Reason  string // why it failed or was cancelled, one sentence
 

@@ -95,13 +95,18 @@ func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster
 
 // DeleteCluster deletes a cluster. Its hosts stay as they are, in no cluster and with
 // no container manager; its operations stay on record, and one that runs stops by itself (see
-// Claim), also when it is paused.
-func (s *Store) DeleteCluster(ctx context.Context, name string) error {
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+// Claim), also when it is paused. Nodes that workers must remove are pending operations,
+// one for each, which are given.
+func (s *Store) DeleteCluster(ctx context.Context, name string, by Requester) (ops []fleet.Operation, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		if err := s.notice(ctx, q, name); err != nil {
 			return err
 		}
-		_, err := one(ctx, q, scanNothing, claimClusterSQL, s.tenant, name)
+		o, err := s.orderRemoval(ctx, q, whichHosts{cluster: name}, by)
+		if err != nil {
+			return err
+		}
+		_, err = one(ctx, q, scanNothing, claimClusterSQL, s.tenant, name)
 		if err != nil {
 			return orNotFound(err, "cluster", name)
 		}
@@ -109,12 +114,13 @@ func (s *Store) DeleteCluster(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.unregister(ctx, q, members); err != nil {
+		if ops, err = s.removal(ctx, q, o, members); err != nil {
 			return err
 		}
 		_, err = q.Exec(ctx, deleteClusterSQL, s.tenant, name)
 		return err
 	})
+	return ops, err
 }
 
 // notice makes the unfinished rollout of a cluster look at it again, as if it had

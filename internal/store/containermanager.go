@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"reflect"
 	"regexp"
+	"slices"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"commissaire/internal/fleet"
@@ -13,18 +15,30 @@ import (
 )
 
 const (
-	containerManagersSQL = `SELECT name FROM container_manager WHERE tenant = $1 ORDER BY name`
+	containerManagersSQL = `SELECT name FROM container_manager WHERE tenant = $1 AND checking IS NULL ORDER BY name`
 
-	containerManagerSQL = `SELECT name, type, options FROM container_manager WHERE tenant = $1 AND name = $2`
+	containerManagerSQL = `SELECT name, type, options FROM container_manager WHERE tenant = $1 AND name = $2 AND checking IS NULL`
 
-	insertContainerManagerSQL = `INSERT INTO container_manager (tenant, name, type, options, sealed, key_id) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT ON CONSTRAINT container_manager_pk DO NOTHING RETURNING name, type, options`
+	// One that is being checked, perhaps by somebody who died over it, is overwritten.
+	insertContainerManagerSQL = `INSERT INTO container_manager AS m (tenant, name, type, options, sealed, key_id, checking) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, '')::uuid)
+		ON CONFLICT ON CONSTRAINT container_manager_pk DO UPDATE SET type = excluded.type, options = excluded.options,
+			sealed = excluded.sealed, key_id = excluded.key_id, checking = excluded.checking, created = now() WHERE m.checking IS NOT NULL
+		RETURNING name, type, options`
 
-	sealedContainerManagerSQL = `SELECT name, type, options, sealed FROM container_manager WHERE tenant = $1 AND name = $2`
+	sealedContainerManagerSQL = `SELECT name, type, options, sealed FROM container_manager
+		WHERE tenant = $1 AND name = $2 AND checking IS NOT DISTINCT FROM nullif($3, '')::uuid`
+
+	checkedContainerManagerSQL = `UPDATE container_manager SET checking = NULL WHERE tenant = $1 AND name = $2 AND checking = $3`
+
+	refusedContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name = $2 AND checking = $3`
 
 	// Registering waits for the lock and then finds no manager, so no node comes after
 	// those that are locked.
-	claimContainerManagerSQL = `SELECT FROM container_manager WHERE tenant = $1 AND name = $2 FOR UPDATE`
+	claimContainerManagerSQL = `SELECT FROM container_manager WHERE tenant = $1 AND name = $2 AND checking IS NULL FOR UPDATE`
+
+	lockOperationsSQL = `SELECT host FROM operation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE`
+
+	unfinishedOfManagerSQL = `SELECT id FROM operation WHERE tenant = $1 AND manager = $2 AND finished IS NULL ORDER BY id`
 
 	claimNodesOfManagerSQL = `SELECT FROM node WHERE tenant = $1 AND manager = $2 ORDER BY address FOR UPDATE`
 
@@ -53,26 +67,40 @@ func (s *Store) ContainerManager(ctx context.Context, name string) (m fleet.Cont
 // PutContainerManager creates a container manager and gives it as ContainerManager
 // does. They never change: the same one again is fine, a different one of that name,
 // also by its secrets alone, is a Conflict.
-func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerManager) (m fleet.ContainerManager, err error) {
+//
+// One of a type that has nodes is not there for anybody before a worker has asked it:
+// check then names this attempt, for ContainerManagerChecked or ContainerManagerRefused.
+// It is "" when there is nothing to check.
+func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerManager) (m fleet.ContainerManager, check string, err error) {
 	if want.Options == nil {
 		want.Options = map[string]any{}
 	}
 	text, err := json.Marshal(want.Options)
 	if err != nil {
-		return m, err
+		return m, "", err
+	}
+	attempt := ""
+	if want.Type.HasNodes() {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return m, "", err
+		}
+		attempt = id.String()
 	}
 	row := secret.Row(s.tenant, "container_manager", want.Name)
 	sealed, id, err := s.db.seal(secret.NewText(text), row)
 	if err != nil {
-		return m, err
+		return m, "", err
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		err := q.QueryRow(ctx, insertContainerManagerSQL, s.tenant, want.Name, string(want.Type), shown(want.Options), sealed, id).Scan(&m.Name, &m.Type, &m.Options)
+		check = attempt
+		err := q.QueryRow(ctx, insertContainerManagerSQL, s.tenant, want.Name, string(want.Type), shown(want.Options), sealed, id, attempt).Scan(&m.Name, &m.Type, &m.Options)
 		if !isNoRows(err) {
 			return err
 		}
+		check = ""
 		var there []byte
-		err = q.QueryRow(ctx, sealedContainerManagerSQL, s.tenant, want.Name).Scan(&m.Name, &m.Type, &m.Options, &there)
+		err = q.QueryRow(ctx, sealedContainerManagerSQL, s.tenant, want.Name, "").Scan(&m.Name, &m.Type, &m.Options, &there)
 		if isNoRows(err) {
 			return errAgain // deleted in between
 		}
@@ -89,15 +117,66 @@ func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerMan
 		return nil
 	})
 	if err != nil {
-		return fleet.ContainerManager{}, err
+		return fleet.ContainerManager{}, "", err
 	}
-	return m, nil
+	return m, check, nil
+}
+
+// ContainerManagerChecked makes a container manager that was put be there for all. It
+// is a Conflict when somebody else has put another one meanwhile.
+func (s *Store) ContainerManagerChecked(ctx context.Context, name, check string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		tag, err := q.Exec(ctx, checkedContainerManagerSQL, s.tenant, name, check)
+		if err == nil && tag.RowsAffected() == 0 {
+			return fleet.Errorf(fleet.Conflict, "container manager %q was put by somebody else at the same time; read it, and try again if it is not the one you want", name)
+		}
+		return err
+	})
+}
+
+// ContainerManagerRefused forgets a container manager that was put.
+func (s *Store) ContainerManagerRefused(ctx context.Context, name, check string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		_, err := q.Exec(ctx, refusedContainerManagerSQL, s.tenant, name, check)
+		return err
+	})
+}
+
+// OpenContainerManager gives a container manager with all its options, to put it to
+// use. check is as PutContainerManager gave it for one that is not checked yet, else "".
+func (s *Store) OpenContainerManager(ctx context.Context, name, check string) (m fleet.ContainerManager, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		m, err = s.openContainerManager(ctx, q, name, check)
+		return err
+	})
+	return m, err
+}
+
+func (s *Store) openContainerManager(ctx context.Context, q querier, name, check string) (m fleet.ContainerManager, err error) {
+	var sealed []byte
+	err = q.QueryRow(ctx, sealedContainerManagerSQL, s.tenant, name, check).Scan(&m.Name, &m.Type, &m.Options, &sealed)
+	if err != nil {
+		return m, orNotFound(err, "container manager", name)
+	}
+	opened, err := s.db.sealer.Open(sealed, secret.Row(s.tenant, "container_manager", name))
+	if err != nil {
+		return m, err
+	}
+	m.Options = nil
+	return m, json.Unmarshal(opened.Reveal(), &m.Options)
 }
 
 // DeleteContainerManager deletes a container manager, also one that clusters name,
-// and with it what it holds. The hosts stay in the state that they are in.
-func (s *Store) DeleteContainerManager(ctx context.Context, name string) error {
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+// and with it what it holds. The hosts stay in the state that they are in, and their
+// nodes where they are. Operations that would ask it fail in the same transaction and are
+// given back, so that the caller can cancel their workflows.
+func (s *Store) DeleteContainerManager(ctx context.Context, name string) (ended []fleet.Operation, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		ended = nil
+		ids, err := s.lockOfManager(ctx, q, name)
+		if err != nil {
+			return err
+		}
 		if _, err := one(ctx, q, scanNothing, claimContainerManagerSQL, s.tenant, name); err != nil {
 			return orNotFound(err, "container manager", name)
 		}
@@ -105,9 +184,50 @@ func (s *Store) DeleteContainerManager(ctx context.Context, name string) error {
 		if _, err := q.Exec(ctx, claimNodesOfManagerSQL, s.tenant, name); err != nil {
 			return err
 		}
-		_, err := q.Exec(ctx, deleteContainerManagerSQL, s.tenant, name)
+		// From here on nobody else can put one on record.
+		now, err := collect(ctx, q, pgx.RowTo[string], unfinishedOfManagerSQL, s.tenant, name)
+		switch {
+		case err != nil:
+			return err
+		case !slices.Equal(now, ids):
+			return errAgain
+		}
+		for len(ids) > 0 {
+			for _, id := range ids {
+				op, err := s.endOperation(ctx, q, id, fleet.OperationFailed, "container manager "+name+" was deleted; what it has of the host stays there")
+				if err != nil {
+					return err
+				}
+				ended = append(ended, op)
+			}
+			// A register that ends may leave an unregister behind.
+			if ids, err = collect(ctx, q, pgx.RowTo[string], unfinishedOfManagerSQL, s.tenant, name); err != nil {
+				return err
+			}
+		}
+		_, err = q.Exec(ctx, deleteContainerManagerSQL, s.tenant, name)
 		return err
 	})
+	return ended, err
+}
+
+// lockOfManager keeps the operations that would ask a container manager, and their
+// hosts, as they are until the transaction ends.
+func (s *Store) lockOfManager(ctx context.Context, q querier, name string) (ids []string, err error) {
+	if ids, err = collect(ctx, q, pgx.RowTo[string], unfinishedOfManagerSQL, s.tenant, name); err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if _, _, err := s.lockTurn(ctx, q, id); err != nil {
+			return nil, err
+		}
+	}
+	addresses, err := collect(ctx, q, pgx.RowTo[string], lockOperationsSQL, ids)
+	if err != nil {
+		return nil, err
+	}
+	_, err = q.Exec(ctx, lockHostRowsSQL, s.tenant, addresses)
+	return ids, err
 }
 
 // secretOption matches the names of options whose values are secret. Those of the

@@ -10,7 +10,8 @@
 //
 //	join token -> rollout -> operation -> host run -> step -> cluster -> host -> container manager -> node
 //
-// and several rows of one table in the order of their keys.
+// and several rows of one table in the order of their keys. An operation on a host that
+// the end of another one orders comes last: nobody else can hold it by then.
 //
 // Errors that a user may meet are *fleet.Error. A Postgres that does not answer
 // is always fleet.Unavailable (see errors.go). Types of pgx never leave.

@@ -41,9 +41,9 @@ const (
 
 	setPortSQL = `UPDATE host SET port = $3 WHERE tenant = $1 AND address = $2`
 
-	unfinishedIDsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL`
+	unfinishedIDsOfHostSQL = `SELECT id FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL AND kind <> 'unregister'`
 
-	unfinishedOfHostSQL = `SELECT EXISTS (SELECT FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL)`
+	unfinishedOfHostSQL = `SELECT EXISTS (SELECT FROM operation WHERE tenant = $1 AND host = $2 AND finished IS NULL AND kind <> 'unregister')`
 
 	deleteHostSQL = `DELETE FROM host WHERE tenant = $1 AND address = $2`
 )
@@ -192,7 +192,10 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 	if err != nil {
 		return nil, err
 	}
-	if !created {
+	switch {
+	case !created && op.Kind == fleet.KindUnregister: // of the host that was deleted
+		return nil, held(op, "")
+	case !created:
 		return nil, errAgain // somebody else registers this host right now
 	}
 	var cluster *string
@@ -223,12 +226,13 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 }
 
 // DeleteHost removes a host with its credentials and membership. Its unfinished
-// operations (a bootstrap) are cancelled in the same transaction and given
-// back, so that the caller can cancel their workflows.
-func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (cancelled []fleet.Operation, err error) {
+// operations (a bootstrap, a register) are cancelled in the same transaction and given
+// back, so that the caller can cancel their workflows. A node that workers must remove
+// is a pending operation, which is given as ordered.
+func (s *Store) DeleteHost(ctx context.Context, address string, by Requester) (cancelled, ordered []fleet.Operation, err error) {
 	reason := "host removed"
-	if requestedBy != "" {
-		reason = fmt.Sprintf("host removed by %s", requestedBy)
+	if by.Name != "" {
+		reason = fmt.Sprintf("host removed by %s", by.Name)
 	}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		// Operations before the host, to keep the order of locks. When one starts
@@ -245,6 +249,16 @@ func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (ca
 			}
 			cancelled = append(cancelled, op)
 		}
+		o, err := s.orderRemoval(ctx, q, whichHosts{addresses: []string{address}}, by)
+		if err != nil {
+			return err
+		}
+		if _, err := s.lockHosts(ctx, q, []string{address}); err != nil {
+			return err
+		}
+		if ordered, err = s.removal(ctx, q, o, []string{address}); err != nil {
+			return err
+		}
 		tag, err := q.Exec(ctx, deleteHostSQL, s.tenant, address)
 		if err != nil {
 			return err
@@ -258,5 +272,5 @@ func (s *Store) DeleteHost(ctx context.Context, address, requestedBy string) (ca
 		}
 		return err
 	})
-	return cancelled, err
+	return cancelled, ordered, err
 }

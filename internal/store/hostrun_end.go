@@ -116,8 +116,8 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 		return next, nil
 	}
 	c := stateChange{addresses: []string{e.Address}, event: e.Event, reason: e.Reason, operation: op.ID}
-	if e.Event == fleet.HostPrepared || e.Event == fleet.HostRecovered {
-		return next, s.worked(ctx, q, c)
+	if e.Event == fleet.HostPrepared || e.Event == fleet.HostRegistered || e.Event == fleet.HostRecovered {
+		return next, s.worked(ctx, q, op.Kind, c)
 	}
 	_, err = s.applyEvent(ctx, q, c)
 	return next, err

@@ -55,9 +55,15 @@ func (s *Store) HasMember(ctx context.Context, cluster, address string) (is bool
 // AddMember puts a host into a cluster, at the end of its list, and registers it with
 // the cluster's container manager. A member stays one without further checks. The host
 // must be active or disassociated (NotReady) and in no other cluster (Conflict), and a
-// container manager must be able to hold it (Conflict).
-func (s *Store) AddMember(ctx context.Context, cluster, address string) error {
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+// container manager must be able to hold it (Conflict). Where workers must ask that, it
+// is a pending operation, which is given.
+func (s *Store) AddMember(ctx context.Context, cluster, address string, by Requester) (ops []fleet.Operation, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		ops = nil
+		o, err := s.orderJoin(ctx, q, cluster, []string{address}, by)
+		if err != nil {
+			return err
+		}
 		manager, err := s.lockCluster(ctx, q, cluster)
 		if err != nil {
 			return err
@@ -67,6 +73,9 @@ func (s *Store) AddMember(ctx context.Context, cluster, address string) error {
 			return err
 		}
 		if hosts[address].cluster == cluster {
+			if len(o.ops) > 0 {
+				return errAgain // it came in between
+			}
 			return nil
 		}
 		if err := mayJoin(hosts, cluster, address); err != nil {
@@ -75,33 +84,56 @@ func (s *Store) AddMember(ctx context.Context, cluster, address string) error {
 		if _, err := q.Exec(ctx, joinSQL, s.tenant, address, cluster); err != nil {
 			return err
 		}
-		return s.joined(ctx, q, manager, []string{address})
+		ops, err = s.joined(ctx, q, manager, []string{address}, o)
+		return err
 	})
+	return ops, err
 }
 
 // RemoveMember takes a host out of a cluster and away from its container manager; one
-// that is not in it, or not known at all, is fine. The state of the host stays.
-func (s *Store) RemoveMember(ctx context.Context, cluster, address string) error {
-	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+// that is not in it, or not known at all, is fine. The state of the host stays. A node
+// that workers must remove is a pending operation, which is given.
+func (s *Store) RemoveMember(ctx context.Context, cluster, address string, by Requester) (ops []fleet.Operation, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		ops = nil
+		o, err := s.orderRemoval(ctx, q, whichHosts{cluster: cluster, addresses: []string{address}}, by)
+		if err != nil {
+			return err
+		}
 		if _, err := s.lockCluster(ctx, q, cluster); err != nil {
 			return err
 		}
-		tag, err := q.Exec(ctx, leaveSQL, s.tenant, cluster, address)
-		if err != nil || tag.RowsAffected() == 0 {
+		hosts, err := s.lockHosts(ctx, q, []string{address})
+		if err != nil {
 			return err
 		}
-		return s.unregister(ctx, q, []string{address})
+		if hosts[address].cluster != cluster {
+			if len(o.ops) > 0 {
+				return errAgain // it left in between
+			}
+			return nil
+		}
+		if ops, err = s.removal(ctx, q, o, []string{address}); err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, leaveSQL, s.tenant, cluster, address)
+		return err
 	})
+	return ops, err
 }
 
 // ReplaceMembers sets the members of a cluster to new, in that order, if they
 // are old now, as sets (Conflict otherwise). Hosts that join must exist, be
 // ready, and be in no other cluster, and its container manager must be able to hold
 // them; one that does not fit refuses the whole. Hosts that leave stay registered with
-// the container manager (contract §3.3).
-func (s *Store) ReplaceMembers(ctx context.Context, cluster string, old, new []string) (v ClusterView, err error) {
+// the container manager (contract §3.3). ops are as in AddMember.
+func (s *Store) ReplaceMembers(ctx context.Context, cluster string, old, new []string, by Requester) (v ClusterView, ops []fleet.Operation, err error) {
 	new = withoutRepeats(new)
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		o, err := s.orderJoin(ctx, q, cluster, new, by)
+		if err != nil {
+			return err
+		}
 		manager, err := s.lockCluster(ctx, q, cluster)
 		if err != nil {
 			return err
@@ -133,13 +165,13 @@ func (s *Store) ReplaceMembers(ctx context.Context, cluster string, old, new []s
 		if _, err := q.Exec(ctx, setMembersSQL, s.tenant, cluster, new); err != nil {
 			return err
 		}
-		if err := s.joined(ctx, q, manager, joining); err != nil {
+		if ops, err = s.joined(ctx, q, manager, joining, o); err != nil {
 			return err
 		}
 		v, err = s.clusterView(ctx, q, cluster)
 		return err
 	})
-	return v, err
+	return v, ops, err
 }
 
 // lockCluster keeps the members of a cluster as they are until the transaction
@@ -156,7 +188,11 @@ type membership struct {
 }
 
 func (s *Store) lockHosts(ctx context.Context, q querier, addresses []string) (map[string]membership, error) {
-	rows, err := q.Query(ctx, lockHostsSQL, s.tenant, addresses)
+	return s.memberships(ctx, q, lockHostsSQL, addresses)
+}
+
+func (s *Store) memberships(ctx context.Context, q querier, sql string, addresses []string) (map[string]membership, error) {
+	rows, err := q.Query(ctx, sql, s.tenant, addresses)
 	if err != nil {
 		return nil, err
 	}

@@ -44,28 +44,26 @@ func TestJoiningRegisters(t *testing.T) {
 	for _, address := range []string{"h1", "h2", "h3"} {
 		require.Equal(t, fleet.HostActive, f.state(t, address))
 	}
-	manager, kind, registered, err := f.HostNode(ctx, "h1")
+	n, err := f.HostNode(ctx, "h1")
 	require.NoError(t, err)
-	require.Equal(t, "m", manager)
-	require.Equal(t, fleet.ContainerManagerTrivial, kind)
-	require.True(t, registered)
-	_, _, _, err = f.HostNode(ctx, "nope")
+	require.Equal(t, Node{Manager: "m", Type: fleet.ContainerManagerTrivial, Holder: "m", Ready: true}, n)
+	_, err = f.HostNode(ctx, "nope")
 	requireKind(t, fleet.NotFound, err)
 
 	require.NoError(t, f.RemoveMember(ctx, "d", "h1"), "it is not in d")
 	require.NoError(t, f.RemoveMember(ctx, "c", "h1"))
 	require.Equal(t, []string{"h2 m", "h3 m"}, f.nodes(t))
 	require.Equal(t, fleet.HostActive, f.state(t, "h1"), "the state stays (contract §3.3)")
-	manager, kind, registered, err = f.HostNode(ctx, "h1")
+	n, err = f.HostNode(ctx, "h1")
 	require.NoError(t, err)
-	require.Equal(t, []any{"", fleet.ContainerManagerType(""), false}, []any{manager, kind, registered})
+	require.Equal(t, Node{}, n)
 
 	_, err = f.ReplaceMembers(ctx, "c", []string{"h2", "h3"}, []string{"h3"})
 	require.NoError(t, err)
 	require.Equal(t, []string{"h2 m", "h3 m"}, f.nodes(t), "who is left out stays registered (contract §3.3)")
-	_, _, registered, err = f.HostNode(ctx, "h2")
+	n, err = f.HostNode(ctx, "h2")
 	require.NoError(t, err)
-	require.False(t, registered, "its cluster has no container manager, for it has no cluster")
+	require.False(t, n.Held(), "its cluster has no container manager, for it has no cluster")
 	require.NoError(t, f.AddMember(ctx, "d", "h2"))
 	require.Equal(t, []string{"h2 n", "h3 m"}, f.nodes(t), "one manager holds it")
 	require.NoError(t, f.RemoveMember(ctx, "d", "h2"))
@@ -101,9 +99,9 @@ func TestWhatIsGoneIsNotRegistered(t *testing.T) {
 	require.NoError(t, f.DeleteContainerManager(ctx, "m"))
 	require.Equal(t, []string{}, f.nodes(t))
 	require.Equal(t, fleet.HostActive, f.state(t, "h4"))
-	manager, kind, registered, err := f.HostNode(ctx, "h4")
+	n, err := f.HostNode(ctx, "h4")
 	require.NoError(t, err)
-	require.Equal(t, []any{"m", fleet.ContainerManagerType(""), false}, []any{manager, kind, registered})
+	require.Equal(t, Node{Manager: "m"}, n)
 	require.Equal(t, fleet.HostDisassociated, f.recover(t, "h4"))
 }
 
@@ -111,16 +109,17 @@ func TestManagersThatCannotRegister(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	ctx := t.Context()
-	f.managed(t, "kubernetes", "k", fleet.ContainerManagerKubernetes)
-	f.managed(t, "openshift", "o", fleet.ContainerManagerOpenShift)
 	_, err := f.PutCluster(ctx, ClusterPut{Name: "unknown", ContainerManager: text("x")})
+	require.NoError(t, err)
+	_, _, err = f.Store.PutContainerManager(ctx, fleet.ContainerManager{Name: "y", Type: fleet.ContainerManagerKubernetes})
+	require.NoError(t, err)
+	_, err = f.PutCluster(ctx, ClusterPut{Name: "unchecked", ContainerManager: text("y")})
 	require.NoError(t, err)
 	f.host(t, "h", "")
 	f.exec(t, "UPDATE host SET state = 'active' WHERE address = 'h'")
 	for cluster, says := range map[string]string{
-		"kubernetes": `container manager "k" is of type kubernetes, with which this version cannot register hosts yet`,
-		"openshift":  `container manager "o" is of type openshift, with which this version cannot register hosts yet`,
-		"unknown":    `container manager "x" of the cluster does not exist`,
+		"unknown":   `container manager "x" of the cluster does not exist`,
+		"unchecked": `container manager "y" of the cluster does not exist`,
 	} {
 		_, err := f.ReplaceMembers(ctx, cluster, nil, []string{"h"})
 		for _, err := range []error{err, f.AddMember(ctx, cluster, "h")} {

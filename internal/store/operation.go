@@ -17,6 +17,7 @@ type NewOperation struct {
 	Kind    fleet.OperationKind
 	Cluster string
 	Host    string
+	Manager string // of a register or unregister
 	Version string // of a deploy
 	// Policy is the request's. What it leaves out comes from the cluster's, or from
 	// the operation that is retried. It must have passed Check.
@@ -32,8 +33,8 @@ type NewOperation struct {
 const (
 	// ON CONFLICT covers the two indexes that allow one unfinished operation per
 	// cluster and per host.
-	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id)
-		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9)
+	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id, manager)
+		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9, $10)
 		ON CONFLICT DO NOTHING`
 
 	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND (o.cluster = nullif($2, '') OR o.host = nullif($3, ''))`
@@ -115,7 +116,7 @@ func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) 
 	if err != nil {
 		return op, false, err
 	}
-	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID)
+	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID, n.Manager)
 	if err != nil {
 		return op, false, err
 	}
@@ -171,7 +172,10 @@ func held(holder fleet.Operation, how string) *fleet.Error {
 	if holder.Host != "" {
 		on = "host " + holder.Host
 	}
-	if !holder.Kind.Rollout() {
+	switch {
+	case holder.Kind == fleet.KindUnregister:
+		rather = "or delete container manager " + holder.Manager + ", which ends it and leaves the node there"
+	case !holder.Kind.Rollout():
 		rather = "or delete the host, which cancels it"
 	}
 	e := fleet.Errorf(fleet.Conflict, "operation %s (%s of %s) is %s%s; wait for its end %s", holder.ID, holder.Kind, on, holder.State, how, rather)
@@ -182,7 +186,7 @@ func held(holder fleet.Operation, how string) *fleet.Error {
 func scanOperation(row pgx.CollectableRow) (fleet.Operation, error) {
 	var o fleet.Operation
 	var created, started, finished, paused, approved, cancelled pgtype.Timestamptz
-	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.State, &o.Reason,
+	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.Manager, &o.State, &o.Reason,
 		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &created, &started, &finished,
 		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting)
 	o.Created, o.Started, o.Finished = utc(created), utc(started), utc(finished)

@@ -19,7 +19,7 @@ const (
 
 	// When the workflow blames a host, that host's own reason says more: it has the
 	// host's words ($5 stands before them), which do not travel through history.
-	endOperationSQL = `UPDATE operation SET state = $3, finished = now(),
+	endOperationSQL = `UPDATE operation SET state = $3, finished = now(), waiting = '',
 			reason = CASE WHEN $3 = 'failed' THEN coalesce(
 				(SELECT 'host ' || address || ': ' || reason FROM host_run WHERE operation_id = $2 AND state = 'failed' AND starts_with($4, 'host ' || address || ': ')),
 				(SELECT replace($4, 'host ' || address || ': ' || split_part(reason, $5, 1), 'host ' || address || ': ' || reason)
@@ -111,10 +111,21 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	}
 	limbo := []string{string(fleet.HostInvestigating), string(fleet.HostBootstrapping)}
 	left, err := collect(ctx, q, pgx.RowTo[string], hostsLeftSQL, s.tenant, id, cut, op.Kind == fleet.KindBootstrap, limbo)
-	if err != nil || len(left) == 0 {
+	if err != nil {
 		return op, err
 	}
-	_, err = s.applyEvent(ctx, q, stateChange{addresses: left, event: fleet.HostBroke, reason: why, operation: id})
+	change := stateChange{addresses: left, event: fleet.HostBroke, reason: why, operation: id}
+	switch {
+	case len(left) == 0 || op.Kind == fleet.KindUnregister:
+	case op.Kind == fleet.KindRegister: // which does nothing to the host
+		change.event = fleet.HostPrepared
+		err = s.worked(ctx, q, op.Kind, change)
+	default:
+		_, err = s.applyEvent(ctx, q, change)
+	}
+	if err == nil && op.Host != "" && op.Kind != fleet.KindUnregister {
+		err = s.removeLeft(ctx, q, op)
+	}
 	return op, err
 }
 

@@ -21,9 +21,11 @@ var invariants = map[string]string{
 	"open steps in an ended host run":           `SELECT count(*)::text FROM step s JOIN host_run r USING (operation_id, address) WHERE s.tenant = $1 AND r.finished IS NOT NULL AND s.finished IS NULL`,
 	"counts that are wrong":                     `SELECT count(*)::text FROM rollout p WHERE p.tenant = $1 AND concat_ws(' ', pending, running, failed, skipped) <> (SELECT concat_ws(' ', count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'skipped')) FROM host_run r WHERE r.operation_id = p.operation_id)`,
 	"hosts in a bootstrap that nobody does":     `SELECT count(*)::text FROM host h WHERE h.tenant = $1 AND h.state IN ('investigating', 'bootstrapping') AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = h.tenant AND o.host = h.address AND o.finished IS NULL)`,
-	"hosts that somebody and nobody holds":      `SELECT count(*)::text FROM host h JOIN node n USING (tenant, address) WHERE h.tenant = $1 AND h.state = 'disassociated'`,
-	"hosts held by who cannot hold them":        `SELECT count(*)::text FROM node n JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager WHERE n.tenant = $1 AND m.type <> 'trivial'`,
-	"unfinished operations on a host not there": `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = o.tenant AND h.address = o.host)`,
+	"hosts that somebody and nobody holds":      `SELECT count(*)::text FROM host h JOIN node n USING (tenant, address) JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager WHERE h.tenant = $1 AND h.state = 'disassociated' AND m.type = 'trivial'`,
+	"hosts that left and nobody removes":        `SELECT count(*)::text FROM node n WHERE n.tenant = $1 AND n.leaving AND NOT EXISTS (SELECT FROM operation o WHERE o.tenant = $1 AND o.host = n.address AND (o.finished IS NULL OR o.kind = 'unregister'))`,
+	"operations that ask who is not there":      `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.manager <> '' AND NOT EXISTS (SELECT FROM container_manager m WHERE m.tenant = $1 AND m.name = o.manager)`,
+	"unfinished operations without a host run":  `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = o.id)`,
+	"unfinished operations on a host not there": `SELECT count(*)::text FROM operation o WHERE o.tenant = $1 AND o.finished IS NULL AND o.host IS NOT NULL AND o.kind <> 'unregister' AND NOT EXISTS (SELECT FROM host h WHERE h.tenant = o.tenant AND h.address = o.host)`,
 }
 
 // TestOperationsProperty runs random calls and checks the invariants after each
@@ -36,7 +38,7 @@ func TestOperationsProperty(t *testing.T) {
 		run++
 		tenant := fmt.Sprint("run", run)
 		f.exec(t, "INSERT INTO tenant (name) VALUES ($1)", tenant)
-		m := &machine{t: t, f: f, s: f.db.For(tenant), tenant: tenant, ended: map[string]fleet.Operation{}, endedRuns: map[string]fleet.HostRun{}}
+		m := &machine{t: t, f: f, s: caller{f.db.For(tenant)}, tenant: tenant, ended: map[string]fleet.Operation{}, endedRuns: map[string]fleet.HostRun{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"":                m.check,
 			"put cluster":     m.putCluster,
@@ -57,6 +59,8 @@ func TestOperationsProperty(t *testing.T) {
 			"remove member":   m.removeMember,
 			"put manager":     m.putManager,
 			"delete manager":  m.deleteManager,
+			"claim node":      m.claimNode,
+			"node removed":    m.nodeRemoved,
 		})
 	})
 }
@@ -64,7 +68,7 @@ func TestOperationsProperty(t *testing.T) {
 type machine struct {
 	t         *testing.T
 	f         *fixture
-	s         *Store
+	s         caller
 	tenant    string
 	ops       []string
 	ended     map[string]fleet.Operation
@@ -97,6 +101,21 @@ func (m *machine) note(op fleet.Operation) {
 	}
 }
 
+func (m *machine) noteAll(ops []fleet.Operation) {
+	for _, op := range ops {
+		m.note(op)
+	}
+}
+
+func (m *machine) claimNode(rt *rapid.T) {
+	_, err := m.s.ClaimNode(m.t.Context(), m.op(rt), addresses.Draw(rt, "address"))
+	m.fine(rt, err)
+}
+
+func (m *machine) nodeRemoved(rt *rapid.T) {
+	m.fine(rt, m.s.NodeRemoved(m.t.Context(), m.op(rt)))
+}
+
 func (m *machine) putCluster(rt *rapid.T) {
 	manager := rapid.SampledFrom([]*string{nil, text(""), text("m1"), text("m2")}).Draw(rt, "manager")
 	_, err := m.s.PutCluster(m.t.Context(), ClusterPut{Name: clusterNames.Draw(rt, "cluster"), ContainerManager: manager})
@@ -104,7 +123,9 @@ func (m *machine) putCluster(rt *rapid.T) {
 }
 
 func (m *machine) deleteCluster(rt *rapid.T) {
-	m.fine(rt, m.s.DeleteCluster(m.t.Context(), clusterNames.Draw(rt, "cluster")))
+	ops, err := m.s.Store.DeleteCluster(m.t.Context(), clusterNames.Draw(rt, "cluster"), tester)
+	m.fine(rt, err)
+	m.noteAll(ops)
 }
 
 func (m *machine) putHost(rt *rapid.T) {
@@ -117,22 +138,28 @@ func (m *machine) putHost(rt *rapid.T) {
 }
 
 func (m *machine) deleteHost(rt *rapid.T) {
-	_, err := m.s.DeleteHost(m.t.Context(), addresses.Draw(rt, "address"), "ann")
+	_, ops, err := m.s.Store.DeleteHost(m.t.Context(), addresses.Draw(rt, "address"), tester)
 	m.fine(rt, err)
+	m.noteAll(ops)
 }
 
 func (m *machine) addMember(rt *rapid.T) {
-	m.fine(rt, m.s.AddMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address")))
+	ops, err := m.s.Store.AddMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address"), tester)
+	m.fine(rt, err)
+	m.noteAll(ops)
 }
 
 func (m *machine) replaceMembers(rt *rapid.T) {
 	lists := rapid.SliceOfN(addresses, 0, 3)
-	_, err := m.s.ReplaceMembers(m.t.Context(), clusterNames.Draw(rt, "cluster"), lists.Draw(rt, "old"), lists.Draw(rt, "new"))
+	_, ops, err := m.s.Store.ReplaceMembers(m.t.Context(), clusterNames.Draw(rt, "cluster"), lists.Draw(rt, "old"), lists.Draw(rt, "new"), tester)
 	m.fine(rt, err)
+	m.noteAll(ops)
 }
 
 func (m *machine) removeMember(rt *rapid.T) {
-	m.fine(rt, m.s.RemoveMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address")))
+	ops, err := m.s.Store.RemoveMember(m.t.Context(), clusterNames.Draw(rt, "cluster"), addresses.Draw(rt, "address"), tester)
+	m.fine(rt, err)
+	m.noteAll(ops)
 }
 
 func (m *machine) putManager(rt *rapid.T) {

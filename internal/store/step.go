@@ -121,13 +121,15 @@ func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 }
 
 // BeginStep puts a step on record and gives it, or the one that is there
-// already. It is NotFound when the host was removed since, and a Conflict when
+// already. It is NotFound when the host was removed since (not for an unregister,
+// which outlives it), and a Conflict when
 // the operation has ended or the host run is not running, so that a worker that
 // was thought dead cannot start anything. Repeating it is safe: name and attempt
 // make the step one row.
 func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt int) (t fleet.Step, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		if _, err := s.lockUnfinished(ctx, q, id); err != nil {
+		op, err := s.lockUnfinished(ctx, q, id)
+		if err != nil {
 			return err
 		}
 		r, err := s.hostRun(ctx, q, id, address)
@@ -137,8 +139,10 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 		if r.State != fleet.HostRunRunning && r.State != fleet.HostRunStaging {
 			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
 		}
-		if err := s.sameHost(ctx, q, id, address); err != nil {
-			return err
+		if op.Kind != fleet.KindUnregister { // which is not on the host itself
+			if err := s.sameHost(ctx, q, id, address); err != nil {
+				return err
+			}
 		}
 		if _, err := q.Exec(ctx, insertStepSQL, s.tenant, id, address, name, attempt); err != nil {
 			return err

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // fixture is a store on a database of its own.
 type fixture struct {
-	*Store
+	caller
 	db  *DB
 	sql *pgxpool.Pool // for what the store does not offer
 	dsn string
@@ -43,7 +43,7 @@ func open(t testing.TB, dsn string) *fixture {
 	sql, err := pgxpool.New(t.Context(), dsn)
 	require.NoError(t, err)
 	t.Cleanup(sql.Close)
-	return &fixture{Store: db.For(fleet.DefaultTenant), db: db, sql: sql, dsn: dsn}
+	return &fixture{caller: caller{db.For(fleet.DefaultTenant)}, db: db, sql: sql, dsn: dsn}
 }
 
 func newSealer(t testing.TB) *secret.Sealer {
@@ -68,6 +68,50 @@ func (f *fixture) scan(t testing.TB, sql string, args ...any) (out string) {
 }
 
 func text(s string) *string { return &s }
+
+// caller is a store for those who do not look at the operations that a change ordered.
+type caller struct{ *Store }
+
+var tester = Requester{Name: "tester", RequestID: "r1"}
+
+func (c caller) AddMember(ctx context.Context, cluster, address string) error {
+	_, err := c.Store.AddMember(ctx, cluster, address, tester)
+	return err
+}
+
+func (c caller) RemoveMember(ctx context.Context, cluster, address string) error {
+	_, err := c.Store.RemoveMember(ctx, cluster, address, tester)
+	return err
+}
+
+func (c caller) ReplaceMembers(ctx context.Context, cluster string, old, new []string) (ClusterView, error) {
+	v, _, err := c.Store.ReplaceMembers(ctx, cluster, old, new, tester)
+	return v, err
+}
+
+func (c caller) DeleteCluster(ctx context.Context, name string) error {
+	_, err := c.Store.DeleteCluster(ctx, name, tester)
+	return err
+}
+
+func (c caller) DeleteHost(ctx context.Context, address, by string) ([]fleet.Operation, error) {
+	cancelled, _, err := c.Store.DeleteHost(ctx, address, Requester{Name: by})
+	return cancelled, err
+}
+
+func (c caller) DeleteContainerManager(ctx context.Context, name string) error {
+	_, err := c.Store.DeleteContainerManager(ctx, name)
+	return err
+}
+
+// PutContainerManager puts one that answers.
+func (c caller) PutContainerManager(ctx context.Context, want fleet.ContainerManager) (fleet.ContainerManager, error) {
+	m, check, err := c.Store.PutContainerManager(ctx, want)
+	if err == nil && check != "" {
+		err = c.ContainerManagerChecked(ctx, want.Name, check)
+	}
+	return m, err
+}
 
 // cluster creates one without a container manager.
 func (f *fixture) cluster(t testing.TB, name string) {

@@ -1,0 +1,253 @@
+package activities_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"commissaire/activities"
+	"commissaire/internal/containermgr"
+	"commissaire/internal/fleet"
+	"commissaire/internal/kubetest"
+	"commissaire/internal/privatepg/pgtest"
+	"commissaire/internal/secret"
+	"commissaire/internal/store"
+	"commissaire/workflows"
+)
+
+// nodeRig is a database with clusters of a real Kubernetes.
+type nodeRig struct {
+	*rig
+	kube  *kubetest.Cluster
+	nodes *activities.Nodes
+	token string
+}
+
+// newNodeRig has a control plane of its own: what all tests share would outlive them,
+// which TestMain takes for a leak.
+func newNodeRig(t *testing.T) *nodeRig {
+	t.Helper()
+	kube := kubetest.New(t)
+	r := &nodeRig{rig: open(t, pgtest.New(t), restart), kube: kube}
+	account, err := kube.AddAccount(t.Context(), "commissaire", containermgr.Rules()...)
+	require.NoError(t, err)
+	r.token, err = account.Token(t.Context())
+	require.NoError(t, err)
+	db := r.openStore(t)
+	r.nodes = &activities.Nodes{Store: func(tenant string) activities.NodeStore { return db.For(tenant) }}
+	return r
+}
+
+// cluster makes one with a container manager of its name.
+func (r *nodeRig) cluster(t *testing.T, name string, more map[string]any) (check string) {
+	t.Helper()
+	options := map[string]any{"server_url": r.kube.URL(), "token": r.token, "certificate_ca_path": r.kube.CAFile()}
+	for option, value := range more {
+		options[option] = value
+	}
+	_, check, err := r.PutContainerManager(t.Context(), fleet.ContainerManager{Name: name, Type: fleet.ContainerManagerKubernetes, Options: options})
+	require.NoError(t, err)
+	_, err = r.PutCluster(t.Context(), store.ClusterPut{Name: name, ContainerManager: &name})
+	require.NoError(t, err)
+	return check
+}
+
+func (r *nodeRig) checked(t *testing.T, name, check string) {
+	t.Helper()
+	require.NoError(t, r.ContainerManagerChecked(t.Context(), name, check))
+}
+
+// bootstraps gives the step of a host whose bootstrap is about to register it.
+func (r *nodeRig) bootstraps(t *testing.T, address, cluster string) workflows.HostStep {
+	t.Helper()
+	_, op, err := r.PutHost(t.Context(), store.HostPut{Address: address, Cluster: cluster, Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))}})
+	require.NoError(t, err)
+	return r.takes(t, *op, workflows.StepRegister)
+}
+
+func (r *nodeRig) takes(t *testing.T, op fleet.Operation, step string) workflows.HostStep {
+	t.Helper()
+	_, err := r.BeginOperation(t.Context(), op.ID)
+	require.NoError(t, err)
+	_, err = r.BeginHostRun(t.Context(), op.ID, op.Host)
+	require.NoError(t, err)
+	return workflows.HostStep{
+		HostRef: workflows.HostRef{OperationRef: workflows.OperationRef{Tenant: fleet.DefaultTenant, OperationID: op.ID}, Address: op.Host},
+		Step:    step, Attempt: 1,
+	}
+}
+
+func (r *nodeRig) register(h how, in workflows.HostStep) (workflows.NodeRegistered, error) {
+	return execute(h, workflows.RegisterNode, r.nodes.Register, in)
+}
+
+func (r *nodeRig) unregister(in workflows.HostStep) error {
+	_, err := execute(how{}, workflows.UnregisterNode, r.nodes.Unregister, in)
+	return err
+}
+
+func (r *nodeRig) check(t *testing.T, name, check string) workflows.ManagerVerdict {
+	t.Helper()
+	said, err := execute(how{}, workflows.AskManager, r.nodes.Check, workflows.ManagerRef{Tenant: fleet.DefaultTenant, Name: name, Check: check})
+	require.NoError(t, err)
+	return said
+}
+
+// status gives what is on record of a node after it was asked for.
+func (r *nodeRig) status(t *testing.T, address string) store.Node {
+	t.Helper()
+	_, err := execute(how{}, workflows.ReadNodeStatus, r.nodes.Status, workflows.NodeRef{Tenant: fleet.DefaultTenant, Address: address})
+	require.NoError(t, err)
+	n, err := r.HostNode(t.Context(), address)
+	require.NoError(t, err)
+	return n
+}
+
+func (r *nodeRig) there(t *testing.T, name string) bool {
+	t.Helper()
+	_, err := r.kube.Admin().CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		require.NoError(t, err)
+	}
+	return err == nil
+}
+
+func TestNodeSteps(t *testing.T) {
+	t.Parallel()
+	r := newNodeRig(t)
+	ctx := t.Context()
+	check := r.cluster(t, "kube", nil)
+	require.Equal(t, workflows.ManagerVerdict{}, r.check(t, "kube", check))
+	r.checked(t, "kube", check)
+
+	// Three workers at once, and one again later.
+	in := r.bootstraps(t, "h1", "kube")
+	require.NoError(t, r.kube.AddNode(ctx, "h1"), "it is there already")
+	answers, errs := make([]workflows.NodeRegistered, 3), make([]error, 3)
+	var wg sync.WaitGroup
+	for i := range answers {
+		wg.Go(func() { answers[i], errs[i] = r.register(how{}, in) })
+	}
+	wg.Wait()
+	for i := range answers {
+		require.NoError(t, errs[i])
+		require.Equal(t, workflows.NodeRegistered{Ready: true}, answers[i])
+	}
+	again, err := r.register(how{attempt: 2}, in)
+	require.NoError(t, err)
+	require.Equal(t, workflows.NodeRegistered{Ready: true}, again)
+
+	require.JSONEq(t, `"h1"`, nameIn(t, r.status(t, "h1").Status))
+	blob := []byte(`{"metadata":{"annotations":{"a":"` + strings.Repeat("x", 262_000) + `"}}}`)
+	_, err = r.kube.Admin().CoreV1().Nodes().Patch(ctx, "h1", types.MergePatchType, blob, metav1.PatchOptions{})
+	require.NoError(t, err)
+	n := r.status(t, "h1")
+	require.Nil(t, n.Status, "more than is kept")
+	require.True(t, n.Fresh)
+
+	// A node that nobody brings to life, also when the time went by while no worker was at it.
+	quick := r.cluster(t, "quick", map[string]any{"ready_timeout": "1s"})
+	r.checked(t, "quick", quick)
+	in = r.bootstraps(t, "h2", "quick")
+	slow, err := r.register(how{deadline: time.Now().Add(time.Hour), spent: 2 * time.Second}, in)
+	require.NoError(t, err)
+	require.Contains(t, slow.Reason, "node h2 has never reported; does its kubelet run?")
+	require.False(t, slow.Ready)
+	require.True(t, r.there(t, "h2"))
+	again, err = r.register(how{}, in)
+	require.NoError(t, err)
+	require.Equal(t, slow, again)
+
+	// A host that left has nothing to register with; one that cannot be a node says why.
+	in = r.bootstraps(t, "h3", "kube")
+	_, err = r.RemoveMember(ctx, "kube", "h3", store.Requester{})
+	require.NoError(t, err)
+	left, err := r.register(how{}, in)
+	require.NoError(t, err)
+	require.Equal(t, workflows.NodeRegistered{}, left)
+	require.False(t, r.there(t, "h3"))
+	_, err = r.register(how{}, r.bootstraps(t, "under_score", "kube"))
+	require.Contains(t, requireRefused(t, "failed", err), "container manager kube: ")
+
+	// Who lacks rights is told so when it is put, and an operation ends with the words.
+	weak, err := r.kube.AddAccount(ctx, "weak")
+	require.NoError(t, err)
+	token, err := weak.Token(ctx)
+	require.NoError(t, err)
+	check = r.cluster(t, "weak", map[string]any{"token": token})
+	said := r.check(t, "weak", check)
+	require.Equal(t, fleet.Invalid, said.Kind)
+	require.Equal(t, "options.token", said.Fields[0].Field)
+	r.checked(t, "weak", check)
+	_, err = r.register(how{}, r.bootstraps(t, "h4", "weak"))
+	require.Contains(t, requireRefused(t, "failed", err), "container manager weak: could not register node h4")
+}
+
+func nameIn(t *testing.T, node []byte) string {
+	t.Helper()
+	var n struct {
+		Metadata struct{ Name json.RawMessage }
+	}
+	require.NoError(t, json.Unmarshal(node, &n))
+	return string(n.Metadata.Name)
+}
+
+func TestNodeStepsWhileKubernetesIsAway(t *testing.T) {
+	t.Parallel()
+	r := newNodeRig(t)
+	ctx := t.Context()
+	check := r.cluster(t, "kube", map[string]any{"active_when": "registered", "ready_timeout": "1h"})
+	r.checked(t, "kube", check)
+	_, err := r.register(how{}, r.bootstraps(t, "h1", "kube"))
+	require.NoError(t, err)
+	require.True(t, r.there(t, "h1"))
+
+	require.NoError(t, r.kube.StopAPIServer(syscall.SIGKILL))
+	require.Nil(t, r.status(t, "h1").Status)
+	other := r.cluster(t, "other", nil)
+	require.Equal(t, fleet.Unavailable, r.check(t, "other", other).Kind)
+
+	in := r.bootstraps(t, "h2", "kube") // it waits, until another worker has to go on
+	work, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.register(how{ctx: work}, in)
+		done <- err
+	}()
+	eventually(t, func() bool {
+		n, err := r.HostNode(ctx, "h2")
+		return err == nil && n.Held()
+	}, "the record knows whom to tell before it is asked")
+	stop()
+	require.Error(t, await(t, done))
+
+	_, ordered, err := r.DeleteHost(ctx, "h1", store.Requester{Name: "tester"})
+	require.NoError(t, err)
+	require.Len(t, ordered, 1)
+	out := r.takes(t, ordered[0], workflows.StepUnregister)
+	for range 2 {
+		requireRetried(t, r.unregister(out))
+		op, err := r.Operation(ctx, ordered[0].ID)
+		require.NoError(t, err)
+		require.Contains(t, op.Waiting, "container manager kube: could not remove node h1")
+	}
+
+	require.NoError(t, r.kube.StartAPIServer(ctx))
+	for range 2 {
+		require.NoError(t, r.unregister(out))
+		require.False(t, r.there(t, "h1"))
+	}
+	registered, err := r.register(how{}, in)
+	require.NoError(t, err)
+	require.True(t, registered.Ready)
+	require.True(t, r.there(t, "h2"))
+}

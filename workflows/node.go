@@ -1,0 +1,54 @@
+package workflows
+
+import (
+	"go.temporal.io/sdk/workflow"
+
+	"commissaire/internal/fleet"
+)
+
+// Register makes a host that has joined a cluster a node of the cluster's container
+// manager. Nothing is done to the host itself: when it cannot be registered it is
+// disassociated, and the reason says why.
+func Register(ctx workflow.Context, in HostInput) error {
+	r := newHostRun(in, []string{StepRegister})
+	r.broke = fleet.HostPrepared
+	return single(ctx, r, func(ctx workflow.Context, _ HostBegun) (HostEnd, error) { return registerStep(ctx, r) })
+}
+
+// registerStep gives the end of the host's part. A node that is not ready in time is
+// no failure: the host is not active.
+func registerStep(ctx workflow.Context, r *hostRun) (HostEnd, error) {
+	end := HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostPrepared}
+	registered, err := RegisterNode.Run(onHost(ctx, r.in.Timing, registerLimit, "register "+r.in.Address), r.step(ctx, StepRegister))
+	if registered.Ready {
+		end.Event = fleet.HostRegistered
+	} else {
+		end.Reason = registered.Reason
+	}
+	return end, err
+}
+
+// Unregister removes the node of a host that has left its cluster or is deleted. A
+// container manager that does not answer, or does not let us, is asked again for a day.
+func Unregister(ctx workflow.Context, in HostInput) error {
+	r := newHostRun(in, []string{StepUnregister})
+	r.in.Timing.Hold = removeFor
+	r.broke = ""
+	return single(ctx, r, func(ctx workflow.Context, _ HostBegun) (HostEnd, error) {
+		_, err := UnregisterNode.Run(onRemoval(ctx, "unregister "+r.in.Address), r.step(ctx, StepUnregister))
+		return HostEnd{State: fleet.HostRunSucceeded}, err
+	})
+}
+
+// CheckManager asks a container manager that was put whether it will do. It is no
+// operation: whoever put it waits for the answer, and decides.
+func CheckManager(ctx workflow.Context, in ManagerRef) (ManagerVerdict, error) {
+	return AskManager.Run(whileAsked(ctx, "check "+in.Name), in)
+}
+
+// ReadNode asks a container manager how the node of a host is, and puts that on
+// record, where whoever asked reads it.
+func ReadNode(ctx workflow.Context, in NodeRef) error {
+	_, err := ReadNodeStatus.Run(whileAsked(ctx, "status of "+in.Address), in)
+	return err
+}
