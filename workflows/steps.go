@@ -59,6 +59,14 @@ var (
 	UnregisterNode = Step[HostStep, Nothing]{"node.unregister"}
 	ReadNodeStatus = Step[NodeRef, Nothing]{"node.status"}
 	AskManager     = Step[ManagerRef, ManagerVerdict]{"manager.check"}
+	DiagnoseNodes  = Step[DiagnosisRef, Diagnosis]{"manager.diagnose"}
+
+	// Of a rollout, in the order in which a host goes through them.
+	DiagnoseNode = Step[DrainStep, Nothing]{"node.diagnose"}
+	CordonNode   = Step[HostStep, Nothing]{"node.cordon"}
+	DrainNode    = Step[DrainStep, Nothing]{"node.drain"}
+	AwaitNode    = Step[RebootStep, Nothing]{"node.ready"}
+	UncordonNode = Step[HostStep, Nothing]{"node.uncordon"}
 )
 
 // Names of the steps on a host, as the record shows them.
@@ -76,6 +84,12 @@ const (
 	StepSettle         = "settle"
 	StepRegister       = "register"
 	StepUnregister     = "unregister"
+	StepDiagnose       = "diagnose"
+	StepCordon         = "cordon"
+	StepDrain          = "drain"
+	StepNodeReady      = "node-ready"
+	StepNodeSettle     = "node-settle" // the node is still ready after min_ready
+	StepUncordon       = "uncordon"
 )
 
 // Nothing is the result of a step that only has an effect.
@@ -119,7 +133,8 @@ type Assignment struct {
 	Address string `json:"address"`
 	Stage   bool   `json:"stage,omitempty"` // only stage what it will boot; takes no slot
 	Slot    int    `json:"slot"`
-	Turn    int    `json:"turn"` // in which its slot was handed out
+	Turn    int    `json:"turn"`           // in which its slot was handed out
+	Node    bool   `json:"node,omitempty"` // its cluster's container manager has it as a node
 }
 
 // HostPolicy is the part of an operation's policy that concerns one host. The
@@ -129,6 +144,8 @@ type HostPolicy struct {
 	StepTimeout time.Duration      `json:"stepTimeout,omitempty"`
 	MinReady    time.Duration      `json:"minReady,omitempty"`
 	Reboot      fleet.RebootPolicy `json:"reboot,omitempty"`
+	// Drain says how the node of a host is emptied; nil leaves nodes alone.
+	Drain *fleet.Drain `json:"drain,omitempty"`
 }
 
 // OperationEnd is how an operation ended.
@@ -209,6 +226,35 @@ type ManagerRef struct {
 	Tenant string `json:"tenant"`
 	Name   string `json:"name"`
 	Check  string `json:"check"` // the attempt, as the record names it
+}
+
+// DrainStep is a step that empties the node of a host, or looks what would be in the
+// way of that.
+type DrainStep struct {
+	HostStep
+	Policy fleet.Drain `json:"policy"`
+}
+
+// DiagnosisRef asks what would be in the way of draining these hosts of a cluster.
+type DiagnosisRef struct {
+	Tenant    string      `json:"tenant"`
+	Cluster   string      `json:"cluster"`
+	Addresses []string    `json:"addresses"`
+	Policy    fleet.Drain `json:"policy"`
+}
+
+// Diagnosis is what is in the way, by the address of the host. What blocks comes first,
+// and More counts what was left out, since workflow history is no place for lists.
+type Diagnosis struct {
+	Hosts map[string]HostDiagnosis `json:"hosts,omitempty"`
+	// Unknown says why nobody knows, "" when it is known.
+	Unknown string `json:"unknown,omitempty"`
+}
+
+// HostDiagnosis is what is in the way of draining one host.
+type HostDiagnosis struct {
+	Findings []fleet.Finding `json:"findings,omitempty"`
+	More     int             `json:"more,omitempty"`
 }
 
 // ManagerVerdict says what is wrong with a container manager; Kind "" is nothing.

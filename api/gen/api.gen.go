@@ -331,6 +331,11 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
+// Finding One thing that is in the way of a drain, or worth knowing before it.
+//
+// Example: {"blocks":true,"cause":"budget","detail":"can never allow an eviction: it wants 1 healthy pods and there are to be 1; change it or scale up","object":"budget shop/cart","pods":["shop/cart-1"]}
+type Finding = fleet.Finding
+
 // Holder defines model for Holder.
 type Holder struct {
 	Operation string `json:"operation"`
@@ -777,6 +782,12 @@ type PlanHost struct {
 
 	// Blocks What would hold it back now, one sentence.
 	Blocks string `json:"blocks,omitempty"`
+
+	// Findings What is in the way of draining its node, what blocks first; when its cluster's container manager has nodes.
+	Findings []Finding `json:"findings,omitempty"`
+
+	// MoreFindings How many more there are, when they are too many to be listed.
+	MoreFindings int `json:"more_findings,omitempty"`
 }
 
 // PlanStep Example: {"commands":[["systemctl","reboot"]],"name":"reboot"}

@@ -31,6 +31,8 @@ type Policy struct {
 	MinReady *Duration     `json:"min_ready,omitempty"`
 	Reboot   *RebootPolicy `json:"reboot,omitempty"`
 	Window   *Window       `json:"window,omitempty"`
+	// Drain says how nodes are emptied; it is replaced as a whole.
+	Drain *Drain `json:"drain,omitempty"`
 }
 
 // Canary says which hosts go first and what happens after them. A failed canary
@@ -139,6 +141,9 @@ func (p Policy) Check(field string) error {
 			return bad("window", "%s", err)
 		}
 	}
+	if p.Drain != nil {
+		return p.Drain.check(field + ".drain")
+	}
 	return nil
 }
 
@@ -170,6 +175,7 @@ func (p Policy) Over(defaults Policy) Policy {
 	set(&out.MinReady, p.MinReady)
 	set(&out.Reboot, p.Reboot)
 	set(&out.Window, p.Window)
+	set(&out.Drain, p.Drain)
 	return out
 }
 

@@ -18,6 +18,7 @@ type Assignment struct {
 	Stage   bool // stage it; otherwise it may be taken away
 	Slot    int  // from 1; staging hosts have numbers of their own
 	Turn    int  // in which the slot was handed out; with the slot it names the slot's holder
+	Node    bool // the container manager of its cluster has it as a node
 }
 
 // Claimed is what a rollout does next.
@@ -76,7 +77,7 @@ const (
 
 	firstFailedSQL = `SELECT address, reason FROM host_run WHERE operation_id = $1 AND state = 'failed' ORDER BY finished, position LIMIT 1`
 
-	claimedSQL = `SELECT address, state = 'staging', slot, turn FROM host_run
+	claimedSQL = `SELECT address, state = 'staging', slot, turn, false FROM host_run
 		WHERE operation_id = $1 AND turn = $2 AND state IN ('staging', 'running') ORDER BY position`
 
 	writeClaimSQL = `UPDATE rollout SET turn = $2, seen_generation = generation, waiting = $3 WHERE operation_id = $1`

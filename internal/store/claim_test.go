@@ -51,7 +51,7 @@ func TestClaimOneAtATime(t *testing.T) {
 
 	c := f.claims(t, op.ID, 1)
 	require.Equal(t, fleet.OperationRunning, c.Operation.State)
-	require.Equal(t, []Assignment{{"h1", false, 1, 1}}, c.Assignments)
+	require.Equal(t, []Assignment{{"h1", false, 1, 1, false}}, c.Assignments)
 	require.Equal(t, fleet.Progress{Total: 3, Pending: 2, Running: 1}, c.Progress)
 	require.Equal(t, c.Assignments, f.claims(t, op.ID, 1).Assignments, "the same turn gives the same")
 	require.Empty(t, f.claims(t, op.ID, 2).Assignments)
@@ -59,12 +59,12 @@ func TestClaimOneAtATime(t *testing.T) {
 	requireKind(t, fleet.Conflict, err)
 
 	end := HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Next: true}
-	require.Equal(t, &Assignment{"h2", false, 1, 1}, f.ends(t, end))
-	require.Equal(t, &Assignment{"h2", false, 1, 1}, f.ends(t, end), "never another one")
+	require.Equal(t, &Assignment{"h2", false, 1, 1, false}, f.ends(t, end))
+	require.Equal(t, &Assignment{"h2", false, 1, 1, false}, f.ends(t, end), "never another one")
 	require.Empty(t, f.claims(t, op.ID, 3).Assignments)
 	require.Nil(t, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunSucceeded}))
 	require.Nil(t, f.ends(t, end), "it is not at work any more")
-	require.Equal(t, []Assignment{{"h3", false, 1, 4}}, f.claims(t, op.ID, 4).Assignments)
+	require.Equal(t, []Assignment{{"h3", false, 1, 4, false}}, f.claims(t, op.ID, 4).Assignments)
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h3", State: fleet.HostRunSucceeded})
 	c = f.claims(t, op.ID, 5)
 	require.Equal(t, fleet.OperationSucceeded, c.End)
@@ -81,7 +81,7 @@ func TestCanariesThenApproval(t *testing.T) {
 		MaxUnavailable: fleet.Count(4), Canary: &fleet.Canary{Hosts: fleet.Count(2), Then: fleet.ThenApprove},
 	}})
 	c := f.claims(t, op.ID, 1)
-	require.Equal(t, []Assignment{{"h1", false, 1, 1}, {"h2", false, 2, 1}}, c.Assignments)
+	require.Equal(t, []Assignment{{"h1", false, 1, 1, false}, {"h2", false, 2, 1, false}}, c.Assignments)
 	_, err := f.Steer(ctx, op.ID, SteerAction{Action: "approve", By: "ann"})
 	requireKind(t, fleet.Conflict, err)
 	require.ErrorContains(t, err, "the canaries are not done")
@@ -124,7 +124,7 @@ func TestCanariesThenPause(t *testing.T) {
 	require.Equal(t, "paused by the policy", f.claims(t, op.ID, 3).Waiting)
 	_, err := f.Steer(t.Context(), op.ID, SteerAction{Action: "resume", By: "ann"})
 	require.NoError(t, err)
-	require.Equal(t, []Assignment{{"h2", false, 1, 4}}, f.claims(t, op.ID, 4).Assignments)
+	require.Equal(t, []Assignment{{"h2", false, 1, 4, false}}, f.claims(t, op.ID, 4).Assignments)
 }
 
 func TestAllHostsStageBeforeOneRolls(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAllHostsStageBeforeOneRolls(t *testing.T) {
 	f.manyHosts(t, "c", 6) // h3 and h6 stage
 	op := f.rollout(t, NewOperation{Kind: fleet.KindUpgrade, Policy: fleet.Policy{MaxUnavailable: fleet.Count(2)}})
 	c := f.claims(t, op.ID, 1)
-	require.Equal(t, []Assignment{{"h3", true, 1, 1}, {"h6", true, 2, 1}}, c.Assignments)
+	require.Equal(t, []Assignment{{"h3", true, 1, 1, false}, {"h6", true, 2, 1, false}}, c.Assignments)
 	staged := HostRunEnd{OperationID: op.ID, Address: "h3", State: fleet.HostRunStaged, Next: true}
 	require.Nil(t, f.ends(t, staged))
 	require.Empty(t, f.claims(t, op.ID, 2).Assignments)
@@ -147,8 +147,8 @@ func TestAllHostsStageBeforeOneRolls(t *testing.T) {
 	require.Equal(t, "abc", stands, "the first writer wins")
 	staged.Address = "h6"
 	require.Nil(t, f.ends(t, staged))
-	require.Equal(t, []Assignment{{"h1", false, 1, 3}, {"h2", false, 2, 3}}, f.claims(t, op.ID, 3).Assignments)
-	require.Equal(t, &Assignment{"h3", false, 1, 3}, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Next: true}))
+	require.Equal(t, []Assignment{{"h1", false, 1, 3, false}, {"h2", false, 2, 3, false}}, f.claims(t, op.ID, 3).Assignments)
+	require.Equal(t, &Assignment{"h3", false, 1, 3, false}, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Next: true}))
 	require.Nil(t, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h3", State: fleet.HostRunStaged}), "a late word of its staging changes nothing")
 	runs, err := f.HostRuns(t.Context(), op.ID)
 	require.NoError(t, err)
@@ -178,10 +178,10 @@ func TestHostsThatAreAwayKeepSlots(t *testing.T) {
 	f.exec(t, "UPDATE host SET state = 'failed', reason = 'x' WHERE address IN ('h4', 'h5')")
 	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(2), MaxFailures: fleet.Count(5)}})
 	c := f.claims(t, op.ID, 1)
-	require.Equal(t, []Assignment{{"h4", false, 1, 1}, {"h5", false, 2, 1}}, c.Assignments, "no working host is taken away besides")
+	require.Equal(t, []Assignment{{"h4", false, 1, 1, false}, {"h5", false, 2, 1, false}}, c.Assignments, "no working host is taken away besides")
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h4", State: fleet.HostRunSucceeded, Event: fleet.HostRecovered})
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h5", State: fleet.HostRunFailed, Reason: "x", Event: fleet.HostBroke, Down: true})
-	require.Equal(t, []Assignment{{"h1", false, 1, 2}}, f.claims(t, op.ID, 2).Assignments, "h5 keeps slot 2")
+	require.Equal(t, []Assignment{{"h1", false, 1, 2, false}}, f.claims(t, op.ID, 2).Assignments, "h5 keeps slot 2")
 	require.Nil(t, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunFailed, Reason: "x", Event: fleet.HostBroke, Down: true, Next: true}))
 	c = f.claims(t, op.ID, 3)
 	require.Equal(t, fleet.OperationFailed, c.End)
@@ -225,7 +225,7 @@ func TestHostsInABootstrapAreAway(t *testing.T) {
 	}
 	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(3)}})
 	c := f.claims(t, op.ID, 1)
-	require.Equal(t, []Assignment{{"h3", false, 1, 1}, {"h4", false, 2, 1}, {"h5", false, 3, 1}}, c.Assignments, "no working host is taken away besides")
+	require.Equal(t, []Assignment{{"h3", false, 1, 1, false}, {"h4", false, 2, 1, false}, {"h5", false, 3, 1, false}}, c.Assignments, "no working host is taken away besides")
 }
 
 func TestHostsThatAreGoneAreSkipped(t *testing.T) {
@@ -241,7 +241,7 @@ func TestHostsThatAreGoneAreSkipped(t *testing.T) {
 	_, err = f.DeleteHost(ctx, "h4", "ann")
 	require.NoError(t, err)
 	f.newHost(t, "h4", "c")
-	require.Equal(t, []Assignment{{"h1", false, 1, 1}, {"h5", false, 2, 1}}, f.claims(t, op.ID, 1).Assignments)
+	require.Equal(t, []Assignment{{"h1", false, 1, 1, false}, {"h5", false, 2, 1, false}}, f.claims(t, op.ID, 1).Assignments)
 	skipped, next, err := f.HostRunsPage(ctx, op.ID, HostRunFilter{State: fleet.HostRunSkipped, Limit: 2})
 	require.NoError(t, err)
 	rest, none, err := f.HostRunsPage(ctx, op.ID, HostRunFilter{State: fleet.HostRunSkipped, Limit: 2, Cursor: next})
@@ -272,7 +272,7 @@ func TestHostsThatAreHeldArePassedOver(t *testing.T) {
 	_, err = f.BeginHostRun(ctx, boot.ID, "h1")
 	require.NoError(t, err)
 	op := f.rollout(t, NewOperation{})
-	require.Equal(t, []Assignment{{"h2", false, 1, 1}}, f.claims(t, op.ID, 1).Assignments)
+	require.Equal(t, []Assignment{{"h2", false, 1, 1, false}}, f.claims(t, op.ID, 1).Assignments)
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunSucceeded})
 	before := time.Now()
 	c := f.claims(t, op.ID, 2)
@@ -305,7 +305,7 @@ func TestEndSlot(t *testing.T) {
 	require.Equal(t, "h2", f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Next: true}).Address)
 	require.NoError(t, f.EndSlot(ctx, op.ID, first, "its workflow was lost"))
 	require.Equal(t, fleet.HostFailed, f.state(t, "h2"))
-	require.Equal(t, []Assignment{{"h3", false, 1, 2}}, f.claims(t, op.ID, 2).Assignments)
+	require.Equal(t, []Assignment{{"h3", false, 1, 2, false}}, f.claims(t, op.ID, 2).Assignments)
 	require.NoError(t, f.EndSlot(ctx, op.ID, first, "its workflow was lost"))
 	require.Equal(t, fleet.HostDisassociated, f.state(t, "h3"), "the slot has another holder")
 }

@@ -134,7 +134,7 @@ func TestRetryTakesWhatHasNotSucceeded(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, third.ID, same.ID)
-	require.Equal(t, []Assignment{{"h4", false, 1, 1}}, f.claims(t, third.ID, 1).Assignments)
+	require.Equal(t, []Assignment{{"h4", false, 1, 1, false}}, f.claims(t, third.ID, 1).Assignments)
 	f.ends(t, HostRunEnd{OperationID: third.ID, Address: "h4", State: fleet.HostRunFailed, Reason: "x"})
 	require.NoError(t, f.EndOperation(ctx, third.ID, fleet.OperationFailed, "x"))
 	require.NoError(t, f.RemoveMember(ctx, "c", "h4"))
@@ -235,7 +235,7 @@ func TestSoakGoesOnInARetry(t *testing.T) {
 		op = again
 	}
 	f.exec(t, "UPDATE rollout SET canaries_done = canaries_done - interval '1 hour'")
-	require.Equal(t, []Assignment{{"h2", false, 1, 1}}, f.claims(t, op.ID, 1).Assignments)
+	require.Equal(t, []Assignment{{"h2", false, 1, 1, false}}, f.claims(t, op.ID, 1).Assignments)
 }
 
 func TestIdempotencyKeys(t *testing.T) {

@@ -37,7 +37,7 @@ func TestAPauseHoldsForHostsThatWereHandedOut(t *testing.T) {
 
 	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "resume", By: "alice"})
 	require.NoError(t, err)
-	require.Equal(t, []Assignment{{"h2", false, 2, 3}}, f.claims(t, op.ID, 3).Assignments)
+	require.Equal(t, []Assignment{{"h2", false, 2, 3, false}}, f.claims(t, op.ID, 3).Assignments)
 	require.ErrorIs(t, f.TakeUp(ctx, op.ID, "h2", 1), ErrGivenBack, "its old holder comes too late")
 	require.Nil(t, f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h2", State: fleet.HostRunFailed, Reason: "late", Turn: 1}))
 	require.NoError(t, f.TakeUp(ctx, op.ID, "h2", 3))
