@@ -246,15 +246,9 @@ type DiagnosisRef struct {
 // Diagnosis is what is in the way, by the address of the host. What blocks comes first,
 // and More counts what was left out, since workflow history is no place for lists.
 type Diagnosis struct {
-	Hosts map[string]HostDiagnosis `json:"hosts,omitempty"`
+	Hosts map[string]fleet.HostDiagnosis `json:"hosts,omitempty"`
 	// Unknown says why nobody knows, "" when it is known.
 	Unknown string `json:"unknown,omitempty"`
-}
-
-// HostDiagnosis is what is in the way of draining one host.
-type HostDiagnosis struct {
-	Findings []fleet.Finding `json:"findings,omitempty"`
-	More     int             `json:"more,omitempty"`
 }
 
 // ManagerVerdict says what is wrong with a container manager; Kind "" is nothing.

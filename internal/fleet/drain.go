@@ -66,3 +66,10 @@ type Finding struct {
 
 // String is one sentence for people.
 func (f Finding) String() string { return f.Object + " " + f.Detail }
+
+// HostDiagnosis is what is in the way of draining the node of one host. What blocks
+// comes first, and More counts what was left out.
+type HostDiagnosis struct {
+	Findings []Finding `json:"findings,omitempty"`
+	More     int       `json:"more,omitempty"`
+}
