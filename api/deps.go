@@ -68,7 +68,7 @@ type ContainerManagerStore interface {
 	PutContainerManager(ctx context.Context, m fleet.ContainerManager) (put fleet.ContainerManager, check string, err error)
 	ContainerManagerChecked(ctx context.Context, name, check string) error
 	ContainerManagerRefused(ctx context.Context, name, check string) error
-	DeleteContainerManager(ctx context.Context, name string) (ended []fleet.Operation, err error)
+	DeleteContainerManager(ctx context.Context, name string, force bool) (ended []fleet.Operation, err error)
 	HostNode(ctx context.Context, address string) (store.Node, error)
 }
 

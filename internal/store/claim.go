@@ -77,8 +77,14 @@ const (
 
 	firstFailedSQL = `SELECT address, reason FROM host_run WHERE operation_id = $1 AND state = 'failed' ORDER BY finished, position LIMIT 1`
 
-	claimedSQL = `SELECT address, state = 'staging', slot, turn, false FROM host_run
-		WHERE operation_id = $1 AND turn = $2 AND state IN ('staging', 'running') ORDER BY position`
+	// The container manager of the host's cluster has it as a node, which can be drained.
+	isNode = `EXISTS (SELECT FROM host h JOIN cluster c ON c.tenant = h.tenant AND c.name = h.cluster
+			JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.type <> 'trivial'
+			JOIN node n ON n.tenant = h.tenant AND n.address = h.address AND n.manager = m.name
+		WHERE h.tenant = r.tenant AND h.address = r.address)`
+
+	claimedSQL = `SELECT r.address, r.state = 'staging', r.slot, r.turn, ` + isNode + ` FROM host_run r
+		WHERE r.operation_id = $1 AND r.turn = $2 AND r.state IN ('staging', 'running') ORDER BY r.position`
 
 	writeClaimSQL = `UPDATE rollout SET turn = $2, seen_generation = generation, waiting = $3 WHERE operation_id = $1`
 

@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -13,6 +15,9 @@ import (
 	"commissaire/internal/fleet"
 	"commissaire/internal/secret"
 )
+
+// maxNamed is how many hosts an error names.
+const maxNamed = 10
 
 const (
 	containerManagersSQL = `SELECT name FROM container_manager WHERE tenant = $1 AND checking IS NULL ORDER BY name`
@@ -41,6 +46,17 @@ const (
 	unfinishedOfManagerSQL = `SELECT id FROM operation WHERE tenant = $1 AND manager = $2 AND finished IS NULL ORDER BY id`
 
 	claimNodesOfManagerSQL = `SELECT FROM node WHERE tenant = $1 AND manager = $2 ORDER BY address FOR UPDATE`
+
+	cordoningSQL = `SELECT DISTINCT operation_id::text FROM host_run WHERE tenant = $1 AND cordon_manager = $2 AND cordon IN ('out', 'restoring')`
+
+	cordonsOutSQL = `SELECT count(*), coalesce((array_agg(address ORDER BY address))[:$3], '{}'), coalesce(array_agg(DISTINCT operation_id::text), '{}')
+		FROM host_run WHERE tenant = $1 AND cordon_manager = $2 AND cordon IN ('out', 'restoring')`
+
+	leaveCordonsSQL = `WITH cordoned AS (
+			UPDATE host_run SET cordon = 'left' WHERE tenant = $1 AND cordon_manager = $2 AND cordon IN ('out', 'restoring')
+			RETURNING tenant, operation_id, address, state)
+		INSERT INTO event (tenant, operation_id, kind, address, state, reason)
+		SELECT tenant, operation_id, 'host', address, state, $3 FROM cordoned`
 
 	deleteContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name = $2`
 )
@@ -170,10 +186,13 @@ func (s *Store) openContainerManager(ctx context.Context, q querier, name, check
 // and with it what it holds. The hosts stay in the state that they are in, and their
 // nodes where they are. Operations that would ask it fail in the same transaction and are
 // given back, so that the caller can cancel their workflows.
-func (s *Store) DeleteContainerManager(ctx context.Context, name string) (ended []fleet.Operation, err error) {
+//
+// While nodes of it bear cordons of rollouts it is a Conflict, since nobody could take
+// those back. By force they are left as they are, and the events of the rollouts say which.
+func (s *Store) DeleteContainerManager(ctx context.Context, name string, force bool) (ended []fleet.Operation, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		ended = nil
-		ids, err := s.lockOfManager(ctx, q, name)
+		ids, cordons, err := s.lockOfManager(ctx, q, name, force)
 		if err != nil {
 			return err
 		}
@@ -182,6 +201,9 @@ func (s *Store) DeleteContainerManager(ctx context.Context, name string) (ended 
 		}
 		// The foreign key would lock the nodes in any order, so they are locked in ours before.
 		if _, err := q.Exec(ctx, claimNodesOfManagerSQL, s.tenant, name); err != nil {
+			return err
+		}
+		if err := s.leaveCordons(ctx, q, name, cordons, force); err != nil {
 			return err
 		}
 		// From here on nobody else can put one on record.
@@ -212,22 +234,73 @@ func (s *Store) DeleteContainerManager(ctx context.Context, name string) (ended 
 }
 
 // lockOfManager keeps the operations that would ask a container manager, and their
-// hosts, as they are until the transaction ends.
-func (s *Store) lockOfManager(ctx context.Context, q querier, name string) (ids []string, err error) {
+// hosts, as they are until the transaction ends; by force, too, the rollouts whose
+// cordons its nodes bear.
+func (s *Store) lockOfManager(ctx context.Context, q querier, name string, force bool) (ids, cordons []string, err error) {
 	if ids, err = collect(ctx, q, pgx.RowTo[string], unfinishedOfManagerSQL, s.tenant, name); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, id := range ids {
+	if force {
+		if cordons, err = collect(ctx, q, pgx.RowTo[string], cordoningSQL, s.tenant, name); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, id := range slices.Sorted(slices.Values(append(slices.Clone(ids), cordons...))) {
 		if _, _, err := s.lockTurn(ctx, q, id); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	addresses, err := collect(ctx, q, pgx.RowTo[string], lockOperationsSQL, ids)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	_, err = q.Exec(ctx, lockHostRowsSQL, s.tenant, addresses)
-	return ids, err
+	return ids, cordons, err
+}
+
+// leaveCordons wants that no node of a container manager, which is locked, bears a cordon
+// of ours. By force it notes that they are left; rollouts are those that are locked.
+func (s *Store) leaveCordons(ctx context.Context, q querier, name string, rollouts []string, force bool) error {
+	if !force {
+		out, err := one(ctx, q, pgx.RowToStructByPos[cordonsOut], cordonsOutSQL, s.tenant, name, maxNamed)
+		if err == nil && out.Count > 0 {
+			return out.conflict()
+		}
+		return err
+	}
+	now, err := collect(ctx, q, pgx.RowTo[string], cordoningSQL, s.tenant, name)
+	switch {
+	case err != nil:
+		return err
+	case slices.ContainsFunc(now, func(id string) bool { return !slices.Contains(rollouts, id) }):
+		return errAgain
+	}
+	_, err = q.Exec(ctx, leaveCordonsSQL, s.tenant, name, "container manager "+name+" was deleted; if the node is cordoned it stays so, and is to be uncordoned by hand")
+	return err
+}
+
+// cordonsOut are the cordons that the nodes of a container manager bear.
+type cordonsOut struct {
+	Count      int
+	Hosts      []string // the first of them
+	Operations []string
+}
+
+func (c cordonsOut) conflict() *fleet.Error {
+	hosts := strings.Join(c.Hosts, ", ")
+	if more := c.Count - len(c.Hosts); more > 0 {
+		hosts += fmt.Sprintf(" and %d more", more)
+	}
+	nodes, them := "nodes are", "them"
+	if c.Count == 1 {
+		nodes, them = "node is", "it"
+	}
+	operations := "operation"
+	if len(c.Operations) > 1 {
+		operations = "operations"
+	}
+	return fleet.Errorf(fleet.Conflict, "%d %s cordoned by %s %s (%s); wait for the end, or delete it by force and uncordon %s yourself",
+		c.Count, nodes, operations, strings.Join(c.Operations, ", "), hosts, them)
 }
 
 // secretOption matches the names of options whose values are secret. Those of the

@@ -63,7 +63,8 @@ const (
 	assignSQL = `UPDATE host_run r SET state = $2, turn = $3, slot = m.slot, next_address = '', begun = false, waiting = '', held_since = NULL,
 			started = coalesce(r.started, now()), rolling = CASE WHEN $2 = 'running' THEN now() END
 		FROM unnest($4::text[], $5::integer[]) AS m (address, slot)
-		WHERE r.operation_id = $1 AND r.address = m.address AND r.state IN ('pending', 'staged')`
+		WHERE r.operation_id = $1 AND r.address = m.address AND r.state IN ('pending', 'staged')
+		RETURNING r.address, ` + isNode
 
 	skipSQL = `UPDATE host_run r SET state = $2, reason = m.reason, finished = now(), waiting = ''
 		FROM unnest($3::text[], $4::text[]) AS m (address, reason)
@@ -222,18 +223,32 @@ func (h *handout) assign(ctx context.Context, hosts []candidate, stage bool) err
 		return err
 	}
 	var addresses []string
-	for i, c := range hosts {
+	for _, c := range hosts {
 		addresses = append(addresses, c.address)
-		h.given = append(h.given, Assignment{Address: c.address, Stage: stage, Slot: slots[i], Turn: h.turn})
 	}
-	tag, err := h.q.Exec(ctx, assignSQL, h.op.ID, string(state), h.turn, addresses, slots)
+	assigned, err := collect(ctx, h.q, pgx.RowToStructByPos[assigned], assignSQL, h.op.ID, string(state), h.turn, addresses, slots)
 	switch {
 	case violates(err, "host_run_one_running"):
 		return errAgain // another operation took one in between; the next look names it
-	case err == nil && tag.RowsAffected() != int64(len(hosts)):
+	case err != nil:
+		return err
+	case len(assigned) != len(hosts):
 		return errAgain // somebody without our lock (a worker of the version before) took one
 	}
-	return err
+	node := map[string]bool{}
+	for _, a := range assigned {
+		node[a.Address] = a.Node
+	}
+	for i, address := range addresses {
+		h.given = append(h.given, Assignment{Address: address, Stage: stage, Slot: slots[i], Turn: h.turn, Node: node[address]})
+	}
+	return nil
+}
+
+// assigned is a host that has just got a slot.
+type assigned struct {
+	Address string
+	Node    bool
 }
 
 // free gives the n smallest slot numbers that no host has. Hosts that failed while

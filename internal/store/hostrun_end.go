@@ -44,8 +44,8 @@ const (
 	// A host that never rolled had its slot for staging.
 	slotOfSQL = `SELECT slot, rolling IS NULL, next_address FROM host_run WHERE operation_id = $1 AND address = $2`
 
-	stillAtWorkSQL = `SELECT address, state = 'staging', slot, turn, false FROM host_run
-		WHERE operation_id = $1 AND address = $2 AND state = $3 AND slot = $4 AND state IN ('staging', 'running')`
+	stillAtWorkSQL = `SELECT r.address, r.state = 'staging', r.slot, r.turn, ` + isNode + ` FROM host_run r
+		WHERE r.operation_id = $1 AND r.address = $2 AND r.state = $3 AND r.slot = $4 AND r.state IN ('staging', 'running')`
 
 	setNextSQL = `UPDATE host_run SET next_address = $3 WHERE operation_id = $1 AND address = $2`
 

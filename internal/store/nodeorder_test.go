@@ -246,7 +246,7 @@ func TestLeavingMeanwhile(t *testing.T) {
 	requireKind(t, fleet.Conflict, err)
 
 	// Whatever would ask a container manager ends with it.
-	ended, err := f.Store.DeleteContainerManager(ctx, "k")
+	ended, err := f.Store.DeleteContainerManager(ctx, "k", false)
 	require.NoError(t, err)
 	require.Len(t, ended, 3)
 	for _, op := range ended {

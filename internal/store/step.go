@@ -43,8 +43,9 @@ const (
 
 	stepStateSQL = `SELECT state FROM step WHERE tenant = $1 AND id = $2`
 
+	// A host run that ends closes a step that takes back its cordon, which goes on.
 	endStepSQL = `UPDATE step SET state = $3, exit_code = $4, reason = $5, output_size = greatest(output_size, $6), finished = now()
-		WHERE tenant = $1 AND id = $2 AND state = 'running'`
+		WHERE tenant = $1 AND id = $2 AND (state = 'running' OR state = 'indeterminate' AND name = '` + fleet.StepUncordon + `')`
 )
 
 // What stands in the way of a step is its reason while it runs, the host's waiting,
@@ -124,25 +125,13 @@ func scanStep(row pgx.CollectableRow) (fleet.Step, error) {
 // already. It is NotFound when the host was removed since (not for an unregister,
 // which outlives it), and a Conflict when
 // the operation has ended or the host run is not running, so that a worker that
-// was thought dead cannot start anything. Repeating it is safe: name and attempt
+// was thought dead cannot start anything. Only taking back a cordon that is out may
+// begin whatever has ended or is gone. Repeating it is safe: name and attempt
 // make the step one row.
 func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt int) (t fleet.Step, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
-		op, err := s.lockUnfinished(ctx, q, id)
-		if err != nil {
+		if err := s.mayBegin(ctx, q, id, address, name); err != nil {
 			return err
-		}
-		r, err := s.hostRun(ctx, q, id, address)
-		if err != nil {
-			return err
-		}
-		if r.State != fleet.HostRunRunning && r.State != fleet.HostRunStaging {
-			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
-		}
-		if op.Kind != fleet.KindUnregister { // which is not on the host itself
-			if err := s.sameHost(ctx, q, id, address); err != nil {
-				return err
-			}
 		}
 		if _, err := q.Exec(ctx, insertStepSQL, s.tenant, id, address, name, attempt); err != nil {
 			return err
@@ -151,6 +140,30 @@ func (s *Store) BeginStep(ctx context.Context, id, address, name string, attempt
 		return err
 	})
 	return t, err
+}
+
+// mayBegin refuses a step that is not to begin (any more).
+func (s *Store) mayBegin(ctx context.Context, q querier, id, address, name string) error {
+	if name == fleet.StepUncordon {
+		if c, err := s.cordon(ctx, q, id, address); err != nil || c.State.Stands() {
+			return err
+		}
+	}
+	op, err := s.lockUnfinished(ctx, q, id)
+	if err != nil {
+		return err
+	}
+	r, err := s.hostRun(ctx, q, id, address)
+	if err != nil {
+		return err
+	}
+	if r.State != fleet.HostRunRunning && r.State != fleet.HostRunStaging {
+		return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; step %s does not begin", address, r.State, id, name)
+	}
+	if op.Kind == fleet.KindUnregister { // which is not on the host itself
+		return nil
+	}
+	return s.sameHost(ctx, q, id, address)
 }
 
 // sameHost refuses a host that is not the one an operation began with: removed,
@@ -169,7 +182,8 @@ func (s *Store) sameHost(ctx context.Context, q querier, id, address string) err
 
 // EndStep ends a running step and gives the row that stands: another one than
 // asked for when the step had ended already, for example in another attempt of
-// the same activity. Repeating it is safe: the first ending stays.
+// the same activity. Repeating it is safe: the first ending stays. Only the step that
+// takes back a cordon may be closed first, with its host run, and then end.
 func (s *Store) EndStep(ctx context.Context, e StepEnd) (t fleet.Step, err error) {
 	if !e.State.Ended() {
 		return t, fmt.Errorf("end of step %d: %q is no end", e.StepID, e.State)

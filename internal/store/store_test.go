@@ -100,7 +100,7 @@ func (c caller) DeleteHost(ctx context.Context, address, by string) ([]fleet.Ope
 }
 
 func (c caller) DeleteContainerManager(ctx context.Context, name string) error {
-	_, err := c.Store.DeleteContainerManager(ctx, name)
+	_, err := c.Store.DeleteContainerManager(ctx, name, false)
 	return err
 }
 

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// The cordon that a rollout puts on the node of a host is on record from before the node
+// is touched until it is known to be gone, so that it is taken back whatever happens to
+// the host run, its operation, its host or its cluster.
+
+// HostCordon names the cordon of a host run.
+type HostCordon struct {
+	Tenant      string
+	OperationID string
+	Address     string
+}
+
+const (
+	cordonSQL = `SELECT cordon, cordon_manager, state FROM host_run WHERE tenant = $1 AND operation_id = $2 AND address = $3`
+
+	// The manager is kept; the node may be another's by now, but was its then.
+	keepNodeManagerSQL = `SELECT m.name FROM node n JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager
+		WHERE n.tenant = $1 AND n.address = $2 AND m.type <> 'trivial' AND m.checking IS NULL FOR KEY SHARE OF m`
+
+	beginCordonSQL = `UPDATE host_run SET cordon = 'out', cordon_manager = $4
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon = 'none' AND state = 'running'`
+
+	beginRestoreSQL = `UPDATE host_run SET cordon = CASE cordon WHEN 'none' THEN 'restored' ELSE 'restoring' END
+		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon IN ('none', 'out', 'restoring')
+		RETURNING cordon = 'restoring', cordon_manager`
+
+	leaveCordonSQL = `UPDATE host_run SET cordon = 'left' WHERE tenant = $1 AND operation_id = $2 AND address = $3`
+
+	cordonRestoredSQL = `UPDATE host_run SET cordon = 'restored' WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon = 'restoring'`
+
+	// The end of an operation is the end of all its host runs.
+	leftCordonsSQL = `SELECT tenant, operation_id, address FROM host_run
+		WHERE cordon IN ('out', 'restoring') AND finished <= now() - make_interval(secs => $1) ORDER BY finished LIMIT $2`
+)
+
+// cordon is what the record has of the cordon of a host run.
+type cordon struct {
+	State   fleet.Cordon
+	Manager string
+	Run     fleet.HostRunState
+}
+
+func (s *Store) cordon(ctx context.Context, q querier, id, address string) (cordon, error) {
+	if uuid.Validate(id) != nil {
+		return cordon{}, notFound("operation", id)
+	}
+	c, err := one(ctx, q, pgx.RowToStructByPos[cordon], cordonSQL, s.tenant, id, address)
+	return c, orNotFound(err, fmt.Sprintf("host run of operation %s on host", id), address)
+}
+
+// BeginCordon notes that the node of a host is about to be cordoned, and gives the
+// container manager that holds it, with all options. NotFound: the host was removed.
+// Conflict: the operation or the host run is not running, the cordon was taken back
+// already, or no container manager that has nodes holds the host. Repeating it gives
+// the same, until the cordon is taken back.
+func (s *Store) BeginCordon(ctx context.Context, id, address string) (m fleet.ContainerManager, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		m = fleet.ContainerManager{}
+		op, _, err := s.lockRollout(ctx, q, id) // nothing of it ends beside us
+		switch {
+		case err != nil:
+			return err
+		case op.State.Ended():
+			return fleet.Errorf(fleet.Conflict, "%s; nothing more is done for it", ended(op))
+		}
+		c, err := s.cordon(ctx, q, id, address)
+		if err != nil {
+			return err
+		}
+		if err := s.sameHost(ctx, q, id, address); err != nil {
+			return err
+		}
+		switch {
+		case c.Run != fleet.HostRunRunning:
+			return fleet.Errorf(fleet.Conflict, "host %q is %s in operation %s; its node is not cordoned", address, c.Run, id)
+		case c.State == fleet.CordonNone:
+			c.Manager, err = one(ctx, q, pgx.RowTo[string], keepNodeManagerSQL, s.tenant, address)
+			if isNoRows(err) {
+				return fleet.Errorf(fleet.Conflict, "no container manager has host %q as a node (any more)", address)
+			}
+			if err != nil {
+				return err
+			}
+			tag, err := q.Exec(ctx, beginCordonSQL, s.tenant, id, address, c.Manager)
+			if err != nil {
+				return err
+			}
+			if tag.RowsAffected() == 0 {
+				return errAgain // a restore was faster
+			}
+		case c.State != fleet.CordonOut:
+			return takenBack(id, address)
+		}
+		m, err = s.openContainerManager(ctx, q, c.Manager, "")
+		return err
+	})
+	return m, err
+}
+
+// CordonStands is nil while the node of a host is to be cordoned, and a Conflict when it
+// is not (any more). It is the fence before each write to the node.
+func (s *Store) CordonStands(ctx context.Context, id, address string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		c, err := s.cordon(ctx, q, id, address)
+		if err == nil && (c.State != fleet.CordonOut || c.Run != fleet.HostRunRunning) {
+			return takenBack(id, address)
+		}
+		return err
+	})
+}
+
+func takenBack(id, address string) *fleet.Error {
+	return fleet.Errorf(fleet.Conflict, "the cordon of host %q in operation %s was taken back; its node is left alone", address, id)
+}
+
+// BeginRestore notes that the cordon of a host is being taken back, after which nobody
+// can put it there, and gives the container manager that has the node, with all options.
+// out is false when there is nothing to do: the node was never touched, is as it was, or
+// its container manager was deleted. It does not matter what became of the operation, the
+// host and its cluster. Repeating it gives the same until CordonRestored.
+func (s *Store) BeginRestore(ctx context.Context, id, address string) (m fleet.ContainerManager, out bool, err error) {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		m, out = fleet.ContainerManager{}, false
+		if _, err := s.cordon(ctx, q, id, address); err != nil {
+			return err
+		}
+		var manager string
+		err := q.QueryRow(ctx, beginRestoreSQL, s.tenant, id, address).Scan(&out, &manager)
+		switch {
+		case isNoRows(err):
+			return nil
+		case err != nil || !out:
+			return err
+		}
+		m, err = s.openContainerManager(ctx, q, manager, "")
+		if fleet.KindOf(err) == fleet.NotFound { // a server of the version before deleted it
+			out = false
+			_, err = q.Exec(ctx, leaveCordonSQL, s.tenant, id, address)
+		}
+		return err
+	})
+	return m, out, err
+}
+
+// CordonRestored notes that the node of a host is as it was before its cordon. It is a
+// Conflict when nobody began to restore it. Repeating it changes nothing.
+func (s *Store) CordonRestored(ctx context.Context, id, address string) error {
+	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+		c, err := s.cordon(ctx, q, id, address)
+		switch {
+		case err != nil:
+			return err
+		case c.State == fleet.CordonNone || c.State == fleet.CordonOut:
+			return fleet.Errorf(fleet.Conflict, "nobody has begun to take back the cordon of host %q in operation %s", address, id)
+		}
+		_, err = q.Exec(ctx, cordonRestoredSQL, s.tenant, id, address)
+		return err
+	})
+}
+
+// LeftCordons lists cordons of all tenants that are out though their host runs ended
+// longer than olderThan ago, the oldest first. The dispatcher has them taken back.
+func (db *DB) LeftCordons(ctx context.Context, olderThan time.Duration, limit int) (left []HostCordon, err error) {
+	err = db.read(ctx, func(ctx context.Context, q querier) error {
+		left, err = collect(ctx, q, pgx.RowToStructByPos[HostCordon], leftCordonsSQL, olderThan.Seconds(), limit)
+		return err
+	})
+	return left, err
+}
