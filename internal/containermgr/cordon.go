@@ -50,16 +50,23 @@ const (
 // so and else left alone. Repeated, it gives the mark that is there, and closes the
 // node again if somebody has opened it: pods would come back under a drain.
 // Conflict: the node bears the mark of another owner.
-func (k *Kubernetes) Cordon(ctx context.Context, node, owner string) (Cordon, error) {
+//
+// stands is asked after the node has been read and before it is written; its error
+// ends the matter. Whoever sleeps in between meets a node that Restore has changed,
+// reads it again, and is told so by stands.
+func (k *Kubernetes) Cordon(ctx context.Context, node, owner string, stands func(context.Context) error) (Cordon, error) {
 	var mark Cordon
 	err := k.edit(ctx, node, "cordon node "+node, func(n *corev1.Node) (map[string]any, error) {
+		if err := stands(ctx); err != nil {
+			return nil, err
+		}
 		held, err := markOf(n)
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case held == nil:
-			mark = Cordon{Owner: owner, Prior: n.Spec.Unschedulable, Since: time.Now().UTC().Truncate(time.Second)}
+			mark = Cordon{Owner: owner, Prior: n.Spec.Unschedulable, Since: now()}
 		case held.Owner != owner:
 			return nil, heldByOther(node, held)
 		case n.Spec.Unschedulable:
@@ -76,15 +83,39 @@ func (k *Kubernetes) Cordon(ctx context.Context, node, owner string) (Cordon, er
 }
 
 // Restore takes the owner's mark away and opens the node, in one write, if it was
-// open before and nobody else has closed it since. Whatever else is the case, it
-// changes nothing, and that is no error.
+// open before and nobody else has closed it since. A mark of another owner stays; a
+// node that is gone is no error.
+//
+// A node without a mark gets the owner's, which is then taken away again: two writes
+// that change nothing but the node's version. A Cordon of this owner may still be on
+// its way, from a process that slept or over a slow network. It was read before its
+// owner's turn ended, is to be written to the node as it was read, and so fails.
 func (k *Kubernetes) Restore(ctx context.Context, node, owner string) (Restored, error) {
-	var did Restored
-	err := k.edit(ctx, node, "restore node "+node, func(n *corev1.Node) (map[string]any, error) {
+	did, bare, err := k.restore(ctx, node, owner)
+	if !bare {
+		return did, err
+	}
+	bare, err = k.mark(ctx, node, owner)
+	if err != nil {
+		return NothingToRestore, err
+	}
+	if did, _, err = k.restore(ctx, node, owner); bare {
 		did = NothingToRestore
+	}
+	return did, err
+}
+
+// restore does so for a node that bears a mark, and says of one that bears none that
+// it is bare.
+func (k *Kubernetes) restore(ctx context.Context, node, owner string) (did Restored, bare bool, err error) {
+	err = k.edit(ctx, node, "restore node "+node, func(n *corev1.Node) (map[string]any, error) {
+		did, bare = NothingToRestore, false
 		held, err := markOf(n)
-		if err != nil || held == nil || held.Owner != owner {
+		if err != nil {
 			return nil, err
+		}
+		if bare = held == nil; bare || held.Owner != owner {
+			return nil, nil
 		}
 		closed := n.Spec.Unschedulable && (held.Prior || closedByOther(n))
 		did = Uncordoned
@@ -94,9 +125,28 @@ func (k *Kubernetes) Restore(ctx context.Context, node, owner string) (Restored,
 		return cordonPatch(nil, closed)
 	})
 	if fleet.KindOf(err) == fleet.NotFound {
-		return NothingToRestore, nil
+		return NothingToRestore, false, nil
 	}
-	return did, err
+	return did, bare, err
+}
+
+// mark sets the owner's mark on a node that bears none, and leaves it open or closed
+// as it is. It says whether it had to.
+func (k *Kubernetes) mark(ctx context.Context, node, owner string) (set bool, err error) {
+	err = k.edit(ctx, node, "mark node "+node, func(n *corev1.Node) (map[string]any, error) {
+		set = false
+		if held, err := markOf(n); err != nil || held != nil {
+			return nil, err
+		}
+		set = true
+		patch, err := cordonPatch(&Cordon{Owner: owner, Prior: n.Spec.Unschedulable, Since: now()}, false)
+		delete(patch, "spec")
+		return patch, err
+	})
+	if fleet.KindOf(err) == fleet.NotFound {
+		return false, nil
+	}
+	return set, err
 }
 
 // edit reads the node and merges what change gives, nil for nothing, unless the
@@ -127,6 +177,9 @@ func (k *Kubernetes) edit(ctx context.Context, node, what string, change func(*c
 	}
 	return &fleet.Error{Kind: fleet.Unavailable, Detail: fmt.Sprintf("could not %s: others change it all the time", what), Err: err}
 }
+
+// now is fit for a mark.
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // cordonPatch is a merge patch: nil takes away.
 func cordonPatch(mark *Cordon, closed bool) (map[string]any, error) {

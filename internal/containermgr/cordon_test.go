@@ -46,7 +46,7 @@ func (s *space) get() *corev1.Node {
 
 func (s *space) cordon(owner string) containermgr.Cordon {
 	s.t.Helper()
-	mark, err := s.k.Cordon(s.ctx, s.node, owner)
+	mark, err := s.k.Cordon(s.ctx, s.node, owner, standing)
 	require.NoError(s.t, err)
 	n := s.get()
 	require.True(s.t, n.Spec.Unschedulable)
@@ -75,7 +75,7 @@ func TestCordonAndRestore(t *testing.T) {
 	require.Equal(t, "op-1", first.Owner)
 	require.False(t, first.Prior)
 	require.Equal(t, first, s.cordon("op-1"), "repeated")
-	_, err := s.k.Cordon(s.ctx, s.node, "op-2")
+	_, err := s.k.Cordon(s.ctx, s.node, "op-2", standing)
 	require.Equal(t, fleet.Conflict, fleet.KindOf(err))
 	require.ErrorContains(t, err, "op-1", "the holder is named")
 	s.restore("op-2", containermgr.NothingToRestore)
@@ -127,7 +127,7 @@ func TestCordonOfOthersStays(t *testing.T) {
 		t.Parallel()
 		s := newSpace(t, kubetest.Shared(t))
 		s.annotate("?")
-		_, err := s.k.Cordon(s.ctx, s.node, "op")
+		_, err := s.k.Cordon(s.ctx, s.node, "op", standing)
 		require.Equal(t, fleet.Conflict, fleet.KindOf(err))
 		_, err = s.k.Restore(s.ctx, s.node, "op")
 		require.Equal(t, fleet.Conflict, fleet.KindOf(err))
@@ -141,7 +141,7 @@ func TestCordonOfANodeThatGoes(t *testing.T) {
 	s.cordon("op")
 	require.NoError(t, s.k.Remove(s.ctx, s.node))
 	s.restore("op", containermgr.NothingToRestore)
-	_, err := s.k.Cordon(s.ctx, s.node, "op")
+	_, err := s.k.Cordon(s.ctx, s.node, "op", standing)
 	require.Equal(t, fleet.NotFound, fleet.KindOf(err))
 	require.NoError(t, s.k.Register(s.ctx, s.node))
 	s.restore("op", containermgr.NothingToRestore)
@@ -171,7 +171,7 @@ func TestOneOwnerWins(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() {
 				for {
-					_, errs[i] = s.k.Cordon(s.ctx, s.node, fmt.Sprint("op-", i))
+					_, errs[i] = s.k.Cordon(s.ctx, s.node, fmt.Sprint("op-", i), standing)
 					if fleet.KindOf(errs[i]) != fleet.Unavailable || s.ctx.Err() != nil {
 						return // else: changed all the time, which may be repeated
 					}

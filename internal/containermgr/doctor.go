@@ -17,41 +17,25 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// Cause says what stands in the way of a drain.
-type Cause string
-
-// What can stand in the way.
+// Causes of findings: what can stand in the way.
 const (
-	NodeMissing          Cause = "node_missing"          // no such node
-	NodeNotReady         Cause = "node_not_ready"        // its kubelet does not answer, so pods cannot end
-	CordonedByOther      Cause = "cordoned"              // does not block; the cordon stays afterwards
-	CordonHeld           Cause = "cordon_held"           // by another owner of ours
-	BudgetExhausted      Cause = "budget"                // a PodDisruptionBudget allows too little
-	BudgetsOverlap       Cause = "budgets_overlap"       // two of them match one pod
-	BudgetNotComputed    Cause = "budget_not_computed"   // nobody has counted its pods
-	Finalizer            Cause = "finalizer"             // somebody must let go of a pod first
-	Terminating          Cause = "terminating"           // a pod should have been gone by now
-	EmptyDir             Cause = "empty_dir"             // data would be lost
-	LocalVolume          Cause = "local_volume"          // does not block; the pod cannot run anywhere else
-	Unmanaged            Cause = "unmanaged"             // nobody would make the pod anew
-	DaemonSetPod         Cause = "daemon_set"            // it would come back at once
-	GracePeriod          Cause = "grace_period"          // a pod may take longer to end than there is time
-	NamespaceTerminating Cause = "namespace_terminating" // the pod goes with its namespace
-	EvictionRefused      Cause = "eviction_refused"      // by the server, in its own words
+	NodeMissing          = "node_missing"          // no such node
+	NodeNotReady         = "node_not_ready"        // its kubelet does not answer, so pods cannot end
+	CordonedByOther      = "cordoned"              // does not block; the cordon stays afterwards
+	CordonHeld           = "cordon_held"           // by another owner of ours
+	BudgetExhausted      = "budget"                // a PodDisruptionBudget allows too little
+	BudgetsOverlap       = "budgets_overlap"       // two of them match one pod
+	BudgetNotComputed    = "budget_not_computed"   // nobody has counted its pods
+	Finalizer            = "finalizer"             // somebody must let go of a pod first
+	Terminating          = "terminating"           // a pod should have been gone by now
+	EmptyDir             = "empty_dir"             // data would be lost
+	LocalVolume          = "local_volume"          // does not block; the pod cannot run anywhere else
+	Unmanaged            = "unmanaged"             // nobody would make the pod anew
+	DaemonSetPod         = "daemon_set"            // it would come back at once
+	GracePeriod          = "grace_period"          // a pod may take longer to end than there is time
+	NamespaceTerminating = "namespace_terminating" // the pod goes with its namespace
+	EvictionRefused      = "eviction_refused"      // by the server, in its own words
 )
-
-// Finding is one thing that stands in the way.
-type Finding struct {
-	Cause Cause
-	// Object is "node NAME", "pod NAMESPACE/NAME" or "budget NAMESPACE/NAME".
-	Object string
-	// Pods that it holds up, "namespace/name".
-	Pods []string
-	// Detail says what is wrong and what to do.
-	Detail string
-	// Blocks: the drain would not end while this is so. Else it is worth knowing.
-	Blocks bool
-}
 
 // Snapshot is what a diagnosis is made from.
 type Snapshot struct {
@@ -72,7 +56,7 @@ const graceSlack = 30 * time.Second
 const jobTracking = "batch.kubernetes.io/job-tracking"
 
 // Diagnose reads what Snapshot holds, and nothing else.
-func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p DrainPolicy) ([]Finding, error) {
+func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.Drain) ([]fleet.Finding, error) {
 	s := Snapshot{At: time.Now()}
 	var err error
 	if s.Node, err = k.node(ctx, node); fleet.KindOf(err) == fleet.NotFound {
@@ -100,6 +84,19 @@ func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p DrainPo
 	return Diagnose(s, node, owner, p)
 }
 
+// DiagnoseMany answers as Diagnose would for each node.
+func (k *Kubernetes) DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error) {
+	found := map[string][]fleet.Finding{}
+	for _, node := range nodes {
+		findings, err := k.Diagnose(ctx, node, "", p)
+		if err != nil {
+			return nil, err
+		}
+		found[node] = findings
+	}
+	return found, nil
+}
+
 func (k *Kubernetes) budgetsIn(ctx context.Context, namespace string) (budgets []policyv1.PodDisruptionBudget, err error) {
 	o := metav1.ListOptions{Limit: pageSize}
 	for {
@@ -119,19 +116,19 @@ func (k *Kubernetes) budgetsIn(ctx context.Context, namespace string) (budgets [
 
 // Diagnose names what would stand in the way of a drain of node for owner, what
 // blocks first. It computes only. The error is a policy that is not right.
-func Diagnose(s Snapshot, node, owner string, p DrainPolicy) ([]Finding, error) {
-	skip, err := p.selector()
+func Diagnose(s Snapshot, node, owner string, p fleet.Drain) ([]fleet.Finding, error) {
+	skip, err := skipped(p)
 	if err != nil {
 		return nil, err
 	}
 	if s.Node == nil {
-		return []Finding{{Cause: NodeMissing, Object: "node " + node, Detail: "is not registered; bootstrap its host", Blocks: true}}, nil
+		return []fleet.Finding{{Cause: NodeMissing, Object: "node " + node, Detail: "is not registered; bootstrap its host", Blocks: true}}, nil
 	}
 	findings := diagnoseNode(s.Node, owner, p)
 	var going []*corev1.Pod
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		v, refused := p.judge(pod, skip, s.At)
+		v, refused := judge(pod, p, skip, s.At)
 		switch v {
 		case leave:
 			continue
@@ -144,62 +141,62 @@ func Diagnose(s Snapshot, node, owner string, p DrainPolicy) ([]Finding, error) 
 		findings = append(findings, diagnosePod(pod, p, s.At)...)
 	}
 	findings = append(findings, diagnoseBudgets(s.Budgets, going)...)
-	slices.SortStableFunc(findings, func(a, b Finding) int {
+	slices.SortStableFunc(findings, func(a, b fleet.Finding) int {
 		if a.Blocks != b.Blocks {
 			if a.Blocks {
 				return -1
 			}
 			return 1
 		}
-		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(string(a.Cause), string(b.Cause)))
+		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(a.Cause, b.Cause))
 	})
 	return findings, nil
 }
 
-func diagnoseNode(n *corev1.Node, owner string, p DrainPolicy) (findings []Finding) {
-	add := func(cause Cause, blocks bool, format string, args ...any) {
-		findings = append(findings, Finding{Cause: cause, Object: "node " + n.Name, Detail: fmt.Sprintf(format, args...), Blocks: blocks})
+func diagnoseNode(n *corev1.Node, owner string, p fleet.Drain) (findings []fleet.Finding) {
+	add := func(cause string, blocks, passes bool, format string, args ...any) {
+		findings = append(findings, fleet.Finding{Cause: cause, Object: "node " + n.Name, Detail: fmt.Sprintf(format, args...), Blocks: blocks, Passes: passes})
 	}
 	switch held, err := markOf(n); {
 	case err != nil:
-		add(CordonHeld, true, "bears a mark of a cordon, %s, that cannot be read; remove it if nothing works on the node", CordonAnnotation)
+		add(CordonHeld, true, false, "bears a mark of a cordon, %s, that cannot be read; remove it if nothing works on the node", CordonAnnotation)
 	case held != nil && held.Owner != owner:
-		add(CordonHeld, true, "has been cordoned for %s since %s; wait for its end", held.Owner, held.Since.Format(time.RFC3339))
+		add(CordonHeld, true, true, "has been cordoned for %s since %s; wait for its end", held.Owner, held.Since.Format(time.RFC3339))
 	case held == nil && n.Spec.Unschedulable, held != nil && held.Prior:
-		add(CordonedByOther, false, "has been cordoned by somebody else, and stays so afterwards")
+		add(CordonedByOther, false, false, "has been cordoned by somebody else, and stays so afterwards")
 	}
 	if why := lacking(n, Wait{}); why != "" {
-		add(NodeNotReady, p.SkipTerminating == 0, "%s: pods on it cannot end; bring it back, or do not wait for pods that are terminating", why)
+		add(NodeNotReady, p.SkipWaitForDelete == 0, true, "%s: pods on it cannot end; bring it back, or do not wait for pods that are terminating", why)
 	}
 	return findings
 }
 
 // diagnosePod looks at what would keep a pod after it has been told to go.
-func diagnosePod(pod *corev1.Pod, p DrainPolicy, now time.Time) (findings []Finding) {
-	add := func(cause Cause, format string, args ...any) {
-		findings = append(findings, Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true})
+func diagnosePod(pod *corev1.Pod, p fleet.Drain, now time.Time) (findings []fleet.Finding) {
+	add := func(cause string, passes bool, format string, args ...any) {
+		findings = append(findings, fleet.Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true, Passes: passes})
 	}
 	for _, finalizer := range pod.Finalizers {
 		if finalizer != jobTracking {
-			add(Finalizer, "has the finalizer %s: it stays until what set that takes it away", finalizer)
+			add(Finalizer, false, "has the finalizer %s: it stays until what set that takes it away", finalizer)
 		}
 	}
 	if end := pod.DeletionTimestamp; end != nil {
 		if now.Sub(end.Time) > graceSlack {
-			add(Terminating, "should have been gone since %s; its node or a finalizer holds it", end.UTC().Format(time.RFC3339))
+			add(Terminating, true, "should have been gone since %s; its node or a finalizer holds it", end.UTC().Format(time.RFC3339))
 		}
 		return findings
 	}
-	if grace := graceOf(pod, p); p.Timeout > 0 && grace > p.Timeout && !finished(pod) {
-		add(GracePeriod, "may take %s to end, longer than the %s of the whole drain; shorten its grace period, or give more time", grace, p.Timeout)
+	if grace, limit := graceOf(pod, p), timeout(p); grace > limit && !finished(pod) {
+		add(GracePeriod, false, "may take %s to end, longer than the %s of the whole drain; shorten its grace period, or give more time", grace, limit)
 	}
 	return findings
 }
 
-func graceOf(pod *corev1.Pod, p DrainPolicy) time.Duration {
+func graceOf(pod *corev1.Pod, p fleet.Drain) time.Duration {
 	switch {
 	case p.GracePeriod != nil:
-		return *p.GracePeriod
+		return time.Duration(*p.GracePeriod)
 	case pod.Spec.TerminationGracePeriodSeconds != nil:
 		return time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second
 	}
@@ -208,7 +205,7 @@ func graceOf(pod *corev1.Pod, p DrainPolicy) time.Duration {
 
 // diagnoseBudgets decides as the Eviction API would, one pod after another (pkg/
 // registry/core/pod/storage/eviction.go of Kubernetes).
-func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod) (findings []Finding) {
+func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod) (findings []fleet.Finding) {
 	held := make([][]*corev1.Pod, len(budgets)) // the pods that each budget has to allow
 	for _, pod := range pods {
 		if finished(pod) || pod.Status.Phase == corev1.PodPending {
@@ -226,7 +223,7 @@ func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod)
 			for _, i := range matching {
 				names = append(names, budgets[i].Name)
 			}
-			findings = append(findings, Finding{
+			findings = append(findings, fleet.Finding{
 				Cause: BudgetsOverlap, Object: podObject(pod), Pods: []string{podName(pod)}, Blocks: true,
 				Detail: fmt.Sprintf("is matched by the budgets %s, and the Eviction API refuses pods with more than one; remove all but one", strings.Join(names, " and ")),
 			})
@@ -242,8 +239,8 @@ func diagnoseBudgets(budgets []policyv1.PodDisruptionBudget, pods []*corev1.Pod)
 	return findings
 }
 
-func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []Finding {
-	f := Finding{Cause: BudgetExhausted, Object: "budget " + b.Namespace + "/" + b.Name, Blocks: true}
+func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []fleet.Finding {
+	f := fleet.Finding{Cause: BudgetExhausted, Object: "budget " + b.Namespace + "/" + b.Name, Blocks: true, Passes: true}
 	costly := 0 // one that is not ready gives back what it takes, since it did not count
 	for _, pod := range pods {
 		f.Pods = append(f.Pods, podName(pod))
@@ -261,6 +258,7 @@ func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []Findi
 		f.Cause = BudgetNotComputed
 		f.Detail = "has not been looked at since it was changed; does kube-controller-manager run?"
 	case s.DisruptionsAllowed <= 0 && s.DesiredHealthy >= s.ExpectedPods:
+		f.Passes = false
 		f.Detail = fmt.Sprintf("can never allow an eviction: it wants %d healthy pods and there are to be %d; change it or scale up", s.DesiredHealthy, s.ExpectedPods)
 	case s.DisruptionsAllowed <= 0:
 		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods and has %d; look why pods are not ready", s.DesiredHealthy, s.CurrentHealthy)
@@ -270,7 +268,7 @@ func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []Findi
 	default:
 		return nil
 	}
-	return []Finding{f}
+	return []fleet.Finding{f}
 }
 
 func covers(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {

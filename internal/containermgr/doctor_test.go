@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"commissaire/internal/containermgr"
+	"commissaire/internal/fleet"
 	"commissaire/internal/kubetest"
 )
 
@@ -45,36 +46,37 @@ func TestDiagnose(t *testing.T) {
 		return func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: now.Add(-since)} }
 	}
 	type summary struct {
-		cause  containermgr.Cause
+		cause  string
 		blocks bool
+		passes bool
 	}
 	for name, c := range map[string]struct {
 		s      containermgr.Snapshot
-		policy containermgr.DrainPolicy
+		policy fleet.Drain
 		want   []summary
 	}{
-		"no node":                        {s: containermgr.Snapshot{}, want: []summary{{containermgr.NodeMissing, true}}},
+		"no node":                        {s: containermgr.Snapshot{}, want: []summary{{containermgr.NodeMissing, true, false}}},
 		"our own cordon":                 {s: containermgr.Snapshot{Node: node(marked(`{"owner":"op"}`))}},
-		"our own over that of others":    {s: containermgr.Snapshot{Node: node(marked(`{"owner":"op","prior":true}`))}, want: []summary{{containermgr.CordonedByOther, false}}},
-		"cordon of another owner":        {s: containermgr.Snapshot{Node: node(marked(`{"owner":"op-2"}`))}, want: []summary{{containermgr.CordonHeld, true}}},
-		"a mark that cannot be read":     {s: containermgr.Snapshot{Node: node(marked("?"))}, want: []summary{{containermgr.CordonHeld, true}}},
-		"a node that has never reported": {s: containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Status.Conditions = nil })}, want: []summary{{containermgr.NodeNotReady, true}}},
+		"our own over that of others":    {s: containermgr.Snapshot{Node: node(marked(`{"owner":"op","prior":true}`))}, want: []summary{{containermgr.CordonedByOther, false, false}}},
+		"cordon of another owner":        {s: containermgr.Snapshot{Node: node(marked(`{"owner":"op-2"}`))}, want: []summary{{containermgr.CordonHeld, true, true}}},
+		"a mark that cannot be read":     {s: containermgr.Snapshot{Node: node(marked("?"))}, want: []summary{{containermgr.CordonHeld, true, false}}},
+		"a node that has never reported": {s: containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Status.Conditions = nil })}, want: []summary{{containermgr.NodeNotReady, true, true}}},
 		"a dead node, and it is known": {
 			s:      containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })},
-			policy: containermgr.DrainPolicy{SkipTerminating: time.Minute}, want: []summary{{containermgr.NodeNotReady, false}},
+			policy: fleet.Drain{SkipWaitForDelete: fleet.Duration(time.Minute)}, want: []summary{{containermgr.NodeNotReady, false, true}},
 		},
 		"a pod on its way":              {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Second))}}},
-		"a pod that should be gone":     {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Hour))}}, want: []summary{{containermgr.Terminating, true}}},
-		"such a one is not waited for":  {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Hour))}}, policy: containermgr.DrainPolicy{SkipTerminating: time.Minute}},
+		"a pod that should be gone":     {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Hour))}}, want: []summary{{containermgr.Terminating, true, true}}},
+		"such a one is not waited for":  {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Hour))}}, policy: fleet.Drain{SkipWaitForDelete: fleet.Duration(time.Minute)}},
 		"unmanaged and on its way":      {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(unmanaged, terminating(time.Second))}}},
-		"the default grace is too long": {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = nil })}}, policy: containermgr.DrainPolicy{Timeout: 10 * time.Second}, want: []summary{{containermgr.GracePeriod, true}}},
+		"the default grace is too long": {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = nil })}}, policy: fleet.Drain{Timeout: fleet.Duration(10 * time.Second)}, want: []summary{{containermgr.GracePeriod, true, false}}},
 		"a budget nobody has looked at": {
 			s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod()}, Budgets: []policyv1.PodDisruptionBudget{{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Generation: 2},
 				Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{}},
 				Status:     policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DisruptionsAllowed: 5},
 			}}},
-			want: []summary{{containermgr.BudgetNotComputed, true}},
+			want: []summary{{containermgr.BudgetNotComputed, true, true}},
 		},
 		"budgets of other namespaces and without a selector": {
 			s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod()}, Budgets: []policyv1.PodDisruptionBudget{
@@ -84,7 +86,7 @@ func TestDiagnose(t *testing.T) {
 		},
 		"what blocks comes first": {
 			s:    containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Spec.Unschedulable = true }), Pods: []corev1.Pod{pod(unmanaged)}},
-			want: []summary{{containermgr.Unmanaged, true}, {containermgr.CordonedByOther, false}},
+			want: []summary{{containermgr.Unmanaged, true, false}, {containermgr.CordonedByOther, false, false}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +96,7 @@ func TestDiagnose(t *testing.T) {
 			require.NoError(t, err)
 			var got []summary
 			for _, f := range findings {
-				got = append(got, summary{f.Cause, f.Blocks})
+				got = append(got, summary{f.Cause, f.Blocks, f.Passes})
 				require.NotEmpty(t, f.Object)
 				require.NotEmpty(t, f.Detail)
 			}
@@ -135,9 +137,9 @@ func TestTheDoctorIsRight(t *testing.T) {
 				}
 				s.budget(fmt.Sprint("budget-", b), app, spec, healthy[app])
 			}
-			findings := s.diagnose(containermgr.DrainPolicy{})
+			findings := s.diagnose(fleet.Drain{})
 			s.cordon(owner)
-			pass := s.evict(containermgr.DrainPolicy{})
+			pass := s.evict(fleet.Drain{})
 			overlapping, blocked := map[string]bool{}, map[string]bool{}
 			for _, f := range pass.Blocked {
 				blocked[f.Pods[0]] = true

@@ -1,6 +1,7 @@
 package containermgr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,36 +13,12 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"commissaire/internal/fleet"
 )
 
 // pageSize keeps an answer below maxAnswer, at 80 KB for each object.
 const pageSize = 50
-
-// DrainPolicy says which pods may be evicted, and how. The zero value evicts what
-// comes up elsewhere by itself and loses nothing by it.
-type DrainPolicy struct {
-	// IgnoreDaemonSets leaves pods of daemon sets where they are: they would come
-	// back at once, cordon or not.
-	IgnoreDaemonSets bool
-	// DeleteEmptyDir evicts pods with emptyDir volumes, whose content is lost.
-	DeleteEmptyDir bool
-	// Force evicts pods without a controller, which nobody makes anew.
-	Force bool
-	// GracePeriod replaces the pods' own, to the second; nil leaves it to them.
-	GracePeriod *time.Duration
-	// Skip is a label selector of pods to be left where they are, "" for none.
-	Skip string
-	// SkipTerminating does not wait for pods that should have been gone for longer
-	// than this, such as those of a dead node; 0 waits for all.
-	SkipTerminating time.Duration
-	// Timeout is how long the whole drain may take. Keeping it is the caller's
-	// part; it is here for Diagnose, which names pods that may take longer. 0: not
-	// known.
-	Timeout time.Duration
-}
 
 // Pass is what one pass of a drain did and found. Pods are "namespace/name".
 type Pass struct {
@@ -52,10 +29,10 @@ type Pass struct {
 	// Waiting were told so before, and are not gone yet.
 	Waiting []string
 	// Blocked stay for now; it may pass: a budget, a namespace on its way out.
-	Blocked []Finding
+	Blocked []fleet.Finding
 	// Refused may not be evicted by the policy; while there are any, nothing is
 	// evicted. Somebody must change the pods or the policy.
-	Refused []Finding
+	Refused []fleet.Finding
 	// RetryAfter is when the server wants to be asked again, 0 when it did not say.
 	RetryAfter time.Duration
 }
@@ -75,11 +52,19 @@ const (
 // or something Refused; it may do so in another process. A pod that bears the name
 // of one evicted before is another pod, and told anew.
 //
+// stands is asked before each eviction; its error ends the pass. A pass that was
+// paused and wakes up when the node has been restored so evicts one pod at most, and
+// that one only if it is the pod that was on the node when the pass began (its UID
+// says so), if the policy let it go and if its budget does: one needless move. The API
+// has no eviction on condition that the node is cordoned, so this much remains. It has
+// one on condition that the pod has not changed, but would count a pod that has
+// against its budget nevertheless, for two minutes.
+//
 // Conflict: the node is not cordoned by this owner (any more), so that pods would
 // come back. NotFound: the node is gone, and its pods with it soon.
-func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p DrainPolicy) (Pass, error) {
+func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p fleet.Drain, stands func(context.Context) error) (Pass, error) {
 	var pass Pass
-	skip, err := p.selector()
+	skip, err := skipped(p)
 	if err != nil {
 		return pass, err
 	}
@@ -97,7 +82,7 @@ func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p DrainPolic
 	var candidates []*corev1.Pod
 	for i := range pods {
 		pod := &pods[i]
-		switch v, finding := p.judge(pod, skip, time.Now()); v {
+		switch v, finding := judge(pod, p, skip, time.Now()); v {
 		case evict:
 			candidates = append(candidates, pod)
 		case wait:
@@ -111,6 +96,9 @@ func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p DrainPolic
 	}
 	pass.Done = len(candidates) == 0 && len(pass.Waiting) == 0
 	for _, pod := range candidates {
+		if err := stands(ctx); err != nil {
+			return pass, err
+		}
 		if err := k.evict(ctx, pod, p, &pass); err != nil {
 			return pass, err
 		}
@@ -122,20 +110,20 @@ func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p DrainPolic
 }
 
 // evict asks for one pod and notes the answer in pass.
-func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p DrainPolicy, pass *Pass) error {
+func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p fleet.Drain, pass *Pass) error {
 	name := podName(pod)
 	// Not another pod that has the name by now.
 	o := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
 	if p.GracePeriod != nil {
-		o.GracePeriodSeconds = new(int64(p.GracePeriod.Seconds()))
+		o.GracePeriodSeconds = new(int64(time.Duration(*p.GracePeriod).Seconds()))
 	}
 	err := k.do(ctx, "evict pod "+name, func(ctx context.Context) error {
 		return k.client.PolicyV1().Evictions(pod.Namespace).Evict(ctx, &policyv1.Eviction{
 			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, DeleteOptions: o,
 		})
 	})
-	blocked := func(cause Cause, format string, args ...any) error {
-		pass.Blocked = append(pass.Blocked, Finding{Cause: cause, Object: podObject(pod), Pods: []string{name}, Detail: fmt.Sprintf(format, args...), Blocks: true})
+	blocked := func(cause string, passes bool, format string, args ...any) error {
+		pass.Blocked = append(pass.Blocked, fleet.Finding{Cause: cause, Object: podObject(pod), Pods: []string{name}, Detail: fmt.Sprintf(format, args...), Blocks: true, Passes: passes})
 		return nil
 	}
 	switch {
@@ -147,9 +135,9 @@ func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p DrainPolicy, 
 	case apierrors.IsConflict(err):
 		return nil // gone, and another has its name; or it changed: the next pass sees
 	case apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause):
-		return blocked(BudgetExhausted, "%s", budgetWords(err))
+		return blocked(BudgetExhausted, true, "%s", budgetWords(err))
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return blocked(NamespaceTerminating, "its namespace is being deleted, and the pod with it")
+		return blocked(NamespaceTerminating, true, "its namespace is being deleted, and the pod with it")
 	}
 	if after, ok := RetryAfter(err); ok {
 		pass.RetryAfter = after
@@ -160,11 +148,11 @@ func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p DrainPolicy, 
 	case !errors.As(err, &api), apierrors.IsUnauthorized(err):
 		return err
 	case strings.Contains(api.Status().Message, overlapWords):
-		return blocked(BudgetsOverlap, "more than one budget matches the pod, which the Eviction API refuses; remove all but one")
+		return blocked(BudgetsOverlap, false, "more than one budget matches the pod, which the Eviction API refuses; remove all but one")
 	}
 	// Often an admission webhook that looks after this pod, and wants to be asked
 	// again.
-	return blocked(EvictionRefused, "the server refuses it (%d): %s", api.Status().Code, quote(api.Status().Message))
+	return blocked(EvictionRefused, true, "the server refuses it (%d): %s", api.Status().Code, quote(api.Status().Message))
 }
 
 // overlapWords are all that tells this refusal from others (pkg/registry/core/pod/
@@ -179,45 +167,50 @@ func budgetWords(err error) string {
 
 // judge applies the policy to a pod. The finding says why for refuse, and is
 // otherwise empty.
-func (p DrainPolicy) judge(pod *corev1.Pod, skip labels.Selector, now time.Time) (verdict, Finding) {
-	no := func(cause Cause, format string, args ...any) (verdict, Finding) {
-		return refuse, Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true}
+func judge(pod *corev1.Pod, p fleet.Drain, skip fleet.Selector, now time.Time) (verdict, fleet.Finding) {
+	no := func(cause, format string, args ...any) (verdict, fleet.Finding) {
+		return refuse, fleet.Finding{Cause: cause, Object: podObject(pod), Pods: []string{podName(pod)}, Detail: fmt.Sprintf(format, args...), Blocks: true}
 	}
 	controller := metav1.GetControllerOf(pod)
 	ofDaemonSet := controller != nil && controller.Kind == "DaemonSet"
 	switch {
 	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
-		return leave, Finding{} // of the kubelet's own files; no API can evict it
-	case skip.Matches(labels.Set(pod.Labels)):
-		return leave, Finding{}
-	case ofDaemonSet && p.IgnoreDaemonSets:
-		return leave, Finding{}
+		return leave, fleet.Finding{} // of the kubelet's own files; no API can evict it
+	case len(skip) > 0 && skip.Matches(pod.Labels):
+		return leave, fleet.Finding{}
+	case ofDaemonSet && ignoresDaemonSets(p):
+		return leave, fleet.Finding{}
 	case pod.DeletionTimestamp != nil:
-		if p.SkipTerminating > 0 && now.Sub(pod.DeletionTimestamp.Time) > p.SkipTerminating {
-			return leave, Finding{}
+		if limit := time.Duration(p.SkipWaitForDelete); limit > 0 && now.Sub(pod.DeletionTimestamp.Time) > limit {
+			return leave, fleet.Finding{}
 		}
-		return wait, Finding{}
+		return wait, fleet.Finding{}
 	case finished(pod):
-		return evict, Finding{} // nothing runs or is kept for it
+		return evict, fleet.Finding{} // nothing runs or is kept for it
 	case ofDaemonSet:
 		return no(DaemonSetPod, "belongs to the daemon set %s and would come back at once; ignore daemon sets", controller.Name)
 	case controller == nil && !p.Force:
 		return no(Unmanaged, "has no controller, so nobody would make it anew; delete it, or force the drain")
-	case hasEmptyDir(pod) && !p.DeleteEmptyDir:
+	case hasEmptyDir(pod) && !p.DeleteEmptyDirData:
 		return no(EmptyDir, "keeps data in the emptyDir volume %s, which would be lost; allow that, or move the data", emptyDirOf(pod))
 	}
-	return evict, Finding{}
+	return evict, fleet.Finding{}
 }
 
-func (p DrainPolicy) selector() (labels.Selector, error) {
-	if p.Skip == "" {
-		return labels.Nothing(), nil
-	}
-	s, err := labels.Parse(p.Skip)
+// skipped chooses the pods to be left where they are; without a requirement, none.
+func skipped(p fleet.Drain) (fleet.Selector, error) {
+	s, err := fleet.ParseSelector(p.Skip)
 	if err != nil {
-		return nil, fleet.InvalidField("drain.skip", "is no label selector: %v", err)
+		return nil, fleet.InvalidField("drain.skip", "%s", err)
 	}
 	return s, nil
+}
+
+// ignoresDaemonSets: their pods would come back at once, cordon or not.
+func ignoresDaemonSets(p fleet.Drain) bool { return p.IgnoreDaemonSets == nil || *p.IgnoreDaemonSets }
+
+func timeout(p fleet.Drain) time.Duration {
+	return cmp.Or(time.Duration(p.Timeout), fleet.DefaultDrainTimeout)
 }
 
 // mustBeCordoned keeps a drain from running on a node that takes pods.

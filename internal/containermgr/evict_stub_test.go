@@ -33,7 +33,7 @@ func TestOddEvictions(t *testing.T) {
 		retryAfter string
 		body       []byte
 		kind       fleet.Kind // of the error of the pass
-		cause      containermgr.Cause
+		cause      string
 		wait       time.Duration
 		asked      int // of two pods
 	}{
@@ -81,7 +81,7 @@ func TestOddEvictions(t *testing.T) {
 				}
 			})
 			begin := time.Now()
-			pass, err := newManager(t, s.options(t)).Evict(t.Context(), "x", "op", containermgr.DrainPolicy{})
+			pass, err := newManager(t, s.options(t)).Evict(t.Context(), "x", "op", fleet.Drain{}, standing)
 			require.Less(t, time.Since(begin), 5*time.Second, "it is the caller who waits")
 			require.Equal(t, c.kind, fleet.KindOf(err), err)
 			require.False(t, pass.Done)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"commissaire/internal/fleet"
 )
 
 // Manager keeps nodes. Every method may be repeated.
@@ -24,24 +26,31 @@ type Manager interface {
 	Ready(ctx context.Context, node string, w Wait) error
 }
 
-// Drainer takes nodes out of service and puts them back.
+// Drainer takes nodes out of service and puts them back. The record of the caller is
+// the fence between callers: stands gives an error once the owner's turn is over by
+// that record, whatever a caller that slept meanwhile believes. Only then may anybody
+// Restore, and Restore makes a cordon fail that is still on its way.
 type Drainer interface {
 	// Cordon closes the node to new pods, for an owner, and notes how it was before.
-	Cordon(ctx context.Context, node, owner string) (Cordon, error)
+	Cordon(ctx context.Context, node, owner string, stands func(context.Context) error) (Cordon, error)
 	// Restore makes the node as it was before the owner's Cordon.
 	Restore(ctx context.Context, node, owner string) (Restored, error)
 	// Diagnose names what would stand in the way of a drain. It changes nothing.
-	Diagnose(ctx context.Context, node, owner string, p DrainPolicy) ([]Finding, error)
+	Diagnose(ctx context.Context, node, owner string, p fleet.Drain) ([]fleet.Finding, error)
+	// DiagnoseMany does so for many nodes at once, for an owner to come. Its answer has
+	// each of them, also one that is not there.
+	DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error)
 	// Evict makes one pass of a drain of a node that the owner has cordoned.
-	Evict(ctx context.Context, node, owner string, p DrainPolicy) (Pass, error)
+	Evict(ctx context.Context, node, owner string, p fleet.Drain, stands func(context.Context) error) (Pass, error)
 }
 
 // Wait says what Ready waits for.
 type Wait struct {
-	// BootID is that of the host (/proc/sys/kernel/random/boot_id) when the kubelet
-	// must have reported since that boot, "" when any report will do: for most of a
-	// minute after a node has gone down, the manager still calls it Ready.
-	BootID string
+	// Left is the id of the boot (/proc/sys/kernel/random/boot_id) that the host has
+	// left: the kubelet must have reported from another. "" when any report will do.
+	// For most of a minute after a node has gone down, the manager still calls it
+	// Ready.
+	Left string
 }
 
 // Rules are the rights that the account of a container manager needs, as in a

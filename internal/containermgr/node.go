@@ -180,7 +180,7 @@ func (k *Kubernetes) Ready(ctx context.Context, node string, w Wait) error {
 
 // lacking says what the node lacks to be ready, "" when nothing.
 func lacking(n *corev1.Node, w Wait) string {
-	if got := n.Status.NodeInfo.BootID; w.BootID != "" && got != w.BootID {
+	if got := n.Status.NodeInfo.BootID; w.Left != "" && (got == w.Left || got == "") {
 		return "has not reported since its host booted"
 	}
 	if c := readiness(n); c == nil {

@@ -103,10 +103,10 @@ func claimsOf(pod *corev1.Pod) (claims []string) {
 	return claims
 }
 
-func diagnoseVolumes(pod *corev1.Pod, local map[string]string) (findings []Finding) {
+func diagnoseVolumes(pod *corev1.Pod, local map[string]string) (findings []fleet.Finding) {
 	for _, claim := range claimsOf(pod) {
 		if volume, ok := local[claim]; ok {
-			findings = append(findings, Finding{
+			findings = append(findings, fleet.Finding{
 				Cause: LocalVolume, Object: podObject(pod), Pods: []string{podName(pod)},
 				Detail: "uses the volume " + volume + ", which only this node has: it will not run anywhere until the node is back",
 			})

@@ -102,6 +102,14 @@ func (c *Cluster) PatchNodeStatus(ctx context.Context, name string, status map[s
 	return err
 }
 
+// SetBootID has the node's kubelet report from that boot of its host, "" from none that
+// it knows.
+func (c *Cluster) SetBootID(ctx context.Context, name, id string) error {
+	return c.PatchNodeStatus(ctx, name, map[string]any{"nodeInfo": corev1.NodeSystemInfo{
+		BootID: id, OperatingSystem: "linux", Architecture: "amd64",
+	}})
+}
+
 func (c *Cluster) nodeReady(ctx context.Context, name string) error {
 	return until(ctx, c.alive, func(ctx context.Context) error {
 		node, err := c.admin.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
