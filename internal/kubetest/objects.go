@@ -153,6 +153,29 @@ func Pod(namespace, name, node string) *corev1.Pod {
 // Unplayed has KWOK leave a pod as it is: it stays Pending.
 func Unplayed(pod *corev1.Pod) { pod.Annotations = map[string]string{dead: yes} }
 
+// HoldPod has KWOK leave a running pod as it is: told to go, it stays until
+// ReleasePod, like one whose processes do not end.
+func (c *Cluster) HoldPod(ctx context.Context, namespace, name string) error {
+	return c.hold(ctx, namespace, name, yes)
+}
+
+// ReleasePod undoes HoldPod.
+func (c *Cluster) ReleasePod(ctx context.Context, namespace, name string) error {
+	return c.hold(ctx, namespace, name, nil)
+}
+
+func (c *Cluster) hold(ctx context.Context, namespace, name string, value any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{dead: value}}})
+	if err != nil {
+		return err
+	}
+	_, err = c.admin.CoreV1().Pods(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
+// Held says whether KWOK leaves a pod as it is.
+func Held(pod *corev1.Pod) bool { return pod.Annotations[dead] == yes }
+
 // AddPod makes a pod and returns it as it is once it runs and is ready.
 func (c *Cluster) AddPod(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	made, err := c.admin.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
