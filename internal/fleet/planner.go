@@ -18,6 +18,19 @@ type Tally struct {
 	Rest   Group
 	Failed int // ended badly, canaries too
 	Down   int // of those, failed while they were away; each keeps its slot
+	// Shared is the budget of the container manager, nil when it has none.
+	Shared *Shared
+}
+
+// Shared is how many nodes of a container manager may be away at once, counted over all
+// rollouts and clusters.
+type Shared struct {
+	Manager string
+	Limit   int
+	// Others are the nodes away that this operation does not count itself.
+	Others int
+	// AtWork is how many of those other operations are at work on, and may soon be back.
+	AtWork int
 }
 
 // Group counts the canaries, or all other hosts.
@@ -70,6 +83,10 @@ type Decision struct {
 	Reason string
 }
 
+// lookAtShared is how often a rollout looks whether others have given back what they
+// have of the budget that they share.
+const lookAtShared = 2 * time.Second
+
 // lookAtMending is how often a rollout that only waits for bootstraps looks again:
 // nothing tells it when one has ended.
 const lookAtMending = 5 * time.Second
@@ -113,6 +130,13 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 		return d
 	}
 	d.Start, d.StartAway = p.free(t, group)
+	if t.Shared != nil {
+		alone := t
+		alone.Shared = nil
+		if more, _ := p.free(alone, group); more > d.Start {
+			return d.shared(t, busy, now)
+		}
+	}
 	if mending := t.Canary.Mending + t.Rest.Mending; d.Start == 0 && busy == 0 && mending > 0 {
 		return Decision{Canary: d.Canary, Waiting: fmt.Sprintf("hosts that are away, %d of them in a bootstrap, use up max_unavailable (%d)", mending, p.Slots(t.Hosts)), Again: now.Add(lookAtMending)}
 	}
@@ -121,6 +145,22 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 			"%s failed while away and %s in the inventory (failed, or in a bootstrap), which uses up max_unavailable (%d); mend them, or raise it, then retry",
 			ofHosts(t.Down, t.Hosts), are(t.Canary.Away+t.Rest.Away), p.Slots(t.Hosts))}
 	}
+	return d
+}
+
+// shared is a decision for fewer hosts than the policy allows, since the container
+// manager has no more to give. Nothing tells a rollout when others give back, so it looks
+// again.
+func (d Decision) shared(t Tally, busy int, now time.Time) Decision {
+	mending := t.Canary.Mending + t.Rest.Mending
+	away := t.Shared.Others + t.away()
+	budget := fmt.Sprintf("container manager %s lets %d of its nodes be away at once", t.Shared.Manager, t.Shared.Limit)
+	if d.Start == 0 && busy == 0 && t.Shared.AtWork+mending == 0 {
+		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
+			"%s, and %s already (failed); mend them, or raise its max_unavailable, then retry", budget, are(away))}
+	}
+	d.Waiting = fmt.Sprintf("%s; %s, %d in other operations", budget, are(away), t.Shared.AtWork)
+	d.Again = now.Add(lookAtShared)
 	return d
 }
 
@@ -185,17 +225,27 @@ func (p Policy) gate(s Steering, now time.Time) Decision {
 func (p Policy) free(t Tally, group Group) (start, away int) {
 	running := t.Canary.Running + t.Rest.Running
 	slots := p.Slots(t.Hosts)
-	if p.MaxUnavailable == nil { // v0: one at a time, and nothing else counts
-		return max(0, min(slots-running, group.Ready)), 0
+	// Hosts that are down or away keep slots from hosts that still work. In v0 they do
+	// not: one at a time, and nothing else counts.
+	working := slots - running
+	if p.MaxUnavailable != nil {
+		working = slots - t.away()
 	}
-	start = max(0, min(slots-running, group.Ready))
-	// Hosts that are down or away keep slots from hosts that still work.
-	working := max(0, slots-running-t.Down-t.Canary.Away-t.Rest.Away)
+	if t.Shared != nil {
+		slots = min(slots, t.Shared.Limit-t.Shared.Others)
+		working = min(working, t.Shared.Limit-t.Shared.Others-t.away())
+	}
+	start, working = max(0, min(slots-running, group.Ready)), max(0, working)
 	if start <= working {
 		return start, 0
 	}
 	away = min(start-working, group.Away)
 	return working + away, away
+}
+
+// away is how many hosts of the operation are away, by whatever cause.
+func (t Tally) away() int {
+	return t.Canary.Running + t.Rest.Running + t.Down + t.Canary.Away + t.Rest.Away
 }
 
 func ofHosts(n, of int) string {

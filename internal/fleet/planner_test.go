@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,10 +44,22 @@ type rollout struct {
 	now      time.Time
 	hosts    []*simulated
 	started  []int // in order
+	others   *others
+}
+
+// others are the nodes of other clusters that share a container manager's budget.
+type others struct {
+	limit   int
+	waiting int // may be taken away in time
+	atWork  int
+	failed  int
 }
 
 func (r *rollout) tally() Tally {
 	t := Tally{Hosts: len(r.hosts)}
+	if o := r.others; o != nil {
+		t.Shared = &Shared{Manager: "k", Limit: o.limit, Others: o.atWork + o.failed, AtWork: o.atWork}
+	}
 	for _, h := range r.hosts {
 		g := &t.Rest
 		if h.canary {
@@ -157,6 +170,10 @@ func newRollout(t *rapid.T) *rollout {
 		h := r.hosts[i]
 		h.mending = h.away && rapid.Bool().Draw(t, "mending")
 	}
+	if rapid.Bool().Draw(t, "shared") {
+		r.others = &others{limit: rapid.IntRange(1, 12).Draw(t, "limit"), waiting: rapid.IntRange(0, 12).Draw(t, "others")}
+		r.others.failed = rapid.IntRange(0, 2).Draw(t, "others that failed")
+	}
 	return r
 }
 
@@ -197,6 +214,26 @@ func (r *rollout) check(t *rapid.T) {
 	if r.policy.MaxUnavailable != nil && added > 0 && running+down+away > max(slots, running+down+away-added) {
 		t.Fatalf("%d running, %d down and %d away are more than %d", running, down, away, slots)
 	}
+	if o := r.others; o != nil && added > 0 && running+down+away+o.atWork+o.failed > o.limit {
+		t.Fatalf("%d running, %d down, %d away and others %+v are more than all may be", running, down, away, *o)
+	}
+}
+
+// elsewhere lets others end and begin, who keep the budget as well.
+func (r *rollout) elsewhere(t *rapid.T) {
+	o := r.others
+	if o == nil {
+		return
+	}
+	ended := rapid.IntRange(0, o.atWork).Draw(t, "others that end")
+	o.atWork -= ended
+	if ended > 0 && rapid.IntRange(0, 9).Draw(t, "how another ends") == 0 {
+		o.failed++
+	}
+	if left := o.limit - o.atWork - o.failed - r.tally().away(); left > 0 {
+		begun := rapid.IntRange(0, min(left, o.waiting)).Draw(t, "others that begin")
+		o.waiting, o.atWork = o.waiting-begun, o.atWork+begun
+	}
 }
 
 // step lets time pass until something happens: a host ends, or somebody steers.
@@ -205,6 +242,7 @@ func (r *rollout) step(t *rapid.T, d Decision) {
 	if !d.Again.IsZero() && len(r.working()) == 0 {
 		r.now = d.Again
 	}
+	r.elsewhere(t)
 	for _, h := range r.hosts {
 		if h.held && rapid.Bool().Draw(t, "given up") {
 			h.held = false
@@ -358,7 +396,10 @@ func (r *rollout) ended(t *rapid.T, d Decision) {
 	if d.End != OperationSucceeded && d.Reason == "" {
 		t.Fatalf("ends as %s and says not why", d.End)
 	}
-	if allowed := r.policy.FailuresAllowed(len(r.hosts)); d.End == OperationFailed && failed == 0 && r.policy.MaxUnavailable == nil {
+	if o := r.others; o != nil && strings.Contains(d.Reason, "container manager") && o.atWork > 0 {
+		t.Fatalf("ends over others that are at work: %s", d.Reason)
+	}
+	if allowed := r.policy.FailuresAllowed(len(r.hosts)); d.End == OperationFailed && failed == 0 && r.policy.MaxUnavailable == nil && r.others == nil {
 		t.Fatalf("fails though no host did and %d may: %s", allowed, d.Reason)
 	}
 }
@@ -440,4 +481,73 @@ func TestARolloutThatCannotGoOnEnds(t *testing.T) {
 	require.Equal(t, "2 of 10 hosts failed while away and 0 are away in the inventory (failed, or in a bootstrap), which uses up max_unavailable (2); mend them, or raise it, then retry", d.Reason)
 	d = p.Next(Tally{Hosts: 10, Failed: 1, Down: 1, Rest: Group{Ready: 8, Away: 3, Failed: 1}}, Steering{}, time.Now())
 	require.Equal(t, Decision{Start: 2, StartAway: 2}, d, "a host that is away already may be worked on")
+}
+
+// tallies draws any count of a rollout that is in the middle.
+func tallies(t *rapid.T) Tally {
+	count := func(name string) int { return rapid.IntRange(0, 6).Draw(t, name) }
+	out := Tally{Hosts: 30, Rest: Group{Ready: count("ready"), Running: count("running"), Failed: count("failed")}}
+	out.Rest.Away = rapid.IntRange(0, out.Rest.Ready).Draw(t, "away")
+	out.Rest.Mending = rapid.IntRange(0, out.Rest.Away).Draw(t, "mending")
+	out.Failed = out.Rest.Failed
+	out.Down = rapid.IntRange(0, out.Failed).Draw(t, "down")
+	return out
+}
+
+// A shared budget only ever takes away: with room for all it changes nothing, and a
+// rollout that it holds back says so and looks again, or ends when nothing gives back.
+func TestASharedBudgetOnlyTakesAway(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	rapid.Check(t, func(t *rapid.T) {
+		p, tally := policies(t), tallies(t)
+		p.Window = nil
+		alone := p.Next(tally, Steering{}, now)
+		tally.Shared = &Shared{Manager: "k", Limit: 1000, Others: 100, AtWork: rapid.IntRange(0, 100).Draw(t, "at work")}
+		if d := p.Next(tally, Steering{}, now); d != alone {
+			t.Fatalf("with room %+v, alone %+v", d, alone)
+		}
+		s := &Shared{Manager: "k", Limit: rapid.IntRange(1, 8).Draw(t, "limit"), AtWork: rapid.IntRange(0, 5).Draw(t, "others at work")}
+		s.Others = s.AtWork + rapid.IntRange(0, 5).Draw(t, "others failed")
+		tally.Shared = s
+		d := p.Next(tally, Steering{}, now)
+		switch {
+		case d == alone:
+		case d.Start > alone.Start:
+			t.Fatalf("starts %d hosts, alone %d", d.Start, alone.Start)
+		case d.End == "" && d.Start == alone.Start && d.StartAway > alone.StartAway: // rather hosts that are away
+		case d.Start-d.StartAway > max(0, s.Limit-s.Others-tally.away()):
+			t.Fatalf("starts too many: %+v", d)
+		case d.End == "":
+			if d.Again != now.Add(lookAtShared) || !strings.Contains(d.Waiting, "container manager k lets") {
+				t.Fatalf("is held back and does not say so: %+v", d)
+			}
+		case d.End != OperationFailed || tally.Rest.Running > 0 || s.AtWork > 0 || tally.Rest.Mending > 0:
+			t.Fatalf("ends though hosts may come back: %+v", d)
+		}
+	})
+}
+
+func TestWhatASharedBudgetSays(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	next := func(p Policy, t Tally, s Shared) Decision {
+		s.Manager, t.Shared = "k", &s
+		return p.Next(t, Steering{}, now)
+	}
+	three, again := Policy{MaxUnavailable: Count(3)}, now.Add(2*time.Second)
+	idle := Tally{Hosts: 9, Rest: Group{Ready: 9}}
+	require.Equal(t, Decision{Start: 3}, next(three, idle, Shared{Limit: 4, Others: 1, AtWork: 1}))
+	require.Equal(t, Decision{Start: 1, Waiting: "container manager k lets 4 of its nodes be away at once; 3 are away, 2 in other operations", Again: again},
+		next(three, idle, Shared{Limit: 4, Others: 3, AtWork: 2}))
+	require.Equal(t, Decision{Waiting: "container manager k lets 1 of its nodes be away at once; 1 is away, 1 in other operations", Again: again},
+		next(Policy{}, idle, Shared{Limit: 1, Others: 1, AtWork: 1}))
+	require.Equal(t, Decision{Waiting: "container manager k lets 2 of its nodes be away at once; 2 are away, 0 in other operations", Again: again},
+		next(three, Tally{Hosts: 9, Rest: Group{Ready: 8, Running: 1}}, Shared{Limit: 2, Others: 1}), "our own host may make room")
+	require.Equal(t, Decision{End: OperationFailed, Reason: "container manager k lets 2 of its nodes be away at once, and 2 are away already (failed); mend them, or raise its max_unavailable, then retry"},
+		next(three, idle, Shared{Limit: 2, Others: 2}))
+	require.Equal(t, Decision{Start: 1, StartAway: 1},
+		next(Policy{}, Tally{Hosts: 9, Rest: Group{Ready: 9, Away: 2}}, Shared{Limit: 2}), "a host that is away already takes nothing from the budget")
+	require.Equal(t, "container manager k lets 1 of its nodes be away at once, and 1 is away already (failed); mend them, or raise its max_unavailable, then retry",
+		next(Policy{MaxFailures: Count(5)}, Tally{Hosts: 9, Failed: 1, Down: 1, Rest: Group{Ready: 8, Failed: 1}}, Shared{Limit: 1}).Reason, "also without max_unavailable of its own")
 }

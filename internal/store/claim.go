@@ -88,6 +88,10 @@ const (
 
 	writeClaimSQL = `UPDATE rollout SET turn = $2, seen_generation = generation, waiting = $3 WHERE operation_id = $1`
 
+	clusterNowSQL = `SELECT c.created <= $3, coalesce(m.name, ''), m.options->'max_unavailable'
+		FROM cluster c LEFT JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.checking IS NULL AND m.type <> 'trivial'
+		WHERE c.tenant = $1 AND c.name = $2`
+
 	pauseByPolicySQL = `UPDATE rollout SET paused = now(), paused_by = $2, approved = now(), approved_by = $2 WHERE operation_id = $1`
 )
 
@@ -233,7 +237,7 @@ func (s *Store) decide(ctx context.Context, q querier, op fleet.Operation) (d fl
 	if err != nil {
 		return d, now, err
 	}
-	gone, err := s.clusterGone(ctx, q, op)
+	gone, manager, budget, err := s.clusterNow(ctx, q, op)
 	if err != nil {
 		return d, now, err
 	}
@@ -242,6 +246,11 @@ func (s *Store) decide(ctx context.Context, q querier, op fleet.Operation) (d fl
 			return fleet.Decision{Waiting: "ends when the hosts at work have ended: " + gone}, now, nil
 		}
 		return fleet.Decision{End: fleet.OperationCancelled, Reason: gone}, now, nil
+	}
+	if budget != nil {
+		if t.Shared, err = s.shared(ctx, q, op, manager, *budget); err != nil {
+			return d, now, err
+		}
 	}
 	d = op.Policy.Next(t, fleet.Steering{
 		Paused: !op.Paused.IsZero(), PausedBy: op.PausedBy, Approved: !op.Approved.IsZero(),
@@ -276,21 +285,22 @@ func cancelledBy(who string) string {
 	return "cancelled by " + who
 }
 
-// clusterGone says that the cluster of an operation was deleted, even if there is
-// one of that name again; "" when it is there.
-func (s *Store) clusterGone(ctx context.Context, q querier, op fleet.Operation) (string, error) {
+// clusterNow says that the cluster of an operation was deleted, even if there is
+// one of that name again; gone is "" when it is there. Then it gives its container
+// manager that has nodes, and the budget of that, nil for none.
+func (s *Store) clusterNow(ctx context.Context, q querier, op fleet.Operation) (gone, manager string, budget *fleet.Amount, err error) {
 	if op.Cluster == "" {
-		return "", nil
+		return "", "", nil, nil
 	}
 	var same bool
-	err := q.QueryRow(ctx, sameClusterSQL, s.tenant, op.Cluster, op.Created).Scan(&same)
+	err = q.QueryRow(ctx, clusterNowSQL, s.tenant, op.Cluster, op.Created).Scan(&same, &manager, &budget)
 	switch {
 	case isNoRows(err):
-		return fmt.Sprintf("cluster %q was deleted", op.Cluster), nil
+		return fmt.Sprintf("cluster %q was deleted", op.Cluster), "", nil, nil
 	case err == nil && !same:
-		return fmt.Sprintf("cluster %q was deleted, and another one made under its name", op.Cluster), nil
+		return fmt.Sprintf("cluster %q was deleted, and another one made under its name", op.Cluster), "", nil, nil
 	}
-	return "", err
+	return "", manager, budget, err
 }
 
 func (s *Store) pauseByPolicy(ctx context.Context, q querier, id string) error {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"reflect"
 	"regexp"
 	"slices"
@@ -15,9 +14,6 @@ import (
 	"commissaire/internal/fleet"
 	"commissaire/internal/secret"
 )
-
-// maxNamed is how many hosts an error names.
-const maxNamed = 10
 
 const (
 	containerManagersSQL = `SELECT name FROM container_manager WHERE tenant = $1 AND checking IS NULL ORDER BY name`
@@ -262,7 +258,7 @@ func (s *Store) lockOfManager(ctx context.Context, q querier, name string, force
 // of ours. By force it notes that they are left; rollouts are those that are locked.
 func (s *Store) leaveCordons(ctx context.Context, q querier, name string, rollouts []string, force bool) error {
 	if !force {
-		out, err := one(ctx, q, pgx.RowToStructByPos[cordonsOut], cordonsOutSQL, s.tenant, name, maxNamed)
+		out, err := one(ctx, q, pgx.RowToStructByPos[cordonsOut], cordonsOutSQL, s.tenant, name, namedHosts)
 		if err == nil && out.Count > 0 {
 			return out.conflict()
 		}
@@ -287,10 +283,6 @@ type cordonsOut struct {
 }
 
 func (c cordonsOut) conflict() *fleet.Error {
-	hosts := strings.Join(c.Hosts, ", ")
-	if more := c.Count - len(c.Hosts); more > 0 {
-		hosts += fmt.Sprintf(" and %d more", more)
-	}
 	nodes, them := "nodes are", "them"
 	if c.Count == 1 {
 		nodes, them = "node is", "it"
@@ -300,7 +292,7 @@ func (c cordonsOut) conflict() *fleet.Error {
 		operations = "operations"
 	}
 	return fleet.Errorf(fleet.Conflict, "%d %s cordoned by %s %s (%s); wait for the end, or delete it by force and uncordon %s yourself",
-		c.Count, nodes, operations, strings.Join(c.Operations, ", "), hosts, them)
+		c.Count, nodes, operations, strings.Join(c.Operations, ", "), someOf(c.Hosts, c.Count), them)
 }
 
 // secretOption matches the names of options whose values are secret. Those of the

@@ -44,8 +44,6 @@ const (
 		WHERE h.tenant = $1 AND r.operation_id = $2 AND (h.address = ANY ($3) OR $4 AND h.state = ANY ($5)) ORDER BY h.address FOR NO KEY UPDATE OF h`
 
 	closeStepsSQL = `UPDATE step SET state = 'indeterminate', reason = $2, finished = now() WHERE operation_id = $1 AND finished IS NULL`
-
-	sameClusterSQL = `SELECT created <= $3 FROM cluster WHERE tenant = $1 AND name = $2`
 )
 
 // BeginOperation marks a pending operation as running, and gives it as it is

@@ -29,9 +29,11 @@ const (
 	Insecure     = "insecure_skip_tls_verify"
 	ActiveWhen   = "active_when"
 	ReadyTimeout = "ready_timeout"
+	// MaxUnavailable bounds all rollouts of the container manager together.
+	MaxUnavailable = "max_unavailable"
 )
 
-var names = []string{ServerURL, Token, Cert, CertKey, CA, Kubeconfig, Insecure, ActiveWhen, ReadyTimeout}
+var names = []string{ServerURL, Token, Cert, CertKey, CA, Kubeconfig, Insecure, ActiveWhen, ReadyTimeout, MaxUnavailable}
 
 // Values of active_when.
 const (
@@ -55,6 +57,8 @@ type Options struct {
 	Insecure      bool
 	ActiveWhen    string        // Ready or Registered
 	ReadyTimeout  time.Duration // how long a node may take to become Ready
+	// MaxUnavailable is how many of all nodes may be away at once; nil for any number.
+	MaxUnavailable *fleet.Amount
 }
 
 // Field names an option as the API knows it.
@@ -108,13 +112,17 @@ func (o *Options) set(name string, value any, blame func(option, format string, 
 		return
 	case ReadyTimeout:
 		var d fleet.Duration
-		text, err := json.Marshal(value)
-		if err == nil {
-			err = json.Unmarshal(text, &d)
-		}
+		err := decode(value, &d)
 		if o.ReadyTimeout = time.Duration(d); err != nil || d <= 0 || o.ReadyTimeout > MaxReadyTimeout {
 			blame(name, `must be a time such as "90s", or a number of seconds, of at most %s`, MaxReadyTimeout)
 		}
+		return
+	case MaxUnavailable:
+		var a fleet.Amount
+		if err := decode(value, &a); err != nil || a.Value < 1 {
+			blame(name, `must be a number of nodes, or a percentage such as "10%%", of at least 1`)
+		}
+		o.MaxUnavailable = &a
 		return
 	default:
 		blame(name, "is no option of a container manager; there are %s", strings.Join(names, ", "))
@@ -123,6 +131,15 @@ func (o *Options) set(name string, value any, blame func(option, format string, 
 	if !isText {
 		blame(name, "must be a string")
 	}
+}
+
+// decode reads a value as the type of to reads itself from JSON.
+func decode(value, to any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, to)
 }
 
 func (o Options) checkTogether(blame func(option, format string, args ...any)) {

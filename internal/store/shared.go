@@ -1,0 +1,49 @@
+package store
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"commissaire/internal/fleet"
+)
+
+// The budget of a container manager is shared by all rollouts of its clusters. Whoever
+// hands out hosts under it does so one after the other, and counts what all others have.
+
+const (
+	// Comes after the lock of the rollout, and nobody has two of them.
+	queueManagerSQL = `SELECT pg_advisory_xact_lock(hashtextextended('container manager ' || $1 || ' ' || $2, 0))`
+
+	// Hosts that rollouts are at work on, whatever their state is, and then those that
+	// do no work. Left out is what the tally of this operation has.
+	sharedSQL = `SELECT
+			CASE WHEN $5 THEN (SELECT count(*) FROM node WHERE tenant = $2 AND manager = $4) ELSE 0 END,
+			(SELECT count(*) FROM host_run r JOIN node n ON n.tenant = r.tenant AND n.address = r.address
+				WHERE r.tenant = $2 AND r.state = 'running' AND r.turn > 0 AND r.operation_id <> $1 AND n.manager = $4),
+			count(*), count(*) FILTER (WHERE f.state <> 'failed')
+		FROM (SELECT * FROM host WHERE tenant = $2 AND state NOT IN ('active', 'disassociated')) f
+			JOIN node n ON n.tenant = f.tenant AND n.address = f.address AND n.manager = $4
+		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = f.tenant AND r.address = f.address AND r.state = 'running' AND r.turn > 0)
+			AND NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = $1 AND r.address = f.address
+				AND (r.down OR r.state IN ('pending', 'staged') AND f.cluster = $3))`
+)
+
+// shared counts the nodes of a container manager with a budget that are away and that
+// the tally of the operation does not have, and keeps others from handing out any more
+// until the transaction ends. The operation's rollout is locked.
+func (s *Store) shared(ctx context.Context, q querier, op fleet.Operation, manager string, budget fleet.Amount) (*fleet.Shared, error) {
+	out := &fleet.Shared{Manager: manager}
+	var nodes, atWork, away, mending int
+	b := &pgx.Batch{}
+	b.Queue(queueManagerSQL, s.tenant, manager)
+	b.Queue(sharedSQL, op.ID, s.tenant, op.Cluster, manager, budget.Percent).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&nodes, &atWork, &away, &mending)
+	})
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
+	}
+	out.Limit = max(budget.Floor(nodes), 1)
+	out.Others, out.AtWork = atWork+away, atWork+mending
+	return out, nil
+}
