@@ -23,12 +23,16 @@ type PreviewHost struct {
 	fleet.Host
 	Canary bool
 	Blocks string // what would make it wait or fail, "" for nothing
+	Node   bool   // the container manager of its cluster has it as a node
 }
 
 const previewHostsSQL = `SELECT ` + hostColumns + `,
 		coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 			FROM host_run w JOIN operation x ON x.id = w.operation_id
-			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), '')
+			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), ''),
+		EXISTS (SELECT FROM cluster c JOIN node n ON n.tenant = c.tenant AND n.manager = c.container_manager
+				JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager
+			WHERE c.tenant = h.tenant AND c.name = h.cluster AND n.address = h.address AND m.type IN ('kubernetes', 'openshift'))
 	FROM host h WHERE h.tenant = $1 AND h.address = ANY ($2)`
 
 // PreviewOperation says what StartOperation would put on record, with its checks
@@ -110,7 +114,7 @@ func (s *Store) previewHosts(ctx context.Context, q querier, p plan) ([]PreviewH
 }
 
 func scanPreviewHost(row pgx.CollectableRow) (v PreviewHost, err error) {
-	v.Host, err = scanHostAnd(row, &v.Blocks)
+	v.Host, err = scanHostAnd(row, &v.Blocks, &v.Node)
 	switch {
 	case v.Blocks != "":
 	case v.Bootstrapped.IsZero():
