@@ -52,7 +52,7 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 }
 
 func (h *handlers) DeleteContainerManager(ctx context.Context, r gen.DeleteContainerManagerRequestObject) (gen.DeleteContainerManagerResponseObject, error) {
-	ended, err := h.Store.DeleteContainerManager(ctx, r.Name, false)
+	ended, err := h.Store.DeleteContainerManager(ctx, r.Name, r.Params.Force)
 	if err != nil {
 		return nil, err
 	}

@@ -783,8 +783,8 @@ type PlanHost struct {
 	// Blocks What would hold it back now, one sentence.
 	Blocks string `json:"blocks,omitempty"`
 
-	// Findings What is in the way of draining its node, what blocks first; when its cluster's container manager has nodes.
-	Findings []Finding `json:"findings,omitempty"`
+	// Findings What is in the way of draining its node, what blocks first. It is there for hosts that were looked at, also when nothing is in the way: the first 500 of those that are nodes of Kubernetes or OpenShift.
+	Findings *[]Finding `json:"findings,omitempty"`
 
 	// MoreFindings How many more there are, when they are too many to be listed.
 	MoreFindings int `json:"more_findings,omitempty"`
@@ -794,7 +794,7 @@ type PlanHost struct {
 type PlanStep struct {
 	Name string `json:"name"`
 
-	// Commands The arguments of each command.
+	// Commands The arguments of each command; none of a step that runs nothing on the host, such as cordon.
 	Commands [][]string `json:"commands"`
 
 	// Condition When it is run; empty: always.
@@ -1033,6 +1033,12 @@ type UpgradeClusterParams struct {
 // UpgradeCluster200JSONResponseBody defines parameters for UpgradeCluster.
 type UpgradeCluster200JSONResponseBody struct {
 	union json.RawMessage
+}
+
+// DeleteContainerManagerParams defines parameters for DeleteContainerManager.
+type DeleteContainerManagerParams struct {
+	// Force Also while nodes are cordoned, which then stay so.
+	Force bool `form:"force,omitempty" json:"force,omitempty"`
 }
 
 // ListHostsParams defines parameters for ListHosts.
@@ -1751,10 +1757,10 @@ type ClientInterface interface {
 
 	// DeleteContainerManager Delete a container manager, also one in use
 	//
-	// The nodes that it has stay there. Operations that would register or remove one fail.
+	// The nodes that it has stay there. Operations that would register or remove one fail. While a rollout has nodes cordoned there, 409 names them; with `force` it goes nevertheless, and these nodes stay cordoned until somebody uncordons them by hand.
 	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
-	DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteContainerManager(ctx context.Context, name Name, params *DeleteContainerManagerParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetContainerManager A container manager
 	//
@@ -1765,7 +1771,7 @@ type ClientInterface interface {
 
 	// PutContainerManagerWithBody Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1774,7 +1780,7 @@ type ClientInterface interface {
 
 	// PutContainerManager Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2653,11 +2659,11 @@ func (c *Client) ListClusters(ctx context.Context, reqEditors ...RequestEditorFn
 
 // DeleteContainerManager Delete a container manager, also one in use
 //
-// The nodes that it has stay there. Operations that would register or remove one fail.
+// The nodes that it has stay there. Operations that would register or remove one fail. While a rollout has nodes cordoned there, 409 names them; with `force` it goes nevertheless, and these nodes stay cordoned until somebody uncordons them by hand.
 //
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
-func (c *Client) DeleteContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteContainerManagerRequest(c.Server, name)
+func (c *Client) DeleteContainerManager(ctx context.Context, name Name, params *DeleteContainerManagerParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteContainerManagerRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2687,7 +2693,7 @@ func (c *Client) GetContainerManager(ctx context.Context, name Name, reqEditors 
 
 // PutContainerManagerWithBody Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 //
 // Takes any type of body and a specified content type.
 //
@@ -2706,7 +2712,7 @@ func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, con
 
 // PutContainerManager Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4664,7 +4670,7 @@ func NewListClustersRequest(server string) (*http.Request, error) {
 }
 
 // NewDeleteContainerManagerRequest constructs an http.Request for the DeleteContainerManager method
-func NewDeleteContainerManagerRequest(server string, name Name) (*http.Request, error) {
+func NewDeleteContainerManagerRequest(server string, name Name, params *DeleteContainerManagerParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4687,6 +4693,29 @@ func NewDeleteContainerManagerRequest(server string, name Name) (*http.Request, 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
@@ -7133,12 +7162,12 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteContainerManagerWithResponse Delete a container manager, also one in use
 	//
-	// The nodes that it has stay there. Operations that would register or remove one fail.
+	// The nodes that it has stay there. Operations that would register or remove one fail. While a rollout has nodes cordoned there, 409 names them; with `force` it goes nevertheless, and these nodes stay cordoned until somebody uncordons them by hand.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
-	DeleteContainerManagerWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteContainerManagerResponse, error)
+	DeleteContainerManagerWithResponse(ctx context.Context, name Name, params *DeleteContainerManagerParams, reqEditors ...RequestEditorFn) (*DeleteContainerManagerResponse, error)
 
 	// GetContainerManagerWithResponse A container manager
 	//
@@ -7151,7 +7180,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithBodyWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7160,7 +7189,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutContainerManagerWithResponse Create a container manager
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -11195,13 +11224,13 @@ func (c *ClientWithResponses) ListClustersWithResponse(ctx context.Context, reqE
 
 // DeleteContainerManagerWithResponse Delete a container manager, also one in use
 //
-// The nodes that it has stay there. Operations that would register or remove one fail.
+// The nodes that it has stay there. Operations that would register or remove one fail. While a rollout has nodes cordoned there, 409 names them; with `force` it goes nevertheless, and these nodes stay cordoned until somebody uncordons them by hand.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v0/containermanager/{name} (the `DeleteContainerManager` operationId).
-func (c *ClientWithResponses) DeleteContainerManagerWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*DeleteContainerManagerResponse, error) {
-	rsp, err := c.DeleteContainerManager(ctx, name, reqEditors...)
+func (c *ClientWithResponses) DeleteContainerManagerWithResponse(ctx context.Context, name Name, params *DeleteContainerManagerParams, reqEditors ...RequestEditorFn) (*DeleteContainerManagerResponse, error) {
+	rsp, err := c.DeleteContainerManager(ctx, name, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -11225,7 +11254,7 @@ func (c *ClientWithResponses) GetContainerManagerWithResponse(ctx context.Contex
 
 // PutContainerManagerWithBodyWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11240,7 +11269,7 @@ func (c *ClientWithResponses) PutContainerManagerWithBodyWithResponse(ctx contex
 
 // PutContainerManagerWithResponse Create a container manager
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready).
+// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -783,8 +783,8 @@ type PlanHost struct {
 	// Blocks What would hold it back now, one sentence.
 	Blocks string `json:"blocks,omitempty"`
 
-	// Findings What is in the way of draining its node, what blocks first; when its cluster's container manager has nodes.
-	Findings []Finding `json:"findings,omitempty"`
+	// Findings What is in the way of draining its node, what blocks first. It is there for hosts that were looked at, also when nothing is in the way: the first 500 of those that are nodes of Kubernetes or OpenShift.
+	Findings *[]Finding `json:"findings,omitempty"`
 
 	// MoreFindings How many more there are, when they are too many to be listed.
 	MoreFindings int `json:"more_findings,omitempty"`
@@ -794,7 +794,7 @@ type PlanHost struct {
 type PlanStep struct {
 	Name string `json:"name"`
 
-	// Commands The arguments of each command.
+	// Commands The arguments of each command; none of a step that runs nothing on the host, such as cordon.
 	Commands [][]string `json:"commands"`
 
 	// Condition When it is run; empty: always.
@@ -1033,6 +1033,12 @@ type UpgradeClusterParams struct {
 // UpgradeCluster200JSONResponseBody defines parameters for UpgradeCluster.
 type UpgradeCluster200JSONResponseBody struct {
 	union json.RawMessage
+}
+
+// DeleteContainerManagerParams defines parameters for DeleteContainerManager.
+type DeleteContainerManagerParams struct {
+	// Force Also while nodes are cordoned, which then stay so.
+	Force bool `form:"force,omitempty" json:"force,omitempty"`
 }
 
 // ListHostsParams defines parameters for ListHosts.
@@ -1544,7 +1550,7 @@ type ServerInterface interface {
 	ListClusters(ctx echo.Context) error
 	// DeleteContainerManager Delete a container manager, also one in use
 	// (DELETE /api/v0/containermanager/{name})
-	DeleteContainerManager(ctx echo.Context, name Name) error
+	DeleteContainerManager(ctx echo.Context, name Name, params DeleteContainerManagerParams) error
 	// GetContainerManager A container manager
 	// (GET /api/v0/containermanager/{name})
 	GetContainerManager(ctx echo.Context, name Name) error
@@ -2123,8 +2129,17 @@ func (w *ServerInterfaceWrapper) DeleteContainerManager(ctx echo.Context) error 
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteContainerManagerParams
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", ctx.QueryParams(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter force: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteContainerManager(ctx, name)
+	err = w.Handler.DeleteContainerManager(ctx, name, params)
 	return err
 }
 
@@ -4007,7 +4022,8 @@ func (response ListClustersdefaultApplicationProblemPlusJSONResponse) VisitListC
 }
 
 type DeleteContainerManagerRequestObject struct {
-	Name Name `json:"name"`
+	Name   Name `json:"name"`
+	Params DeleteContainerManagerParams
 }
 
 type DeleteContainerManagerResponseObject interface {
@@ -6743,10 +6759,11 @@ func (sh *strictHandler) ListClusters(ctx echo.Context) error {
 }
 
 // DeleteContainerManager operation middleware
-func (sh *strictHandler) DeleteContainerManager(ctx echo.Context, name Name) error {
+func (sh *strictHandler) DeleteContainerManager(ctx echo.Context, name Name, params DeleteContainerManagerParams) error {
 	var request DeleteContainerManagerRequestObject
 
 	request.Name = name
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteContainerManager(ctx.Request().Context(), request.(DeleteContainerManagerRequestObject))

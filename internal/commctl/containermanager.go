@@ -33,7 +33,7 @@ func (a *App) containerManagerCreate() *cobra.Command {
 	var options []string
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a container manager; it cannot be changed later", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
-		Example: "  commctl container_manager create -t kubernetes -o server_url=https://192.0.2.1:6443 -o token=sha256~example kube\n" +
+		Example: "  commctl container_manager create -t kubernetes -o server_url=https://192.0.2.1:6443 -o token=sha256~example -o max_unavailable=10% kube\n" +
 			`  commctl container_manager create -o '{"server_url": "https://192.0.2.1:8443"}' shift`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			merged, err := mergeOptions(options)
@@ -70,13 +70,24 @@ func mergeOptions(texts []string) (map[string]any, error) {
 }
 
 func (a *App) containerManagerDelete() *cobra.Command {
-	return &cobra.Command{
-		Use: "delete NAME...", Short: "Delete container managers", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
+	cmd := &cobra.Command{
+		Use: "delete NAME...", Short: "Delete container managers; their nodes stay there", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
+		Long: `Delete container managers; their nodes stay there. One where rollouts have nodes
+cordoned is refused; with --force it goes nevertheless, and these nodes stay
+cordoned until somebody uncordons them by hand.`,
 		Example: "  commctl container_manager delete kube",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.deleteEach(cmd.Context(), routes("containermanager", args))
-		},
 	}
+	force := cmd.Flags().Bool("force", false, "also while nodes are cordoned there, which then stay so")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		all := routes("containermanager", args)
+		for i := range all {
+			if *force {
+				all[i] += "?force=true"
+			}
+		}
+		return a.deleteEach(cmd.Context(), all)
+	}
+	return cmd
 }
 
 func (a *App) containerManagerGet() *cobra.Command {

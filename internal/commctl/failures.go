@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"commissaire/api/client"
@@ -18,7 +19,7 @@ const maxFailures = 10
 // failedHost is a host that failed and where.
 type failedHost struct {
 	client.HostRun
-	step client.Step // the last one; without a name when it began none
+	step client.Step // where; without a name when it began none
 	raw  bool        // it was never bootstrapped
 }
 
@@ -48,10 +49,7 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 		if err != nil {
 			return err
 		}
-		f := failedHost{HostRun: h}
-		if len(steps) > 0 {
-			f.step = steps[len(steps)-1]
-		}
+		f := failedHost{HostRun: h, step: failedStep(h, steps)}
 		f.raw = fleet.OperationKind(op.Kind).Rollout() && neverBootstrapped(ctx, c, h)
 		failed = append(failed, f)
 	}
@@ -67,6 +65,20 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 		fmt.Fprintf(out, "and %d more: commctl operations hosts --state failed %s\n", len(hosts)-len(failed), op.Id)
 	}
 	return printNext(out, op, failed)
+}
+
+// failedStep is the step that the reason of a host names, else the last one: behind it
+// comes the one that gives the node back.
+func failedStep(h client.HostRun, steps []client.Step) client.Step {
+	for _, s := range slices.Backward(steps) {
+		if strings.HasPrefix(h.Reason, "step "+s.Name+": ") {
+			return s
+		}
+	}
+	if len(steps) == 0 {
+		return client.Step{}
+	}
+	return steps[len(steps)-1]
 }
 
 // neverBootstrapped says whether no bootstrap of a host has ever come to log in: it

@@ -47,18 +47,21 @@ func TestRequestsOfNewVerbs(t *testing.T) {
 		"GET /api/v0/hosts?selector=env%3Dprod%2Ctier%21%3Ddb":                                               {200, `[]`},
 	}
 	for command, want := range map[string][]string{
-		"operations pause " + testID:                                                            {"POST " + id + "/pause", `{}`},
-		"op resume " + testID:                                                                   {"POST " + id + "/resume", `{}`},
-		"operation approve " + testID:                                                           {"POST " + id + "/approve", `{}`},
-		"operations cancel " + testID:                                                           {"POST " + id + "/cancel", `{}`},
-		"operations cancel --force " + testID:                                                   {"POST " + id + "/cancel", `{"force":true}`},
-		"operations retry --max-failures 2 -o name " + testID:                                   {"POST " + id + "/retry", `{"policy":{"max_failures":2}}`, "GET " + id, ``},
-		"operations retry --dry-run " + testID:                                                  {"POST " + id + "/retry?dry_run=true", `{"policy":{}}`},
-		"operations policy set --max-unavailable 10% --min-ready 90 " + testID:                  {"PUT " + id + "/policy", `{"max_unavailable":"10%","min_ready":"1m30s"}`},
-		"cluster policy set web --max-failures 2":                                               {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":2}`},
-		"cluster policy set web --replace --policy - --reboot never":                            {"PUT /api/v0/cluster/web/policy", `{"max_failures":"5%","reboot":"never"}`},
-		"cluster policy delete web":                                                             {"DELETE /api/v0/cluster/web/policy", ``},
-		"cluster deploy start web 43 --canary 1 --canary-then approve --canary-soak 10m":        {"PUT /api/v0/cluster/web/deploy", `{"policy":{"canary":{"hosts":1,"then":"approve","soak":"10m0s"}},"version":"43"}`},
+		"operations pause " + testID:                                                     {"POST " + id + "/pause", `{}`},
+		"op resume " + testID:                                                            {"POST " + id + "/resume", `{}`},
+		"operation approve " + testID:                                                    {"POST " + id + "/approve", `{}`},
+		"operations cancel " + testID:                                                    {"POST " + id + "/cancel", `{}`},
+		"operations cancel --force " + testID:                                            {"POST " + id + "/cancel", `{"force":true}`},
+		"operations retry --max-failures 2 -o name " + testID:                            {"POST " + id + "/retry", `{"policy":{"max_failures":2}}`, "GET " + id, ``},
+		"operations retry --dry-run " + testID:                                           {"POST " + id + "/retry?dry_run=true", `{"policy":{}}`},
+		"operations policy set --max-unavailable 10% --min-ready 90 " + testID:           {"PUT " + id + "/policy", `{"max_unavailable":"10%","min_ready":"1m30s"}`},
+		"cluster policy set web --max-failures 2":                                        {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":2}`},
+		"cluster policy set web --replace --policy - --reboot never":                     {"PUT /api/v0/cluster/web/policy", `{"max_failures":"5%","reboot":"never"}`},
+		"cluster policy delete web":                                                      {"DELETE /api/v0/cluster/web/policy", ``},
+		"cluster deploy start web 43 --canary 1 --canary-then approve --canary-soak 10m": {"PUT /api/v0/cluster/web/deploy", `{"policy":{"canary":{"hosts":1,"then":"approve","soak":"10m0s"}},"version":"43"}`},
+		"cluster policy set web --no-drain":                                              {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":1,"drain":{"disabled":true}}`},
+		"cluster policy set web --replace --drain-force=false":                           {"PUT /api/v0/cluster/web/policy", `{"drain":{}}`},
+		"operations policy set --drain-timeout 90 --drain-grace-period 0s --drain-force --drain-delete-emptydir-data --drain-skip app=x,tier!=db --drain-ignore-daemon-sets=false --drain-skip-wait-for-delete-timeout 1m " + testID: {"PUT " + id + "/policy", `{"drain":{"timeout":"1m30s","grace_period":"0s","ignore_daemon_sets":false,"delete_emptydir_data":true,"force":true,"skip":"app=x,tier!=db","skip_wait_for_delete_timeout":"1m0s"}}`},
 		"cluster upgrade start --dry-run --order random:7 -l env=prod web":                      {"PUT /api/v0/cluster/web/upgrade?dry_run=true", `{"policy":{"selector":"env=prod","order":{"by":"random","seed":7}}}`},
 		"operations list -c web --kind deploy --state failed --since 2026-11-20 -n 2":           {"GET /api/v0/operations?cluster=web&kind=deploy&state=failed&since=2026-11-20T00%3A00%3A00Z&limit=2", ``, "GET /api/v0/cluster/web", ``},
 		"operations hosts --state failed " + testID:                                             {"GET " + id + "/hosts?state=failed&limit=1000", ``},
@@ -104,6 +107,12 @@ func TestNewVerbsRefuse(t *testing.T) {
 		"cluster upgrade start --order name:x web":              "only random and label",
 		"cluster upgrade start --window 22:00 web":              "must hold two times of day",
 		"cluster upgrade start --selector =x web":               "--selector",
+		"cluster upgrade start --drain-timeout 10ms web":        "commctl: error: --drain-timeout must be at least 1s and at most a year\n",
+		"cluster upgrade start --drain-timeout soon web":        `"--drain-timeout" flag: must be a time`,
+		"cluster policy set web --drain-grace-period 500ms":     "commctl: error: --drain-grace-period must be whole seconds, 0s or more",
+		"cluster upgrade start --drain-skip =x web":             "--drain-skip",
+		"cluster upgrade start --drain-force=perhaps web":       "--drain-force",
+		"cluster upgrade start --no-drain --drain-force web":    "--no-drain leaves nodes alone",
 		"cluster upgrade start --dry-run --watch web":           "none of the others can be",
 		"cluster upgrade start --policy " + file + " web":       `unknown field "max_failure"`,
 		"cluster policy set web":                                "say what to change",
@@ -134,14 +143,18 @@ func TestRefusalsNameFlags(t *testing.T) {
 		"PUT /api/v0/cluster/web/restart":              refuse("policy.selector"),
 		"PUT /api/v0/cluster/web/upgrade":              refuse("policy.canary"),
 		"PUT /api/v0/operations/" + testID + "/policy": refuse("selector"),
+		"PUT /api/v0/cluster/web/deploy":               refuse("policy.drain.skip_wait_for_delete_timeout"),
+		"PUT /api/v0/cluster/web/policy":               refuse("drain.grace_period"),
 	})
 	const old = "usage: commctl cluster restart start NAME [flags]\ncommctl: error: Unable to PUT the object at /api/v0/cluster/web/restart: 400\n  "
 	for command, want := range map[string]string{
-		"cluster restart start web -l env=prod":                   old + "--selector chooses no host\n",
-		"cluster restart start web":                               old + "policy.selector chooses no host\n",
-		"cluster restart start -o name web -l env=prod":           "commctl: error: --selector chooses no host\n",
-		"cluster upgrade start -o name web --canary-selector a=b": "commctl: error: --canary-selector chooses no host\n",
-		"operations policy set -l env=prod " + testID:             "commctl: error: --selector chooses no host\n",
+		"cluster restart start web -l env=prod":                                      old + "--selector chooses no host\n",
+		"cluster restart start web":                                                  old + "policy.selector chooses no host\n",
+		"cluster restart start -o name web -l env=prod":                              "commctl: error: --selector chooses no host\n",
+		"cluster upgrade start -o name web --canary-selector a=b":                    "commctl: error: --canary-selector chooses no host\n",
+		"operations policy set -l env=prod " + testID:                                "commctl: error: --selector chooses no host\n",
+		"cluster deploy start -o name web 1 --drain-skip-wait-for-delete-timeout 1m": "commctl: error: --drain-skip-wait-for-delete-timeout chooses no host\n",
+		"cluster policy set --replace web --drain-grace-period 1s":                   "commctl: error: --drain-grace-period chooses no host\n",
 	} {
 		a := appFor(t, server.URL)
 		require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields(command)))
@@ -249,7 +262,11 @@ func TestGetOfAFailedOperation(t *testing.T) {
 			h.Reason, step.Name, step.OutputSize = "step check: host-key-changed: pinned is SHA256:a", "check", 0
 		}
 		hosts = append(hosts, h)
-		text, err := json.Marshal(client.StepPage{Steps: []client.Step{{Address: h.Address, Name: "first"}, step}})
+		steps := []client.Step{{Address: h.Address, Name: "first"}, step}
+		if i == 1 { // what was done behind the failure is not what failed
+			steps = append(steps, client.Step{Address: h.Address, Name: "uncordon", State: "succeeded"})
+		}
+		text, err := json.Marshal(client.StepPage{Steps: steps})
 		require.NoError(t, err)
 		replies["GET /api/v0/operations/"+testID+"/steps?host="+h.Address+"&limit=1000"] = reply{200, string(text)}
 	}
@@ -277,6 +294,32 @@ func TestPlan(t *testing.T) {
 		fmt.Fprintf(&all, "--- %s\n%s", format, a.out)
 	}
 	golden(t, "plan", all.String())
+}
+
+// A plan over nodes shows what is in the way of drains.
+func TestPlanOverNodes(t *testing.T) {
+	t.Parallel()
+	steps := `"steps":[{"name":"check","commands":[["true"]]},{"name":"diagnose","commands":[]},{"name":"cordon","commands":[]},{"name":"drain","commands":[]},{"name":"reboot","commands":[["systemctl","reboot"]]},{"name":"uncordon","commands":[]}]`
+	var hosts []string
+	for i, more := range []string{
+		`"blocks":"its node could not be drained: pod shop/lone has no controller (and 1 more)","findings":[
+			{"cause":"unmanaged","object":"pod shop/lone","pods":["shop/lone"],"detail":"has no controller, so nobody would make it anew; delete it, or force the drain","blocks":true},
+			{"cause":"budget","object":"budget shop/cart","pods":["shop/cart-1","shop/cart-2"],"detail":"allows no eviction now\u001b[2J","blocks":true,"passes":true}],"more_findings":3`,
+		`"findings":[]`,
+		`"findings":[{"cause":"cordoned","object":"node 192.0.2.12","detail":"has been cordoned by somebody else, and stays so afterwards"}]`,
+		`"blocks":""`,
+	} {
+		hosts = append(hosts, fmt.Sprintf(`{"address":"192.0.2.%d","position":%d,"canary":false,"os":"debian","family":"apt",%s,%s}`, 10+i, i, steps, more))
+	}
+	plan := `{"kind":"restart","cluster":"web","policy":{"drain":{"timeout":"5m0s","force":false}},"slots":1,"failures_allowed":0,"hosts":[` + strings.Join(hosts, ",") + `],"blocks":["1 host could not be drained: 192.0.2.10"]}`
+	server := newStub(t, map[string]reply{"PUT /api/v0/cluster/web/restart?dry_run=true": {200, plan}})
+	var all strings.Builder
+	for _, format := range []string{"", "-o table", "-o wide", "-o name"} {
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), strings.Fields("cluster restart start --dry-run web "+format)), a.errs.String())
+		fmt.Fprintf(&all, "--- %s\n%s", format, a.out)
+	}
+	golden(t, "plan-nodes", all.String())
 }
 
 // Where the answer to a start names no operation, that of the request is found.

@@ -33,6 +33,65 @@ var planHostView = view[client.PlanHost]{
 	},
 }
 
+// planFinding is what was found at the node of a host.
+type planFinding struct {
+	host string
+	fleet.Finding
+}
+
+var planFindingView = view[planFinding]{
+	name: func(f planFinding) string { return f.host },
+	columns: []column[planFinding]{
+		{head: "HOST", cell: func(f planFinding) string { return f.host }},
+		{head: "DRAIN", cell: func(f planFinding) string {
+			switch {
+			case f.Blocks && f.Passes:
+				return "waits"
+			case f.Blocks:
+				return "fails"
+			}
+			return ""
+		}},
+		{head: "CAUSE", cell: func(f planFinding) string { return f.Cause }},
+		{head: "PODS", wide: true, cell: func(f planFinding) string { return strings.Join(f.Pods, ", ") }},
+		{head: "FOUND", long: true, cell: planFinding.String},
+	},
+}
+
+// planFindings lists what is in the way of drains.
+func planFindings(hosts []client.PlanHost) (all []planFinding) {
+	for _, h := range hosts {
+		if h.Findings == nil {
+			continue
+		}
+		for _, f := range *h.Findings {
+			all = append(all, planFinding{h.Address, f})
+		}
+		if h.MoreFindings > 0 {
+			all = append(all, planFinding{h.Address, fleet.Finding{Object: "and", Detail: fmt.Sprintf("%d more", h.MoreFindings)}})
+		}
+	}
+	return all
+}
+
+// notLookedAt counts the hosts whose nodes would be drained and were not looked at,
+// while others were.
+func notLookedAt(hosts []client.PlanHost) int {
+	looked, not := 0, 0
+	for _, h := range hosts {
+		switch {
+		case h.Findings != nil:
+			looked++
+		case slices.ContainsFunc(h.Steps, func(s client.PlanStep) bool { return s.Name == "diagnose" }):
+			not++
+		}
+	}
+	if looked == 0 {
+		return 0 // the plan says why
+	}
+	return not
+}
+
 // printPlan prints what an operation would do: a table with what concerns all hosts
 // before it and, unless only the table is wanted, the commands behind it.
 func (a *App) printPlan(text []byte, f format) error {
@@ -57,6 +116,15 @@ func (a *App) printPlan(text []byte, f format) error {
 	}
 	if err := renderList(a, f, planHostView, plan.Hosts); err != nil {
 		return err
+	}
+	if findings := planFindings(plan.Hosts); len(findings) > 0 {
+		fmt.Fprintln(a.Out)
+		if err := renderList(a, f, planFindingView, findings); err != nil {
+			return err
+		}
+	}
+	if n := notLookedAt(plan.Hosts); n > 0 {
+		fmt.Fprintf(a.Out, "\nNodes that were not looked at, of the last hosts: %d\n", n)
 	}
 	if f != formatTable {
 		_, err := io.WriteString(a.Out, legible(planCommands(plan.Hosts)))

@@ -24,6 +24,7 @@ type policyFlags struct {
 	file   string
 	policy fleet.Policy // what the flags set
 	canary fleet.Canary
+	drain  fleet.Drain
 }
 
 // policyOptions gives a command the flags of a policy.
@@ -67,6 +68,7 @@ func (a *App) policyOptions(cmd *cobra.Command) *policyFlags {
 		p.policy.Window, err = parseWindow(text)
 		return err
 	})
+	p.drainOptions()
 	flags.StringVar(&p.file, "policy", "", "`FILE` with a policy in JSON, '-' for standard input; the other flags win")
 	for name, words := range map[string][]string{
 		"canary-then": {"continue", "pause", "approve"},
@@ -101,6 +103,9 @@ func (p *policyFlags) read(ctx context.Context) (fleet.Policy, error) {
 		}
 	}
 	set := p.policy
+	if p.drain.Disabled && p.drain != (fleet.Drain{Disabled: true}) {
+		return base, errors.New("--no-drain leaves nodes alone, so no other --drain flag goes with it")
+	}
 	if p.canary != (fleet.Canary{}) {
 		if (p.canary.Hosts == nil) == (p.canary.Selector == "") {
 			return base, errors.New("say either --canary or --canary-selector")
@@ -132,7 +137,7 @@ func (p *policyFlags) blame(err error) error {
 	text := policyMembers.ReplaceAllStringFunc(err.Error(), func(member string) string {
 		parts := policyMembers.FindStringSubmatch(member)
 		name := strings.ReplaceAll(parts[1], "_", "-")
-		for _, flag := range []string{name + "-" + parts[2], name, name + "-selector"} {
+		for _, flag := range []string{name + "-" + strings.ReplaceAll(parts[2], "_", "-"), name, name + "-selector"} {
 			if f := p.flags.Lookup(flag); f != nil && f.Changed {
 				return "--" + flag
 			}

@@ -25,6 +25,9 @@ import (
 // noDispatcher stands where Temporal would be: nothing that is accepted begins.
 type noDispatcher struct{}
 
+func (noDispatcher) Diagnose(context.Context, string, string, []string, fleet.Drain) (map[string]fleet.HostDiagnosis, string, error) {
+	return nil, "no worker", nil
+}
 func (noDispatcher) Ready(context.Context) error             { return nil }
 func (noDispatcher) Start(context.Context, fleet.Operation)  {}
 func (noDispatcher) Cancel(context.Context, fleet.Operation) {}
