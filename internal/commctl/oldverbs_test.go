@@ -33,6 +33,7 @@ func TestRequestsOfOldVerbs(t *testing.T) {
 		"container_manager create kube":                     {`PUT /api/v0/containermanager/kube`, `{"options":{},"type":"openshift"}`},
 		`container_manager create -t trivial -o a=1 -o {"b":[2],"a":3} -o c=x=y kube`: {`PUT /api/v0/containermanager/kube`, `{"options":{"a":3,"b":[2],"c":"x=y"},"type":"trivial"}`},
 		"container_manager delete kube":                                               {`DELETE /api/v0/containermanager/kube`, `{}`},
+		"container-manager delete --force kube shift":                                 {`DELETE /api/v0/containermanager/kube?force=true`, `{}`, `DELETE /api/v0/containermanager/shift?force=true`, `{}`},
 		"container_manager get kube":                                                  {`GET /api/v0/containermanager/kube`, ``},
 		"container_manager list":                                                      {`GET /api/v0/containermanagers`, ``},
 		"container-manager list":                                                      {`GET /api/v0/containermanagers`, ``},
