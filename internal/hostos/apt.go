@@ -7,8 +7,10 @@ import (
 )
 
 var (
-	//go:embed script/upgrade_apt.sh
-	aptUpgrade string
+	//go:embed script/change_apt.sh
+	aptChange string
+	//go:embed script/installed_apt.sh
+	aptInstalled string
 	//go:embed script/leftover_apt.sh
 	aptLeftover string
 	//go:embed script/reboot_apt.sh
@@ -22,10 +24,18 @@ var _ = register(apt{packages{"apt"}})
 // apt is Debian's, by apt-get(8) and dpkg(1).
 type apt struct{ packages }
 
-func (apt) systems() []string      { return []string{"debian", "ubuntu"} }
-func (apt) Upgrade() []string      { return waiting(aptUpgrade, "upgrade") }
+func (apt) systems() []string      { return []string{"debian", "ubuntu", "raspbian", "linuxmint"} }
+func (apt) Upgrade() []string      { return waiting(aptChange, "upgrade", "--with-new-pkgs", "upgrade") }
 func (apt) Leftover() []string     { return shell(aptLeftover, "leftover") }
 func (apt) RebootNeeded() []string { return shell(aptReboot+kernelReboot, "reboot-needed") }
+
+func (apt) Installed(packages []string) []string {
+	return shell(aptInstalled, "installed", packages...)
+}
+
+func (apt) Install(packages []string) ([]string, error) {
+	return waiting(aptChange, "install", append([]string{"install"}, packages...)...), checkPackages(packages)
+}
 
 // ParseLeftover reads lines "Inst name …" of a simulation, and of dpkg --audit
 // lines that begin with one space and a name.

@@ -50,6 +50,9 @@ func (bootc) Deploy(version string, now Deployments) ([]string, error) {
 	return append(argv, image), nil
 }
 
+// Rollback makes the earlier image the next to boot and drops one that is staged.
+func (bootc) Rollback() ([]string, error) { return []string{"bootc", "rollback"}, nil }
+
 func (bootc) Deployments() []string { return shell(bootcStatus, "status") }
 
 func (f bootc) Leftover() []string { return f.Deployments() }

@@ -4,13 +4,12 @@ import (
 	_ "embed"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 var (
-	//go:embed script/upgrade_dnf.sh
-	dnfUpgrade string
+	//go:embed script/change_dnf.sh
+	dnfChange string
 	//go:embed script/leftover_dnf.sh
 	dnfLeftover string
 	//go:embed script/reboot_rpm.sh
@@ -22,10 +21,18 @@ var _ = register(dnf{packages{"dnf"}})
 // dnf is Fedora's, by dnf(8) of version 4 or 5.
 type dnf struct{ packages }
 
-func (dnf) systems() []string { return []string{"fedora"} }
+func (dnf) systems() []string { return []string{"fedora", "rocky", "almalinux"} }
 
-func (d dnf) Upgrade() []string {
-	return shell(dnfUpgrade, "upgrade", strconv.Itoa(lockWait), d.name)
+func (d dnf) Upgrade() []string { return waiting(dnfChange, "upgrade", d.name, "update", "-y") }
+
+// Install by yum succeeds when one of several names is unknown to it; Installed
+// tells then.
+func (d dnf) Install(packages []string) ([]string, error) {
+	return waiting(dnfChange, "install", append([]string{d.name, "install", "-y"}, packages...)...), checkPackages(packages)
+}
+
+func (dnf) Installed(packages []string) []string {
+	return shell(rpmInstalled, "installed", packages...)
 }
 
 func (d dnf) Leftover() []string     { return shell(dnfLeftover, "leftover", d.name) }

@@ -25,6 +25,10 @@ for c in $own dnf dnf5 yum zypper apt-get; do
   echo "package_manager=$c"
   break
 done
+# For people, when none of these is there.
+echo "other_managers=$(for c in apk pacman emerge xbps-install opkg nix-env transactional-update; do
+  command -v "$c" >/dev/null && printf '%s ' "$c"
+done)"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null || grep -c '^processor' /proc/cpuinfo)"
 sed -n 's/^MemTotal: *\([0-9]*\) kB$/memory_kib=\1/p' /proc/meminfo
 # Local, real filesystems, each device once: what df(1) calls 1024-blocks.

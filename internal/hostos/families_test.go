@@ -27,20 +27,20 @@ type sample struct {
 
 var samples = map[string]sample{
 	"apt": {
-		manager: "apt", systems: []string{"debian", "ubuntu"},
+		manager: "apt", systems: []string{"debian", "ubuntu", "raspbian", "linuxmint"},
 		upgrade: "--with-new-pkgs upgrade", leftover: "Inst two [1.0] (2.0 localhost [all])\n", reboot: "needed\n",
 	},
 	"dnf": {
-		manager: "dnf", systems: []string{"fedora"},
+		manager: "dnf", systems: []string{"fedora", "rocky", "almalinux"},
 		upgrade: "update -y", leftover: "alpha.noarch 2.0-1 r\n", exit: 100, reboot: "needed\n",
 	},
 	"yum": {
-		manager: "yum", systems: []string{"centos", "rhel", "redhat"},
+		manager: "yum", systems: []string{"centos", "rhel", "redhat", "ol"},
 		upgrade: "update -y", leftover: "alpha.noarch 2.0-1 r\n", exit: 100, reboot: "needed\n",
 	},
 	"zypper": {
 		manager: "zypper", systems: []string{"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"},
-		upgrade: "zypper --non-interactive update -y", leftover: "alpha\n", reboot: "needed\n",
+		upgrade: "300 update -y", leftover: "alpha\n", reboot: "needed\n",
 	},
 	"rpm-ostree": {
 		ostree: true, upgrade: `rpm-ostree "$@"`, deploy: "deploy 2",
@@ -140,7 +140,8 @@ func TestScriptsAreScripts(t *testing.T) {
 			args = []string{"sh", "-n", "-c"}
 		}
 		for _, f := range hostos.Families() {
-			for _, argv := range [][]string{f.Upgrade(), f.Leftover(), f.RebootNeeded(), f.Deployments()} {
+			install, _ := f.Install([]string{"alpha"})
+			for _, argv := range [][]string{f.Upgrade(), f.Leftover(), f.RebootNeeded(), f.Deployments(), f.Installed(nil), install} {
 				if len(argv) < 3 || argv[0] != "sh" {
 					continue
 				}

@@ -29,6 +29,25 @@ type Family interface {
 	// now is what ParseDeployments read on the host.
 	Deploy(version string, now Deployments) ([]string, error)
 
+	// Rollback makes the next boot bring back what ran before the last change. It may
+	// run once only, since a second one takes the first back. Families that cannot do
+	// this safely answer with a fleet.NotReady error.
+	Rollback() ([]string, error)
+
+	// Installed asks which of these packages the host has; see ParseInstalled.
+	Installed(packages []string) []string
+
+	// Install installs packages, none of which may be there already: some families
+	// would upgrade it. It may run once only, and waits as Upgrade does. Families that
+	// stage answer with a fleet.NotReady error, others with a fleet.Invalid one when a
+	// name is no package's.
+	Install(packages []string) ([]string, error)
+
+	// EnableRepositories are the commands without which packages for containers cannot
+	// be found on a system, by its ID and VERSION_ID of os-release(5); none for most.
+	// Repeating them changes nothing.
+	EnableRepositories(os, version string) [][]string
+
 	// Deployments reads what the host runs and what it will boot; nil for
 	// families that do not stage.
 	Deployments() []string
@@ -79,6 +98,9 @@ func FamilyOf(os string, ostree, bootc bool, packageManager string) (Family, err
 		return bootcFamily, nil
 	case ostree:
 		return rpmOSTreeFamily, nil
+	}
+	if err := refuseTransactional(os); err != nil {
+		return nil, err
 	}
 	for _, f := range families {
 		if m := f.manager(); m != "" && (packageManager == m || packageManager == "" && slices.Contains(f.systems(), os)) {

@@ -1,6 +1,10 @@
 package hostos
 
-import "fmt"
+import (
+	"fmt"
+
+	"commissaire/internal/fleet"
+)
 
 // images is what families have in common that boot a whole system. Their host
 // runs what it booted, so what is left and whether a reboot is needed are one
@@ -10,6 +14,16 @@ type images struct{}
 func (images) Stages() bool      { return true }
 func (images) manager() string   { return "" }
 func (images) systems() []string { return nil }
+
+func (images) EnableRepositories(string, string) [][]string { return nil }
+
+func (images) Installed(packages []string) []string {
+	return shell(rpmInstalled, "installed", packages...)
+}
+
+func (images) Install([]string) ([]string, error) {
+	return nil, fleet.Errorf(fleet.NotReady, "the host runs an image, on which nothing can be installed; put the packages into the image and deploy it")
+}
 
 // leftover reads what is staged by the family's own words for it.
 func leftover(f Family, exit int, stdout string) ([]string, error) {

@@ -22,8 +22,10 @@ func shell(script, name string, args ...string) []string {
 	return append([]string{"sh", "-c", script, name}, args...)
 }
 
-// waiting is a script that gets the seconds to wait for a lock.
-func waiting(script, name string) []string { return shell(script, name, strconv.Itoa(lockWait)) }
+// waiting is a script that gets the seconds to wait for a lock before its arguments.
+func waiting(script, name string, args ...string) []string {
+	return shell(script, name, append([]string{strconv.Itoa(lockWait)}, args...)...)
+}
 
 // packages is what families have in common that change the running system
 // package by package.
@@ -37,6 +39,16 @@ func (p packages) Deployments() []string { return nil }
 func (p packages) Deploy(string, Deployments) ([]string, error) {
 	return nil, fleet.Errorf(fleet.NotReady, "the host upgrades by %s: it has no OSTree and no bootc image, and deploy needs one", p.name)
 }
+
+// Rollback is refused, also where the tool has a history. "Undo the last one" takes
+// back whoever's change was last; repositories often offer no older version any
+// more; and what scripts of newer packages did to files and data stays. Red Hat
+// does not support it for the system's own packages (kernel, glibc, selinux-policy).
+func (p packages) Rollback() ([]string, error) {
+	return nil, fleet.Errorf(fleet.NotReady, "the host upgrades by %s, which has no safe way back; restore the host from a snapshot or backup, or install the older packages by hand", p.name)
+}
+
+func (packages) EnableRepositories(string, string) [][]string { return nil }
 
 func (p packages) ParseDeployments(int, string) (Deployments, error) {
 	return Deployments{}, fmt.Errorf("a host that upgrades by %s has no deployments", p.name)

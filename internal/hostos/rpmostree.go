@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"strconv"
 
 	"commissaire/internal/fleet"
 )
@@ -27,7 +26,7 @@ func (rpmOSTree) Deployments() []string { return shell(ostreeStatus, "status") }
 
 // ostree is a change by rpm-ostree that waits for another one.
 func ostree(args ...string) []string {
-	return shell(ostreeChange, "rpm-ostree", append([]string{strconv.Itoa(lockWait)}, args...)...)
+	return waiting(ostreeChange, "rpm-ostree", args...)
 }
 
 // Deploy takes a version or a checksum, as rpm-ostree does.
@@ -35,6 +34,10 @@ func (rpmOSTree) Deploy(version string, _ Deployments) ([]string, error) {
 	version, err := fleet.ParseVersion(version)
 	return ostree("deploy", version), err
 }
+
+// Rollback makes the earlier deployment the next to boot. When a change is staged, it
+// drops that instead: the one that runs boots again.
+func (rpmOSTree) Rollback() ([]string, error) { return ostree("rollback"), nil }
 
 func (f rpmOSTree) Leftover() []string { return f.Deployments() }
 func (f rpmOSTree) ParseLeftover(exit int, stdout string) ([]string, error) {

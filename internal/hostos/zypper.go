@@ -7,8 +7,8 @@ import (
 )
 
 var (
-	//go:embed script/upgrade_zypper.sh
-	zypperUpgrade string
+	//go:embed script/change_zypper.sh
+	zypperChange string
 	//go:embed script/leftover_zypper.sh
 	zypperLeftover string
 	//go:embed script/reboot_zypper.sh
@@ -24,8 +24,16 @@ func (zypper) systems() []string {
 	return []string{"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"}
 }
 
-func (zypper) Upgrade() []string  { return waiting(zypperUpgrade, "upgrade") }
+func (zypper) Upgrade() []string  { return waiting(zypperChange, "upgrade", "update", "-y") }
 func (zypper) Leftover() []string { return waiting(zypperLeftover, "leftover") }
+
+func (zypper) Installed(packages []string) []string {
+	return shell(rpmInstalled, "installed", packages...)
+}
+
+func (zypper) Install(packages []string) ([]string, error) {
+	return waiting(zypperChange, "install", append([]string{"install", "-y"}, packages...)...), checkPackages(packages)
+}
 
 func (zypper) RebootNeeded() []string {
 	return waiting(zypperReboot+kernelReboot, "reboot-needed")

@@ -1,14 +1,17 @@
-# Upgrades what is installed by apt-get(8). $1: seconds to wait for a lock.
+# Fetches the lists, then runs apt-get(8) with $2…. $1: seconds to wait for a lock.
 # Nothing can ask: a configuration file that somebody changed stays as it is.
 export DEBIAN_FRONTEND=noninteractive
 wait=$1
-set -- -y -o "DPkg::Lock::Timeout=$wait" -o Dpkg::Use-Pty=0 \
-  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold
+shift
+get() {
+  apt-get -y -o "DPkg::Lock::Timeout=$wait" -o Dpkg::Use-Pty=0 \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+}
 # apt-get waits for dpkg's lock, but not for the one of the lists. A list that
 # cannot be fetched is an error: without it "up to date" would be a guess.
 end=$(($(date +%s) + wait))
 exec 3>&1
-until said=$(apt-get "$@" -o APT::Update::Error-Mode=any update 2>&1 >&3 3>&-); do
+until said=$(get -o APT::Update::Error-Mode=any update 2>&1 >&3 3>&-); do
   case $said in
   *"Could not get lock"*)
     if [ "$(date +%s)" -lt "$end" ]; then
@@ -24,4 +27,4 @@ until said=$(apt-get "$@" -o APT::Update::Error-Mode=any update 2>&1 >&3 3>&-); 
 done
 exec 3>&-
 [ -z "$said" ] || printf '%s\n' "$said" >&2
-exec apt-get "$@" --with-new-pkgs upgrade
+get "$@"
