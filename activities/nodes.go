@@ -23,13 +23,19 @@ type NodeStore interface {
 	NodeRemoved(ctx context.Context, id string) error
 	SetWaiting(ctx context.Context, id, waiting string) error
 	SetNodeStatus(ctx context.Context, address, manager string, status []byte) error
+	Cluster(ctx context.Context, name string) (store.ClusterView, error)
+	CordonStore
 	StepStore
 }
 
 // Nodes are the steps that ask container managers about hosts.
 type Nodes struct {
-	Store func(tenant string) NodeStore
+	Store   func(tenant string) NodeStore
+	clients clients
 }
+
+// Close drops the connections to container managers, when no step needs them any more.
+func (a *Nodes) Close() { a.clients.close() }
 
 const (
 	// askAgain is the shortest time between two questions to a container manager that
@@ -61,7 +67,7 @@ func (a *Nodes) Register(ctx context.Context, in workflows.HostStep) (workflows.
 	done, err := s.begin(ctx)
 	if !done && err == nil {
 		work, stop := s.alive(ctx)
-		err = s.register(work, to)
+		err = s.register(work, a, to)
 		stop()
 		err = s.end(ctx, work, err)
 	}
@@ -77,7 +83,7 @@ func (a *Nodes) Register(ctx context.Context, in workflows.HostStep) (workflows.
 	return workflows.NodeRegistered{Reason: s.row.Reason}, nil
 }
 
-func (s *stepRecord) register(ctx context.Context, to NodeStore) error {
+func (s *stepRecord) register(ctx context.Context, a *Nodes, to NodeStore) error {
 	m, err := to.ClaimNode(ctx, s.in.OperationID, s.in.Address)
 	if err != nil {
 		return err
@@ -86,13 +92,13 @@ func (s *stepRecord) register(ctx context.Context, to NodeStore) error {
 		s.note = noteLeft
 		return nil
 	}
-	k, wanted, err := open(ctx, m)
+	k, release, err := a.clients.get(ctx, s.in.Tenant, m)
 	if err != nil {
 		return blamed(m, err)
 	}
-	defer k.Close()
+	defer release()
 	_, spent := patience(ctx)
-	ready, cancel := context.WithTimeout(ctx, max(wanted.ReadyTimeout-spent, lastLook))
+	ready, cancel := context.WithTimeout(ctx, max(k.wants.ReadyTimeout-spent, lastLook))
 	defer cancel()
 	err = insist(ready, func(ctx context.Context) error { return k.Register(ctx, s.in.Address) })
 	switch {
@@ -100,7 +106,7 @@ func (s *stepRecord) register(ctx context.Context, to NodeStore) error {
 		return ctx.Err()
 	case err != nil:
 		return blamed(m, err)
-	case wanted.ActiveWhen == options.Registered:
+	case k.wants.ActiveWhen == options.Registered:
 		s.note = noteRegistered
 		return nil
 	}
@@ -129,10 +135,8 @@ func insist(ctx context.Context, f func(context.Context) error) error {
 		if after, said := containermgr.RetryAfter(err); said {
 			wait = max(wait, after)
 		}
-		select {
-		case <-ctx.Done():
+		if rest(ctx, wait); ctx.Err() != nil {
 			return err
-		case <-time.After(wait):
 		}
 	}
 }
@@ -149,22 +153,6 @@ func words(err error) string {
 		return e.Detail
 	}
 	return err.Error()
-}
-
-// open makes a client, and says what its user should know.
-func open(ctx context.Context, m fleet.ContainerManager) (*containermgr.Kubernetes, options.Options, error) {
-	o, err := options.Parse(m.Options)
-	if err != nil {
-		return nil, o, err
-	}
-	k, err := containermgr.New(m)
-	if err != nil {
-		return nil, o, err
-	}
-	for _, warning := range k.Warnings() {
-		activity.GetLogger(ctx).Warn(warning, "container_manager", m.Name)
-	}
-	return k, o, nil
 }
 
 // Unregister removes the node of the host from the container manager that the operation
@@ -184,7 +172,7 @@ func (a *Nodes) Unregister(ctx context.Context, in workflows.HostStep) (workflow
 	if err != nil {
 		return workflows.Nothing{}, verdict(ctx, err)
 	}
-	if err := remove(ctx, m, in.Address); err != nil {
+	if err := a.remove(ctx, m, in.HostRef); err != nil {
 		waiting := printable("container manager " + m.Name + ": " + words(err))
 		if err := to.SetWaiting(ctx, in.OperationID, waiting); err != nil {
 			return workflows.Nothing{}, verdict(ctx, err)
@@ -200,22 +188,23 @@ func (a *Nodes) Unregister(ctx context.Context, in workflows.HostStep) (workflow
 	return workflows.Nothing{}, s.end(ctx, ctx, nil)
 }
 
-func remove(ctx context.Context, m fleet.ContainerManager, address string) error {
-	k, _, err := open(ctx, m)
+func (a *Nodes) remove(ctx context.Context, m fleet.ContainerManager, in workflows.HostRef) error {
+	k, release, err := a.clients.get(ctx, in.Tenant, m)
 	if err != nil {
 		return err
 	}
-	defer k.Close()
-	return k.Remove(ctx, address)
+	defer release()
+	return k.Remove(ctx, in.Address)
 }
 
-// Check asks a container manager that was put whether it will do. It changes nothing.
+// Check asks a container manager that was put whether it will do. It changes nothing. It
+// has a client of its own, since files that the options name may just have been mended.
 func (a *Nodes) Check(ctx context.Context, in workflows.ManagerRef) (workflows.ManagerVerdict, error) {
 	m, err := a.Store(in.Tenant).OpenContainerManager(ctx, in.Name, in.Check)
 	if err != nil {
 		return workflows.ManagerVerdict{}, verdict(ctx, err)
 	}
-	k, _, err := open(ctx, m)
+	k, err := open(ctx, m)
 	if err == nil {
 		defer k.Close()
 		err = k.Check(ctx)
@@ -242,7 +231,7 @@ func (a *Nodes) Status(ctx context.Context, in workflows.NodeRef) (workflows.Not
 	if err != nil {
 		return workflows.Nothing{}, verdict(ctx, err)
 	}
-	status, err := status(ctx, m, in.Address)
+	status, err := a.status(ctx, m, in)
 	switch {
 	case err != nil && fleet.KindOf(err) != fleet.NotFound:
 		activity.GetLogger(ctx).Warn("the container manager does not say how a node is", "container_manager", m.Name, "node", in.Address, "error", err)
@@ -253,13 +242,13 @@ func (a *Nodes) Status(ctx context.Context, in workflows.NodeRef) (workflows.Not
 	return workflows.Nothing{}, verdict(ctx, to.SetNodeStatus(ctx, in.Address, n.Manager, status))
 }
 
-func status(ctx context.Context, m fleet.ContainerManager, address string) ([]byte, error) {
-	k, _, err := open(ctx, m)
+func (a *Nodes) status(ctx context.Context, m fleet.ContainerManager, in workflows.NodeRef) ([]byte, error) {
+	k, release, err := a.clients.get(ctx, in.Tenant, m)
 	if err != nil {
 		return nil, err
 	}
-	defer k.Close()
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
-	return k.Status(ctx, address)
+	return k.Status(ctx, in.Address)
 }

@@ -99,6 +99,18 @@ func (s *stepRecord) print(ctx context.Context, text string) error {
 	return nil
 }
 
+// say adds lines to what is kept of the step.
+func (s *stepRecord) say(ctx context.Context, lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	if _, err := (keep{ctx, s}).Output(s.row.OutputTo, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
+		return err
+	}
+	s.row.OutputSize = s.row.OutputTo
+	return nil
+}
+
 // forget lets the host drop what it kept of a command. Its result is in
 // Postgres; when this fails, the host's own clean-up comes later.
 func (s *stepRun) forget(ctx context.Context, step string) {

@@ -63,7 +63,14 @@ func hostPolicy(p fleet.Policy) workflows.HostPolicy {
 		}
 		return time.Duration(*d)
 	}
-	return workflows.HostPolicy{HostTimeout: or(p.HostTimeout), StepTimeout: or(p.StepTimeout), MinReady: or(p.MinReady), Reboot: p.RebootWhen()}
+	h := workflows.HostPolicy{HostTimeout: or(p.HostTimeout), StepTimeout: or(p.StepTimeout), MinReady: or(p.MinReady), Reboot: p.RebootWhen()}
+	switch {
+	case p.Drain == nil:
+		h.Drain = &fleet.Drain{}
+	case !p.Drain.Disabled:
+		h.Drain = p.Drain
+	}
+	return h
 }
 
 // EndOperation writes down how an operation ended. The first ending stands;

@@ -128,7 +128,6 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 	if done, err := s.stepRecord.begin(ctx); done || err != nil {
 		return done, err
 	}
-	s.told = s.row.Reason // by another worker
 	if s.host, err = s.store.Host(ctx, s.in.Address); err != nil {
 		return false, verdict(ctx, err)
 	}
@@ -154,6 +153,7 @@ func (s *stepRecord) begin(ctx context.Context) (done bool, err error) {
 	if s.row.State.Ended() {
 		return true, ended(s.row)
 	}
+	s.told = s.row.Reason // by another worker
 	return false, nil
 }
 
@@ -339,7 +339,7 @@ func (s *stepRun) quiet() time.Duration {
 
 // tell puts on record what stands in the way of the step while it runs. It is for
 // people who look on, so that it does not work is no trouble of the step.
-func (s *stepRun) tell(ctx context.Context, note string) {
+func (s *stepRecord) tell(ctx context.Context, note string) {
 	note = printable(note)
 	if note == s.told || note != "" && time.Since(s.tells) < tellEvery {
 		return
@@ -347,7 +347,7 @@ func (s *stepRun) tell(ctx context.Context, note string) {
 	s.tells = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
-	if err := s.store.NoteStep(ctx, s.row.ID, note); err == nil {
+	if err := s.steps.NoteStep(ctx, s.row.ID, note); err == nil {
 		s.told = note
 	}
 }

@@ -61,6 +61,8 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	r.RegisterWorkflow(workflows.Unregister)
 	r.RegisterWorkflow(workflows.CheckManager)
 	r.RegisterWorkflow(workflows.ReadNode)
+	r.RegisterWorkflow(workflows.DiagnoseCluster)
+	r.RegisterWorkflow(workflows.Uncordon)
 
 	workflows.BeginOperation.Bind(r, record.BeginOperation)
 	workflows.Plan.Bind(r, record.Plan)
@@ -86,4 +88,10 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.UnregisterNode.Bind(r, nodes.Unregister)
 	workflows.ReadNodeStatus.Bind(r, nodes.Status)
 	workflows.AskManager.Bind(r, nodes.Check)
+	workflows.DiagnoseNodes.Bind(r, nodes.DiagnoseCluster)
+	workflows.DiagnoseNode.Bind(r, nodes.Diagnose)
+	workflows.CordonNode.Bind(r, nodes.Cordon)
+	workflows.DrainNode.Bind(r, nodes.Drain)
+	workflows.AwaitNode.Bind(r, nodes.Ready)
+	workflows.UncordonNode.Bind(r, nodes.Uncordon)
 }

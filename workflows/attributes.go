@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 
 	"go.temporal.io/sdk/temporal"
@@ -36,6 +38,18 @@ func CheckWorkflowID(in ManagerRef) string {
 // NodeWorkflowID names the workflow that asks how a node is; those who want to know at
 // the same time share it.
 func NodeWorkflowID(in NodeRef) string { return "node/" + in.Tenant + "/" + in.Address }
+
+// DiagnosisWorkflowID names the workflow that asks what would be in the way of draining
+// nodes; those who ask the same at the same time share it.
+func DiagnosisWorkflowID(in DiagnosisRef) string {
+	asked, _ := json.Marshal(in) // of texts, flags and numbers
+	return fmt.Sprintf("diagnosis/%s/%s/%x", in.Tenant, in.Cluster, sha256.Sum256(asked))
+}
+
+// CordonWorkflowID names the workflow that lets the node of a host go, after an operation.
+func CordonWorkflowID(in HostRef) string {
+	return "cordon/" + in.Tenant + "/" + in.OperationID + "/" + in.Address
+}
 
 // slotWorkflowID names the workflow of a slot: by its host while it has one host
 // only, else by its number.

@@ -35,6 +35,7 @@ type hostRun struct {
 	broke   fleet.HostEvent // what a failure means for the host
 	rolls   bool            // it is part of a rollout
 	reboots bool            // it goes away
+	cordons bool            // its node may be cordoned for it
 }
 
 func newHostRun(in HostInput, names []string) *hostRun {
@@ -68,13 +69,13 @@ func (r *hostRun) begin(ctx workflow.Context) (HostBegun, error) {
 }
 
 // end writes down how the host's part ended. It runs also when the workflow
-// was cancelled, so that no host is left in limbo and no command behind.
+// was cancelled, so that no host is left in limbo, no command behind and no node
+// cordoned.
 func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (HostResult, HostEnded, error) {
 	if isType(failure, TypeGivenBack) {
 		return HostResult{State: fleet.HostRunPending}, HostEnded{}, nil // it waits for its turn again
 	}
-	end := success
-	end.Next = r.keep && ctx.Err() == nil
+	end, asked := success, ctx
 	cancelled := temporal.IsCanceledError(failure) || ctx.Err() != nil && temporal.IsTimeoutError(failure)
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
@@ -87,15 +88,25 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 			why += r.stop(ctx, why, isType(failure, TypeGaveUp))
 		}
 		end.State, end.Reason, end.Event = fleet.HostRunFailed, r.sentence(why), r.meaning(failure, cancelled)
-		end.Down = r.away() || isType(failure, TypeGaveUp)
+		end.Down = r.away() || isType(failure, TypeGaveUp) && !r.isAt(beforeAway...)
+		r.at = "" // it is not done
 	}
-	end.HostRef = r.in.HostRef
+	if r.cordons {
+		if err := r.uncordon(ctx); err != nil {
+			end.Down = true // no pod can come to it
+			if failure == nil {
+				failure = err
+				end.State, end.Reason = fleet.HostRunFailed, r.sentence(explain(err)+"; it is tried again until it works")
+			}
+			r.at = ""
+		}
+	}
+	end.HostRef, end.Next = r.in.HostRef, r.keep && asked.Err() == nil
 	result := HostResult{State: end.State, Reason: end.Reason}
 	ended, err := EndHost.Run(onRecord(ctx, r.in.Timing, fmt.Sprintf("%s %s", r.in.Address, end.State)), end)
-	if failure == nil {
-		r.done = append(r.done, r.at)
+	if r.at != "" {
+		r.done, r.at = append(r.done, r.at), ""
 	}
-	r.at = ""
 	if !r.keep {
 		state := fleet.OperationSucceeded
 		if failure != nil {
@@ -111,7 +122,7 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 // waits for it any more: the worker that did may be dead. tried says that patience
 // with the host is over already. It gives what is to be added to the reason.
 func (r *hostRun) stop(ctx workflow.Context, why string, tried bool) string {
-	if !slices.Contains([]string{StepPrepare, StepStage, StepUpgrade, StepReboot}, r.at) {
+	if !r.isAt(StepPrepare, StepStage, StepUpgrade, StepReboot) {
 		return ""
 	}
 	t := r.in.Timing
@@ -125,12 +136,24 @@ func (r *hostRun) stop(ctx workflow.Context, why string, tried bool) string {
 	return ""
 }
 
+// uncordon lets the host's node go, whatever became of the steps before. Where it does
+// not work, the record has the cordon as out, and others go on with it.
+func (r *hostRun) uncordon(ctx workflow.Context) error {
+	_, err := UncordonNode.Run(onCordon(ctx, r.in.Timing, "uncordon "+r.in.Address), r.step(ctx, StepUncordon))
+	return err
+}
+
+// beforeAway are the steps that empty the node. They do nothing to the host itself.
+var beforeAway = []string{StepDiagnose, StepCordon, StepDrain}
+
 // meaning is what a failure means for the host's state. A host that nothing was
 // done to works as before.
 func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
-	untouched := r.rolls && slices.Contains([]string{"", StepCheck, StepStage}, r.at)
+	untouched := r.rolls && r.isAt("", StepCheck, StepStage)
 	switch {
 	case isType(failure, heldType): // the host was never ours
+		return ""
+	case r.isAt(beforeAway...):
 		return ""
 	case untouched && cancelled, r.rolls && r.at == StepStage && !isType(failure, TypeGaveUp):
 		return ""
@@ -138,10 +161,13 @@ func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
 	return r.broke
 }
 
-// away says whether the step under way has taken the host away.
+// away says whether the step under way has taken the host away, or found its node to be.
 func (r *hostRun) away() bool {
-	return r.reboots && slices.Contains([]string{StepReboot, StepWait, StepVerify, StepSettle}, r.at)
+	return r.reboots && r.isAt(StepReboot, StepWait, StepVerify, StepSettle) || r.isAt(StepNodeReady, StepNodeSettle)
 }
+
+// isAt says whether one of these steps is under way.
+func (r *hostRun) isAt(steps ...string) bool { return slices.Contains(steps, r.at) }
 
 // sentence puts the step in front of what happened.
 func (r *hostRun) sentence(what string) string {

@@ -43,12 +43,26 @@ func Unregister(ctx workflow.Context, in HostInput) error {
 // CheckManager asks a container manager that was put whether it will do. It is no
 // operation: whoever put it waits for the answer, and decides.
 func CheckManager(ctx workflow.Context, in ManagerRef) (ManagerVerdict, error) {
-	return AskManager.Run(whileAsked(ctx, "check "+in.Name), in)
+	return AskManager.Run(whileAsked(ctx, AskLimit, "check "+in.Name), in)
 }
 
 // ReadNode asks a container manager how the node of a host is, and puts that on
 // record, where whoever asked reads it.
 func ReadNode(ctx workflow.Context, in NodeRef) error {
-	_, err := ReadNodeStatus.Run(whileAsked(ctx, "status of "+in.Address), in)
+	_, err := ReadNodeStatus.Run(whileAsked(ctx, AskLimit, "status of "+in.Address), in)
+	return err
+}
+
+// DiagnoseCluster asks a container manager what would be in the way of draining nodes.
+// It is no operation: whoever asks waits for the answer.
+func DiagnoseCluster(ctx workflow.Context, in DiagnosisRef) (Diagnosis, error) {
+	return DiagnoseNodes.Run(whileAsked(ctx, DiagnoseLimit, "diagnose cluster "+in.Cluster), in)
+}
+
+// Uncordon lets the node of a host go when the host's part in a rollout has ended and
+// its own workflow has not done so, or is not there any more.
+func Uncordon(ctx workflow.Context, in HostInput) error {
+	step := HostStep{HostRef: in.HostRef, Step: StepUncordon, Attempt: AttemptOfSweep}
+	_, err := UncordonNode.Run(onCordon(ctx, in.Timing.WithDefaults(), "uncordon "+in.Address), step)
 	return err
 }

@@ -66,6 +66,17 @@ const (
 	removeLimit = 30 * time.Second
 	// AskLimit bounds what somebody waits for at the other end of a request.
 	AskLimit = 10 * time.Second
+	// DiagnoseLimit is that for hundreds of nodes.
+	DiagnoseLimit = 20 * time.Second
+	// nodeSettleLimit is for a node that was ready before: a moment without an answer of
+	// the container manager is not the node's.
+	nodeSettleLimit = 30 * time.Second
+	// uncordonLimit bounds one attempt to let a node go.
+	uncordonLimit = 15 * time.Second
+	// UncordonTries is how often a slot tries that, which takes about a minute. Who
+	// comes after it has no such bound.
+	UncordonTries = 14
+	uncordonMost  = 5 * time.Second
 )
 
 // onRemoval is for a step that is repeated for a day.
@@ -78,11 +89,23 @@ func onRemoval(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
-// whileAsked is for a step whose answer somebody waits for.
-func whileAsked(ctx workflow.Context, summary string) workflow.Context {
+// onCordon is for letting a node go, which nothing but its success ends: it is short,
+// and somebody's node is closed meanwhile. A lost worker is replaced.
+func onCordon(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		StartToCloseTimeout:    AskLimit,
-		ScheduleToCloseTimeout: AskLimit,
+		StartToCloseTimeout:    uncordonLimit,
+		ScheduleToCloseTimeout: recordDeadline,
+		HeartbeatTimeout:       t.Heartbeat,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: uncordonMost},
+		Summary:                summary,
+	})
+}
+
+// whileAsked is for a step whose answer somebody waits for.
+func whileAsked(ctx workflow.Context, limit time.Duration, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    limit,
+		ScheduleToCloseTimeout: limit,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost},
 		Summary:                summary,
 	})

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"time"
+
 	"go.temporal.io/sdk/workflow"
 
 	"commissaire/internal/fleet"
@@ -59,26 +61,36 @@ func (in SlotInput) success() HostEnd {
 	return HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostRecovered}
 }
 
+// drains says whether the host's node is to be emptied before the host goes away.
+func (in SlotInput) drains() bool { return in.Node && !in.Stage && in.Policy.Drain != nil }
+
 // steps are the names of the steps that a host of this operation may go through.
 func (in SlotInput) steps() []string {
-	var names []string
-	switch {
-	case in.Stage:
+	if in.Stage {
 		return []string{StepStage}
-	case in.Kind == fleet.KindRestart:
-		names = []string{StepCheck, StepReboot, StepWait, StepVerify}
-	case in.Kind == fleet.KindUpgrade:
-		names = []string{StepCheck, StepStage, StepUpgrade, StepVerifyPackages, StepRebootNeeded, StepReboot, StepWait, StepVerify}
-	default:
-		names = []string{StepCheck, StepStage, StepRebootNeeded, StepReboot, StepWait, StepVerify}
 	}
-	if in.Policy.MinReady > 0 {
-		names = append(names, StepSettle)
+	var names []string
+	add := func(when bool, more ...string) {
+		if when {
+			names = append(names, more...)
+		}
 	}
+	change, drains, watches := in.Kind != fleet.KindRestart, in.drains(), in.Policy.MinReady > 0
+	add(true, StepCheck)
+	add(drains, StepDiagnose)
+	add(change, StepStage)
+	add(drains, StepCordon, StepDrain)
+	add(in.Kind == fleet.KindUpgrade, StepUpgrade, StepVerifyPackages)
+	add(change, StepRebootNeeded)
+	add(true, StepReboot, StepWait, StepVerify)
+	add(drains, StepNodeReady)
+	add(watches, StepSettle)
+	add(watches && drains, StepNodeSettle)
+	add(drains, StepUncordon)
 	return names
 }
 
-// rollSteps takes one host through its part.
+// rollSteps takes one host through its part. Its end lets the node go.
 func rollSteps(ctx workflow.Context, r *hostRun, in SlotInput) error {
 	t, host := r.in.Timing, r.in.Address
 	change := func(name string) ChangeStep {
@@ -92,11 +104,9 @@ func rollSteps(ctx workflow.Context, r *hostRun, in SlotInput) error {
 	if err != nil {
 		return err
 	}
-	reboot := in.Kind == fleet.KindRestart
-	if !reboot {
-		if reboot, err = changeSteps(ctx, r, in, before, change); err != nil {
-			return err
-		}
+	reboot, err := changeSteps(ctx, r, in, before, change)
+	if err != nil {
+		return err
 	}
 	step := func(name string) RebootStep {
 		return RebootStep{HostStep: r.step(ctx, name), BootID: before.BootID, Rebooted: reboot}
@@ -112,6 +122,11 @@ func rollSteps(ctx workflow.Context, r *hostRun, in SlotInput) error {
 	if _, err := Verify.Run(onHost(ctx, t, t.Step, "verify "+host), step(StepVerify)); err != nil {
 		return err
 	}
+	if r.cordons {
+		if _, err := AwaitNode.Run(onHost(ctx, t, registerLimit, "wait for node "+host), step(StepNodeReady)); err != nil {
+			return err
+		}
+	}
 	if in.Policy.MinReady <= 0 {
 		return nil
 	}
@@ -119,26 +134,65 @@ func rollSteps(ctx workflow.Context, r *hostRun, in SlotInput) error {
 	if err := workflow.Sleep(ctx, in.Policy.MinReady); err != nil {
 		return err
 	}
-	_, err = Settle.Run(onHost(ctx, t, t.Step, "settle "+host), settle)
+	if _, err = Settle.Run(onHost(ctx, t, t.Step, "settle "+host), settle); err != nil || !r.cordons {
+		return err
+	}
+	_, err = AwaitNode.Run(onHost(ctx, t, nodeSettleLimit, "settle node "+host), step(StepNodeSettle))
 	return err
 }
 
-// changeSteps puts the change on the host and says whether it must be rebooted.
+// changeSteps puts the change on the host, if it has any, and says whether the host must
+// be rebooted. The node is emptied before packages are upgraded, which restarts their
+// services. What is staged for the next boot disturbs nobody, so there the node is left
+// alone unless the host does reboot.
 func changeSteps(ctx workflow.Context, r *hostRun, in SlotInput, before Checked, change func(string) ChangeStep) (reboot bool, err error) {
-	t, host := r.in.Timing, r.in.Address
-	if before.Stages {
-		// Staged before, usually, and then the record answers at once.
-		if _, err := Stage.Run(onHost(ctx, t, t.Step, "stage "+host), change(StepStage)); err != nil {
-			return false, err
-		}
-	} else {
-		if _, err := Upgrade.Run(onHost(ctx, t, t.Step, "upgrade "+host), change(StepUpgrade)); err != nil {
-			return false, err
-		}
-		if _, err := VerifyPackages.Run(onHost(ctx, t, t.Step, "verify packages of "+host), change(StepVerifyPackages)); err != nil {
+	restarts := in.Kind == fleet.KindRestart
+	stages := !restarts && before.Stages
+	drains := in.drains() && !(stages && in.Policy.Reboot == fleet.RebootNever)
+	if reboot = restarts; drains {
+		if err := diagnose(ctx, r, in); err != nil {
 			return false, err
 		}
 	}
+	if stages {
+		if reboot, err = stageSteps(ctx, r, in, change); err != nil {
+			return false, err
+		}
+	}
+	if drains && (reboot || !stages) {
+		if err := drainSteps(ctx, r, in); err != nil {
+			return false, err
+		}
+	}
+	if restarts || stages {
+		return reboot, nil
+	}
+	return upgradeSteps(ctx, r, in, change)
+}
+
+func stageSteps(ctx workflow.Context, r *hostRun, in SlotInput, change func(string) ChangeStep) (reboot bool, err error) {
+	t, host := r.in.Timing, r.in.Address
+	// Staged before, usually, and then the record answers at once.
+	if _, err := Stage.Run(onHost(ctx, t, t.Step, "stage "+host), change(StepStage)); err != nil {
+		return false, err
+	}
+	return rebootStep(ctx, r, in, change)
+}
+
+func upgradeSteps(ctx workflow.Context, r *hostRun, in SlotInput, change func(string) ChangeStep) (reboot bool, err error) {
+	t, host := r.in.Timing, r.in.Address
+	if _, err := Upgrade.Run(onHost(ctx, t, t.Step, "upgrade "+host), change(StepUpgrade)); err != nil {
+		return false, err
+	}
+	if _, err := VerifyPackages.Run(onHost(ctx, t, t.Step, "verify packages of "+host), change(StepVerifyPackages)); err != nil {
+		return false, err
+	}
+	return rebootStep(ctx, r, in, change)
+}
+
+// rebootStep says whether the host must be rebooted, by what it says and by the policy.
+func rebootStep(ctx workflow.Context, r *hostRun, in SlotInput, change func(string) ChangeStep) (reboot bool, err error) {
+	t, host := r.in.Timing, r.in.Address
 	verdict, err := RebootNeeded.Run(onHost(ctx, t, t.Step, "ask "+host+" whether to reboot"), change(StepRebootNeeded))
 	if err != nil {
 		return false, err
@@ -150,4 +204,31 @@ func changeSteps(ctx workflow.Context, r *hostRun, in SlotInput, before Checked,
 		return true, nil
 	}
 	return verdict.Needed, nil
+}
+
+// diagnose names what would be in the way of the drain, before anything is touched, and
+// waits for what may pass.
+func diagnose(ctx workflow.Context, r *hostRun, in SlotInput) error {
+	_, err := DiagnoseNode.Run(onNode(ctx, r, in, "diagnose node "), DrainStep{HostStep: r.step(ctx, StepDiagnose), Policy: *in.Policy.Drain})
+	return err
+}
+
+// drainSteps closes the node and empties it. From the first of them on the node may be
+// closed, whatever comes of it.
+func drainSteps(ctx workflow.Context, r *hostRun, in SlotInput) error {
+	r.cordons = true
+	if _, err := CordonNode.Run(onNode(ctx, r, in, "cordon node "), r.step(ctx, StepCordon)); err != nil {
+		return err
+	}
+	_, err := DrainNode.Run(onNode(ctx, r, in, "drain node "), DrainStep{HostStep: r.step(ctx, StepDrain), Policy: *in.Policy.Drain})
+	return err
+}
+
+// onNode is for steps that empty the node. Each has the time of the drain's policy.
+func onNode(ctx workflow.Context, r *hostRun, in SlotInput, what string) workflow.Context {
+	limit := time.Duration(in.Policy.Drain.Timeout)
+	if limit == 0 {
+		limit = fleet.DefaultDrainTimeout
+	}
+	return onHost(ctx, r.in.Timing, limit, what+r.in.Address)
 }

@@ -89,8 +89,12 @@ const (
 	StepDrain          = "drain"
 	StepNodeReady      = "node-ready"
 	StepNodeSettle     = "node-settle" // the node is still ready after min_ready
-	StepUncordon       = "uncordon"
+	StepUncordon       = fleet.StepUncordon
 )
+
+// AttemptOfSweep is the attempt of StepUncordon when it comes after the host's part has
+// ended, and with it the attempt before.
+const AttemptOfSweep = 2
 
 // Nothing is the result of a step that only has an effect.
 type Nothing struct{}

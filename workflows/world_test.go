@@ -37,6 +37,8 @@ type world struct {
 	ends     map[string]workflows.HostEnd
 	boots    map[string]int
 
+	lefts      []string // boots that nodes were to have left
+	diagnosis  workflows.Diagnosis
 	registers  bool // the container manager of the host's cluster has nodes
 	registered workflows.NodeRegistered
 	verdict    workflows.ManagerVerdict
@@ -178,7 +180,7 @@ func (w *world) plan(_ context.Context, in workflows.PlanInput) (workflows.Plann
 }
 
 func (w *world) hostPolicy() (p workflows.HostPolicy) {
-	p.Reboot = w.policy.RebootWhen()
+	p.Reboot, p.Drain = w.policy.RebootWhen(), w.policy.Drain
 	if w.policy.HostTimeout != nil {
 		p.HostTimeout = time.Duration(*w.policy.HostTimeout)
 	}
@@ -245,6 +247,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 		return workflows.HostBegun{Registers: w.registers}, w.did("take", in.Address)
 	})
 	w.registerNodes(register)
+	w.registerDrain(register)
 	register(workflows.EndHost.Name, w.endHost)
 	register(workflows.EndSlot.Name, w.endSlot)
 	onHost := func(name string) func(context.Context, workflows.HostStep) (workflows.Nothing, error) {
@@ -294,6 +297,31 @@ func (w *world) registerNodes(register func(string, any)) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.verdict, w.did("ask", in.Name)
+	})
+}
+
+func (w *world) registerDrain(register func(string, any)) {
+	did := func(in workflows.HostStep) (workflows.Nothing, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return workflows.Nothing{}, w.did(in.Step, in.Address)
+	}
+	drain := func(_ context.Context, in workflows.DrainStep) (workflows.Nothing, error) { return did(in.HostStep) }
+	step := func(_ context.Context, in workflows.HostStep) (workflows.Nothing, error) { return did(in) }
+	register(workflows.DiagnoseNode.Name, drain)
+	register(workflows.CordonNode.Name, step)
+	register(workflows.DrainNode.Name, drain)
+	register(workflows.UncordonNode.Name, step)
+	register(workflows.AwaitNode.Name, func(_ context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+		if in.Rebooted {
+			w.lefts = append(w.lefts, in.BootID)
+		}
+		return did(in.HostStep)
+	})
+	register(workflows.DiagnoseNodes.Name, func(context.Context, workflows.DiagnosisRef) (workflows.Diagnosis, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.diagnosis, w.did("diagnose cluster", "")
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"go.temporal.io/sdk/client"
 
@@ -121,4 +122,12 @@ type allTenants struct{ *store.DB }
 
 func (s allTenants) EndOperation(ctx context.Context, tenant, id string, state fleet.OperationState, reason string) error {
 	return s.For(tenant).EndOperation(ctx, id, state, reason)
+}
+
+func (s allTenants) LeftCordons(ctx context.Context, olderThan time.Duration, limit int) (hosts []workflows.HostRef, err error) {
+	left, err := s.DB.LeftCordons(ctx, olderThan, limit)
+	for _, c := range left {
+		hosts = append(hosts, workflows.HostRef{OperationRef: workflows.OperationRef{Tenant: c.Tenant, OperationID: c.OperationID}, Address: c.Address})
+	}
+	return hosts, err
 }

@@ -53,11 +53,13 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	})
 	pool := remote.NewPool(dialer, c.SSHIdleTimeout)
 	defer pool.Close()
+	nodes := &activities.Nodes{Store: func(tenant string) activities.NodeStore { return p.db.For(tenant) }}
+	defer nodes.Close()
 	w := worker.New(p.temporal,
 		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
-		&activities.Nodes{Store: func(tenant string) activities.NodeStore { return p.db.For(tenant) }},
+		nodes,
 	)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 const (
 	checkLimit = workflows.AskLimit + 3*time.Second
 	readLimit  = 7 * time.Second
+	// diagnoseLimit is for somebody who waits for a dry run.
+	diagnoseLimit = workflows.DiagnoseLimit + 5*time.Second
 )
 
 // CheckManager asks whether a container manager that was put will do. The error says
@@ -39,6 +42,23 @@ func (d *Dispatcher) CheckManager(ctx context.Context, tenant, name, check strin
 func (d *Dispatcher) ReadNode(ctx context.Context, tenant, address string) error {
 	ref := workflows.NodeRef{Tenant: tenant, Address: address}
 	return d.ask(ctx, readLimit, workflows.NodeWorkflowID(ref), "status of "+address, nil, workflows.ReadNode, ref)
+}
+
+// Diagnose asks the container manager of a cluster what would be in the way of draining
+// hosts. unknown says why nobody knows, "" when it is known: a dry run is of use also
+// without it. The error is that of ctx.
+func (d *Dispatcher) Diagnose(ctx context.Context, tenant, cluster string, addresses []string, drain fleet.Drain) (found map[string]fleet.HostDiagnosis, unknown string, err error) {
+	ref := workflows.DiagnosisRef{Tenant: tenant, Cluster: cluster, Addresses: addresses, Policy: drain}
+	var said workflows.Diagnosis
+	err = d.ask(ctx, diagnoseLimit, workflows.DiagnosisWorkflowID(ref), "diagnose cluster "+cluster, &said, workflows.DiagnoseCluster, ref)
+	var why *fleet.Error
+	switch {
+	case ctx.Err() != nil:
+		return nil, "", ctx.Err()
+	case errors.As(err, &why):
+		return nil, why.Detail, nil
+	}
+	return said.Hosts, said.Unknown, err
 }
 
 func (d *Dispatcher) ask(ctx context.Context, limit time.Duration, id, summary string, answer any, flow, input any) error {

@@ -36,6 +36,8 @@ type Store interface {
 	RunningOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
 	UnseenOperations(ctx context.Context, olderThan time.Duration, limit int) ([]fleet.Operation, error)
 	EndOperation(ctx context.Context, tenant, id string, state fleet.OperationState, reason string) error
+	// LeftCordons lists hosts whose nodes are cordoned though their part has ended.
+	LeftCordons(ctx context.Context, olderThan time.Duration, limit int) ([]workflows.HostRef, error)
 }
 
 // Options say where workflows go and which limits they get.
@@ -70,6 +72,7 @@ const (
 	orphanEvery = time.Minute // running operations without a workflow
 	orphanAge   = time.Minute
 	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
+	cordonAge   = 2 * time.Second // a host run lets its node go before it ends
 	sweepLimit  = 200
 )
 
@@ -243,7 +246,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 			continue
 		case <-sweep.C:
 			soon = false
-			err = errors.Join(d.startPending(ctx), d.wakeUnseen(ctx))
+			err = errors.Join(d.startPending(ctx), d.wakeUnseen(ctx), d.uncordonLeft(ctx))
 			sweep.Reset(sweepEvery)
 		case <-orphans.C:
 			err = d.endOrphans(ctx)
@@ -268,6 +271,37 @@ func (d *Dispatcher) startPending(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// uncordonLeft has nodes let go that are cordoned for a host run that has ended: its own
+// workflow could not do it, or was terminated.
+func (d *Dispatcher) uncordonLeft(ctx context.Context) error {
+	left, err := d.store.LeftCordons(ctx, cordonAge, sweepLimit)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, host := range left {
+		errs = append(errs, d.uncordon(ctx, host))
+	}
+	return errors.Join(errs...)
+}
+
+// uncordon starts the workflow that lets a node go. Repeating it finds the one that runs,
+// which it does for as long as the container manager is away.
+func (d *Dispatcher) uncordon(ctx context.Context, host workflows.HostRef) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := d.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                       workflows.CordonWorkflowID(host),
+		TaskQueue:                d.options.TaskQueue,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		Memo:                     map[string]any{workflows.MemoOperation: host.OperationID},
+		StaticSummary:            "uncordon " + host.Address,
+		TypedSearchAttributes:    temporal.NewSearchAttributes(workflows.AttributeHost.ValueSet(host.Address)),
+	}, workflows.Uncordon, workflows.HostInput{HostRef: host, Timing: d.options.Timing})
+	return err
 }
 
 // endOrphans ends operations whose workflow does not run any more. A workflow

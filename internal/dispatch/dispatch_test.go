@@ -45,6 +45,14 @@ func (s allTenants) EndOperation(ctx context.Context, tenant, id string, state f
 	return s.For(tenant).EndOperation(ctx, id, state, reason)
 }
 
+func (s allTenants) LeftCordons(ctx context.Context, olderThan time.Duration, limit int) (hosts []workflows.HostRef, err error) {
+	left, err := s.DB.LeftCordons(ctx, olderThan, limit)
+	for _, c := range left {
+		hosts = append(hosts, workflows.HostRef{OperationRef: workflows.OperationRef{Tenant: c.Tenant, OperationID: c.OperationID}, Address: c.Address})
+	}
+	return hosts, err
+}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "seal.key")
@@ -315,4 +323,63 @@ func TestReadyAsksOnceASecond(t *testing.T) {
 	f.locked(func() { f.answer = nil })
 	d.checked = d.checked.Add(-healthFor)
 	require.NoError(t, d.Ready(gone), "the answer is everybody's, so it does not end with who asked")
+}
+
+// A host run that ended with its node cordoned, say because somebody terminated its
+// workflow, has the node let go by one workflow of its own.
+func TestCordonsThatAreLeftAreTakenBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, err := r.record.PutCluster(t.Context(), store.ClusterPut{Name: "web"})
+	require.NoError(t, err)
+	for _, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+		_, _, err := r.record.PutHost(t.Context(), store.HostPut{
+			Address: address, Cluster: "web", Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))},
+		})
+		require.NoError(t, err)
+	}
+	op := r.rollout("web")
+	r.exec(`UPDATE host_run SET cordon = 'out', cordon_manager = 'kube' WHERE operation_id = $1 AND address <> '192.0.2.3'`, op.ID)
+	require.NoError(t, r.uncordonLeft(t.Context()))
+	require.Empty(t, r.frontend.starts, "it is at work")
+
+	ends := func(address, ago string) {
+		r.exec(`UPDATE host_run SET state = 'failed', reason = 'lost', finished = now() - $3::interval WHERE operation_id = $1 AND address = $2`, op.ID, address, ago)
+	}
+	ends("192.0.2.1", "1 minute")
+	ends("192.0.2.2", "1 second")
+	require.NoError(t, r.uncordonLeft(t.Context()))
+	require.NoError(t, r.uncordonLeft(t.Context()), "it runs already")
+	require.Len(t, r.frontend.starts, 1, "the other is given a moment")
+	start := r.frontend.starts[0]
+	require.Equal(t, "cordon/default/"+op.ID+"/192.0.2.1", start.WorkflowId)
+	require.Equal(t, "Uncordon", start.WorkflowType.Name)
+	var in workflows.HostInput
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(start.Input, &in))
+	require.Equal(t, workflows.HostInput{
+		HostRef: workflows.HostRef{OperationRef: workflows.OperationRef{Tenant: "default", OperationID: op.ID}, Address: "192.0.2.1"},
+		Timing:  workflows.Timing{Step: time.Minute},
+	}, in)
+
+	// One that ended without success is followed by another.
+	r.frontend.runs[start.WorkflowId].status = enumspb.WORKFLOW_EXECUTION_STATUS_FAILED
+	ends("192.0.2.2", "1 minute")
+	r.runs()
+	r.until("both to be let go", func(f *frontend) bool { return len(f.starts) == 3 })
+}
+
+// A dry run says what it knows also when no worker answers.
+func TestADiagnosisThatNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.frontend.answer = serviceerror.NewPermissionDenied("no", "")
+	found, unknown, err := r.Diagnose(t.Context(), "default", "web", []string{"a"}, fleet.Drain{})
+	require.NoError(t, err)
+	require.Empty(t, found)
+	require.Contains(t, unknown, "no worker answered")
+
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = r.Diagnose(gone, "default", "web", []string{"a"}, fleet.Drain{})
+	require.ErrorIs(t, err, context.Canceled)
 }

@@ -1,0 +1,408 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"commissaire/internal/containermgr"
+	"commissaire/internal/containermgr/options"
+	"commissaire/internal/fleet"
+	"commissaire/internal/store"
+	"commissaire/workflows"
+)
+
+// CordonStore keeps what a rollout does to the node of a host.
+type CordonStore interface {
+	BeginCordon(ctx context.Context, id, address string) (fleet.ContainerManager, error)
+	CordonStands(ctx context.Context, id, address string) error
+	BeginRestore(ctx context.Context, id, address string) (m fleet.ContainerManager, out bool, err error)
+	CordonRestored(ctx context.Context, id, address string) error
+}
+
+const (
+	// diagnoseEvery is the time between two looks at what may pass.
+	diagnoseEvery = 2 * time.Second
+	// drainEvery is the time between two passes of a drain.
+	drainEvery = time.Second
+	// mostNamed is how many of a list a sentence names.
+	mostNamed = 3
+)
+
+// nodeRun is a step of a rollout under way on the node of a host.
+type nodeRun struct {
+	*stepRecord
+	to    NodeStore
+	m     fleet.ContainerManager
+	k     *client
+	fence error  // the record does not let the step go on, or does not answer
+	last  string // what stands in the way
+	known map[string]bool
+}
+
+// run is the frame of a rollout's steps on a node. manager says whom to ask.
+func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager func(context.Context, NodeStore) (fleet.ContainerManager, error), do func(context.Context, *nodeRun) error) (workflows.Nothing, error) {
+	to := a.Store(in.Tenant)
+	s := &nodeRun{stepRecord: &stepRecord{steps: to, in: in}, to: to, known: map[string]bool{}}
+	if done, err := s.begin(ctx); done || err != nil {
+		return workflows.Nothing{}, err
+	}
+	work, stop := s.alive(ctx)
+	err := func() (err error) {
+		if s.m, err = manager(work, to); err != nil {
+			return err
+		}
+		k, release, err := a.clients.get(ctx, in.Tenant, s.m)
+		if err != nil {
+			return blamed(s.m, err)
+		}
+		defer release()
+		s.k = k
+		s.last = fmt.Sprintf("container manager %s has not answered", s.m.Name)
+		return do(work, s)
+	}()
+	stop()
+	return workflows.Nothing{}, s.end(ctx, work, err)
+}
+
+// cordoner gives the container manager at which the node is, or is about to be,
+// cordoned; a Conflict when the node was let go.
+func cordoner(in workflows.HostStep) func(context.Context, NodeStore) (fleet.ContainerManager, error) {
+	return func(ctx context.Context, to NodeStore) (fleet.ContainerManager, error) {
+		return to.BeginCordon(ctx, in.OperationID, in.Address)
+	}
+}
+
+// owner is whom the mark on the node names.
+func owner(in workflows.HostRef) string { return in.OperationID + "/" + in.Address }
+
+// stands is the fence before each write to the node: this worker may have slept, and the
+// step be another's, or over.
+func (s *nodeRun) stands(ctx context.Context) error {
+	s.fence = s.to.CordonStands(ctx, s.in.OperationID, s.in.Address)
+	return s.fence
+}
+
+// ask repeats f while the container manager does not answer and the step has time.
+func (s *nodeRun) ask(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return s.late(ctx)
+		case s.fence != nil:
+			return s.fence
+		case fleet.KindOf(err) != fleet.Unavailable:
+			return blamed(s.m, err)
+		}
+		s.last = blamed(s.m, err).Error()
+		s.tell(ctx, s.last)
+		after, _ := containermgr.RetryAfter(err)
+		rest(ctx, max(after, askAgain))
+	}
+}
+
+// late ends a step that has no time left, by what stood in the way.
+func (s *nodeRun) late(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errDeadline) {
+		return gaveUp("gave up waiting: %s", s.last)
+	}
+	return ctx.Err()
+}
+
+// rest waits for so long, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// Diagnose names what would be in the way of a drain, before anything is touched. While
+// all that blocks may pass it looks again, for as long as the drain may take. It only
+// reads, so it may be repeated.
+func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows.Nothing, error) {
+	holder := func(ctx context.Context, to NodeStore) (m fleet.ContainerManager, err error) {
+		n, err := to.HostNode(ctx, in.Address)
+		switch {
+		case err != nil:
+			return m, err
+		case n.Holder == "":
+			return m, failed("no container manager has the host as a node (any more)")
+		}
+		return to.OpenContainerManager(ctx, n.Holder, "")
+	}
+	return a.run(ctx, in.HostStep, holder, func(ctx context.Context, s *nodeRun) error { return s.diagnose(ctx, in.Policy) })
+}
+
+func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
+	for {
+		var findings []fleet.Finding
+		err := s.ask(ctx, func() (err error) {
+			findings, err = s.k.Diagnose(ctx, s.in.Address, owner(s.in.HostRef), p)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.say(ctx, s.news(findings)); err != nil {
+			return err
+		}
+		blocking := slices.DeleteFunc(findings, func(f fleet.Finding) bool { return !f.Blocks })
+		if len(blocking) == 0 {
+			return nil
+		}
+		s.last = "the node cannot be drained: " + sentences(blocking)
+		if slices.ContainsFunc(blocking, func(f fleet.Finding) bool { return !f.Passes }) {
+			return failed("%s", s.last)
+		}
+		s.tell(ctx, s.last)
+		rest(ctx, diagnoseEvery)
+	}
+}
+
+// Cordon closes the node to new pods and marks it as ours. The record has that before
+// the node is touched, and is asked again before each write. Repeating it finds the mark;
+// once the node was let go it changes nothing any more.
+func (a *Nodes) Cordon(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
+	return a.run(ctx, in, cordoner(in), func(ctx context.Context, s *nodeRun) error {
+		return s.ask(ctx, func() error {
+			mark, err := s.k.Cordon(ctx, in.Address, owner(in.HostRef), s.stands)
+			if err == nil && mark.Prior {
+				s.note = "somebody else had cordoned the node; it stays so afterwards"
+			}
+			return err
+		})
+	})
+}
+
+// Drain evicts the pods of the node in passes, until none is left that has to go. Which
+// are on their way is known from the pods, so it may be repeated and go on elsewhere.
+// A node that was deleted meanwhile has no pods.
+func (a *Nodes) Drain(ctx context.Context, in workflows.DrainStep) (workflows.Nothing, error) {
+	return a.run(ctx, in.HostStep, cordoner(in.HostStep), func(ctx context.Context, s *nodeRun) error { return s.drain(ctx, in.Policy) })
+}
+
+func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
+	for {
+		var pass containermgr.Pass
+		var lines []string
+		gone := false
+		err := s.ask(ctx, func() (err error) {
+			pass, err = s.k.Evict(ctx, s.in.Address, owner(s.in.HostRef), p, s.stands)
+			for _, pod := range pass.Evicted {
+				lines = append(lines, "pod "+pod+" was told to go")
+			}
+			lines = append(lines, s.news(append(pass.Blocked, pass.Refused...))...)
+			if gone = fleet.KindOf(err) == fleet.NotFound && s.fence == nil; gone {
+				return nil
+			}
+			return err
+		})
+		if said := s.say(ctx, lines); err == nil {
+			err = said
+		}
+		switch {
+		case err != nil:
+			return err
+		case gone:
+			s.note = "the node is gone, and its pods with it"
+			return nil
+		case pass.Done:
+			return nil
+		case len(pass.Refused) > 0:
+			return failed("the policy does not let these pods go: %s", sentences(pass.Refused))
+		}
+		s.left(ctx, pass)
+		rest(ctx, max(drainEvery, pass.RetryAfter))
+	}
+}
+
+// left notes what a pass has left on the node. That pods take a moment to end is nothing
+// to tell anybody.
+func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass) {
+	var ending []string
+	for _, pod := range append(pass.Waiting, pass.Evicted...) {
+		ending = append(ending, "pod "+pod+" has not ended yet")
+	}
+	if s.last = "the node is not empty: " + first(ending); len(pass.Blocked) == 0 {
+		s.tell(ctx, "")
+		return
+	}
+	s.last = "the node is not empty: " + sentences(pass.Blocked)
+	if len(ending) > 0 {
+		s.last += "; " + first(ending)
+	}
+	s.tell(ctx, s.last)
+}
+
+// Ready waits for the node to be ready after its host was worked on, or looks whether it
+// still is. It only reads, so it may be repeated. The container manager has as long as a
+// node may take to become ready.
+func (a *Nodes) Ready(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
+	return a.run(ctx, in.HostStep, cordoner(in.HostStep), func(ctx context.Context, s *nodeRun) error {
+		_, spent := patience(ctx)
+		ready, cancel := context.WithTimeout(ctx, max(s.k.wants.ReadyTimeout-spent, lastLook))
+		defer cancel()
+		err := s.ready(ready, in)
+		if err == nil {
+			return nil
+		}
+		switch s.last = words(err); {
+		case ctx.Err() != nil:
+			return s.late(ctx)
+		case fleet.KindOf(err) == fleet.NotReady, ready.Err() != nil:
+			return gaveUp("%s", s.last)
+		}
+		return blamed(s.m, err)
+	})
+}
+
+func (s *nodeRun) ready(ctx context.Context, in workflows.RebootStep) error {
+	if s.k.wants.ActiveWhen == options.Registered {
+		return insist(ctx, func(ctx context.Context) error {
+			there, err := s.k.Registered(ctx, in.Address)
+			if err == nil && !there {
+				return fleet.Errorf(fleet.NotFound, "node %s is not registered; bootstrap its host", in.Address)
+			}
+			return err
+		})
+	}
+	var w containermgr.Wait
+	if in.Rebooted {
+		w.Left = in.BootID
+	}
+	return s.k.Ready(ctx, in.Address, w)
+}
+
+// Uncordon makes the node as it was before Cordon, if that has begun, and from then on
+// nobody can cordon it for this host run. It does not matter what became of the host run,
+// the operation, the host and the cluster. One call is one try, which Temporal repeats:
+// each part of it finds what was done before. The record says last that the node is let
+// go, so whatever ends in between is done again.
+func (a *Nodes) Uncordon(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
+	stop := beat(ctx)
+	defer stop()
+	to := a.Store(in.Tenant)
+	m, out, err := to.BeginRestore(ctx, in.OperationID, in.Address)
+	switch {
+	case fleet.KindOf(err) == fleet.NotFound:
+		return workflows.Nothing{}, verdict(ctx, err)
+	case err != nil:
+		return workflows.Nothing{}, fmt.Errorf("record: %w", err)
+	case !out:
+		return workflows.Nothing{}, nil
+	}
+	s := &stepRecord{steps: to, in: in}
+	if s.row, err = to.BeginStep(ctx, in.OperationID, in.Address, in.Step, in.Attempt); err != nil {
+		return workflows.Nothing{}, fmt.Errorf("record: %w", err)
+	}
+	s.told = s.row.Reason
+	did, err := a.restore(ctx, m, in.HostRef)
+	if err != nil {
+		return workflows.Nothing{}, s.tryAgain(ctx, m, err)
+	}
+	end := store.StepEnd{StepID: s.row.ID, State: fleet.StepSucceeded, Reason: restored[did]}
+	if _, err := to.EndStep(ctx, end); err != nil {
+		return workflows.Nothing{}, fmt.Errorf("record: %w", err)
+	}
+	if err := to.CordonRestored(ctx, in.OperationID, in.Address); err != nil {
+		return workflows.Nothing{}, fmt.Errorf("record: %w", err)
+	}
+	return workflows.Nothing{}, nil
+}
+
+// restored is what the record says of a node that was let go.
+var restored = map[containermgr.Restored]string{
+	containermgr.KeptCordoned:     "the node stays cordoned, by somebody else",
+	containermgr.NothingToRestore: "the node bore no cordon of ours",
+}
+
+func (a *Nodes) restore(ctx context.Context, m fleet.ContainerManager, in workflows.HostRef) (containermgr.Restored, error) {
+	k, release, err := a.clients.get(ctx, in.Tenant, m)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	return k.Restore(ctx, in.Address, owner(in))
+}
+
+// tryAgain says why a node could not be let go. A slot is not held up by that for ever;
+// who comes after its end goes on.
+func (s *stepRecord) tryAgain(ctx context.Context, m fleet.ContainerManager, err error) error {
+	why := blamed(m, err).Error()
+	s.tell(ctx, why)
+	if s.in.Attempt < workflows.AttemptOfSweep && activity.GetInfo(ctx).Attempt >= workflows.UncordonTries {
+		return temporal.NewNonRetryableApplicationError(why, workflows.TypeGaveUp, nil)
+	}
+	return errors.New(why)
+}
+
+// beat heartbeats until stop, for a step whose time is short.
+func beat(ctx context.Context) (stop func()) {
+	every := time.NewTicker(max(activity.GetInfo(ctx).HeartbeatTimeout/4, 50*time.Millisecond))
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer every.Stop()
+		for {
+			activity.RecordHeartbeat(ctx)
+			select {
+			case <-every.C:
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
+	}
+}
+
+// news gives a line for each finding that this worker has not seen before.
+func (s *nodeRun) news(findings []fleet.Finding) (lines []string) {
+	for _, f := range findings {
+		line := "note: "
+		switch {
+		case f.Passes:
+			line = "blocks for now: "
+		case f.Blocks:
+			line = "blocks: "
+		}
+		line += f.String()
+		if pods := slices.DeleteFunc(slices.Clone(f.Pods), func(pod string) bool { return f.Object == "pod "+pod }); len(pods) > 0 {
+			line += " (it holds " + strings.Join(pods, ", ") + ")"
+		}
+		if line = printable(line); !s.known[line] {
+			s.known[line] = true
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// sentences names the first findings.
+func sentences(findings []fleet.Finding) string {
+	var all []string
+	for _, f := range findings {
+		all = append(all, f.String())
+	}
+	return first(all)
+}
+
+// first gives the first of a list for a sentence.
+func first(all []string) string {
+	if len(all) <= mostNamed {
+		return strings.Join(all, "; ")
+	}
+	return fmt.Sprintf("%s; and %d more", strings.Join(all[:mostNamed], "; "), len(all)-mostNamed)
+}
