@@ -24,6 +24,8 @@ func TestAClaimCostsTheSameAtAnySize(t *testing.T) {
 		f.exec(t, "UPDATE host_run SET state = 'succeeded', started = now(), rolling = now(), finished = now() WHERE position < $1", hosts/2)
 		f.exec(t, "UPDATE host_run SET state = 'staged', started = now() WHERE stages AND position >= $1 AND position < $2", hosts/2, hosts*3/4)
 		f.exec(t, "UPDATE host_run SET state = 'running', started = now(), rolling = now(), slot = 1 WHERE position = $1", hosts/2)
+		f.exec(t, "INSERT INTO container_manager (tenant, name, type, sealed, key_id) VALUES ('default', 'k', 'kubernetes', '', 1)")
+		f.exec(t, "INSERT INTO node (tenant, address, manager) SELECT tenant, address, 'k' FROM host")
 		f.exec(t, "VACUUM ANALYZE")
 
 		group := []any{op.ID, fleet.DefaultTenant, "c", false, -1, op.Created, 10}
@@ -39,6 +41,7 @@ func TestAClaimCostsTheSameAtAnySize(t *testing.T) {
 			"claimed":  {claimedSQL, []any{op.ID, 1}},
 			"of slot":  {hostOfSlotSQL, []any{op.ID, "running", 1, 0}},
 			"progress": {progressSQL, []any{op.ID}},
+			"shared":   {sharedSQL, []any{op.ID, fleet.DefaultTenant, "c", "k"}},
 		} {
 			if pages[name] == nil {
 				pages[name] = map[int]int{}

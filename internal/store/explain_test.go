@@ -57,9 +57,9 @@ const fullSize = `
 
 // accessRows fill the tables that hang on hosts, and those about who asks.
 const accessRows = `
-	INSERT INTO container_manager (tenant, name, type, sealed, key_id) SELECT name, 'm', 'trivial', '', 1 FROM tenant;
+	INSERT INTO container_manager (tenant, name, type, sealed, key_id) SELECT t.name, m, CASE m WHEN 'k' THEN 'kubernetes' ELSE 'trivial' END, '', 1 FROM tenant t, unnest('{k,m}'::text[]) m;
 	INSERT INTO host_creds (tenant, address, remote_user, sealed, key_id) SELECT tenant, address, 'root', 'x', join_order % 2 FROM host;
-	INSERT INTO node (tenant, address, manager) SELECT tenant, address, 'm' FROM host;
+	INSERT INTO node (tenant, address, manager) SELECT tenant, address, CASE join_order % 10 WHEN 0 THEN 'k' ELSE 'm' END FROM host;
 	INSERT INTO api_token (tenant, id, digest, name, owner, role, expires)
 		SELECT 'default', 't' || i, sha256('x'), 'ci', 'u' || i % 1000, 'viewer', now() FROM generate_series(1, 10000) i;
 	INSERT INTO join_token (tenant, id, digest, remote_user, public_key, used, used_by, used_host_key, expires)
@@ -167,6 +167,19 @@ func testPlans(t *testing.T, rows string) {
 		"operations of a manager":   {unfinishedOfManagerSQL, []any{tenant, "m"}},
 		"status of a node":          {setNodeStatusSQL, []any{tenant, "h7", "m", none}},
 		"an operation waits":        {setWaitingSQL, []any{tenant, id, "x"}},
+		"LeftCordons":               {leftCordonsSQL, []any{2.0, 100}},
+		"cordon":                    {cordonSQL, []any{tenant, id, "h3"}},
+		"keep a node's manager":     {keepNodeManagerSQL, []any{tenant, "h7"}},
+		"BeginCordon":               {beginCordonSQL, []any{tenant, id, "h3", "m"}},
+		"BeginRestore":              {beginRestoreSQL, []any{tenant, id, "h3"}},
+		"CordonRestored":            {cordonRestoredSQL, []any{tenant, id, "h3"}},
+		"a cordon is left":          {leaveCordonSQL, []any{tenant, id, "h3"}},
+		"cordons of a manager":      {cordonsOutSQL, []any{tenant, "m", 5}},
+		"rollouts that cordon":      {cordoningSQL, []any{tenant, "m"}},
+		"leave cordons":             {leaveCordonsSQL, []any{tenant, "m", "x"}},
+		"shared budget":             {sharedSQL, []any{id, tenant, "c1", "k"}},
+		"nodes of a manager":        {nodesOfManagerSQL, []any{tenant, "k"}},
+		"cluster of a rollout":      {clusterNowSQL, []any{tenant, "c1", time.Now()}},
 		"Tokens":                    {tokensSQL, []any{tenant, ""}},
 		"JoinTokens":                {joinTokensSQL, []any{tenant}},
 		"forget expired keys":       {forgetExpiredSQL, []any{tenant}},

@@ -15,10 +15,11 @@ const (
 	// Comes after the lock of the rollout, and nobody has two of them.
 	queueManagerSQL = `SELECT pg_advisory_xact_lock(hashtextextended('container manager ' || $1 || ' ' || $2, 0))`
 
+	nodesOfManagerSQL = `SELECT count(*) FROM node WHERE tenant = $1 AND manager = $2`
+
 	// Hosts that rollouts are at work on, whatever their state is, and then those that
 	// do no work. Left out is what the tally of this operation has.
 	sharedSQL = `SELECT
-			CASE WHEN $5 THEN (SELECT count(*) FROM node WHERE tenant = $2 AND manager = $4) ELSE 0 END,
 			(SELECT count(*) FROM host_run r JOIN node n ON n.tenant = r.tenant AND n.address = r.address
 				WHERE r.tenant = $2 AND r.state = 'running' AND r.turn > 0 AND r.operation_id <> $1 AND n.manager = $4),
 			count(*), count(*) FILTER (WHERE f.state <> 'failed')
@@ -36,9 +37,12 @@ func (s *Store) shared(ctx context.Context, q querier, op fleet.Operation, manag
 	out := &fleet.Shared{Manager: manager}
 	var nodes, atWork, away, mending int
 	b := &pgx.Batch{}
+	if budget.Percent { // before others have to wait for us
+		b.Queue(nodesOfManagerSQL, s.tenant, manager).QueryRow(func(row pgx.Row) error { return row.Scan(&nodes) })
+	}
 	b.Queue(queueManagerSQL, s.tenant, manager)
-	b.Queue(sharedSQL, op.ID, s.tenant, op.Cluster, manager, budget.Percent).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&nodes, &atWork, &away, &mending)
+	b.Queue(sharedSQL, op.ID, s.tenant, op.Cluster, manager).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&atWork, &away, &mending)
 	})
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
