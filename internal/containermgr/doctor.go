@@ -67,11 +67,7 @@ func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.D
 	if s.Pods, err = k.podsOn(ctx, node); err != nil {
 		return nil, err
 	}
-	var namespaces []string
-	for i := range s.Pods {
-		namespaces = append(namespaces, s.Pods[i].Namespace)
-	}
-	for _, namespace := range slices.Compact(namespaces) { // sorted as the pods are
+	for _, namespace := range namespacesOf(s.Pods) {
 		budgets, err := k.budgetsIn(ctx, namespace)
 		if err != nil {
 			return nil, err
@@ -84,34 +80,12 @@ func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.D
 	return Diagnose(s, node, owner, p)
 }
 
-// DiagnoseMany answers as Diagnose would for each node.
-func (k *Kubernetes) DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error) {
-	found := map[string][]fleet.Finding{}
-	for _, node := range nodes {
-		findings, err := k.Diagnose(ctx, node, "", p)
-		if err != nil {
-			return nil, err
-		}
-		found[node] = findings
-	}
-	return found, nil
-}
-
 func (k *Kubernetes) budgetsIn(ctx context.Context, namespace string) (budgets []policyv1.PodDisruptionBudget, err error) {
-	o := metav1.ListOptions{Limit: pageSize}
-	for {
-		var page *policyv1.PodDisruptionBudgetList
-		if err := k.do(ctx, "list the disruption budgets of namespace "+namespace, func(ctx context.Context) (err error) {
-			page, err = k.client.PolicyV1().PodDisruptionBudgets(namespace).List(ctx, o)
-			return err
-		}); err != nil {
-			return nil, err
-		}
+	list := k.client.PolicyV1().PodDisruptionBudgets(namespace).List
+	err = pages(ctx, k, "list the disruption budgets of namespace "+namespace, metav1.ListOptions{}, list, func(page *policyv1.PodDisruptionBudgetList) {
 		budgets = append(budgets, page.Items...)
-		if o.Continue = page.Continue; o.Continue == "" {
-			return budgets, nil
-		}
-	}
+	})
+	return budgets, err
 }
 
 // Diagnose names what would stand in the way of a drain of node for owner, what

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,9 +15,6 @@ import (
 
 	"commissaire/internal/fleet"
 )
-
-// pageSize keeps an answer below maxAnswer, at 80 KB for each object.
-const pageSize = 50
 
 // Pass is what one pass of a drain did and found. Pods are "namespace/name".
 type Pass struct {
@@ -231,22 +227,12 @@ func mustBeCordoned(n *corev1.Node, owner string) error {
 
 // podsOn gives the pods of a node, in the order of their names.
 func (k *Kubernetes) podsOn(ctx context.Context, node string) (pods []corev1.Pod, err error) {
-	o := metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, Limit: pageSize}
-	for {
-		var page *corev1.PodList
-		if err := k.do(ctx, "list the pods of node "+node, func(ctx context.Context) (err error) {
-			page, err = k.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
-			return err
-		}); err != nil {
-			return nil, err
-		}
+	here := metav1.ListOptions{FieldSelector: "spec.nodeName=" + node}
+	err = pages(ctx, k, "list the pods of node "+node, here, k.client.CoreV1().Pods(metav1.NamespaceAll).List, func(page *corev1.PodList) {
 		pods = append(pods, page.Items...)
-		if o.Continue = page.Continue; o.Continue == "" {
-			break
-		}
-	}
-	slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(podName(&a), podName(&b)) })
-	return pods, nil
+	})
+	sortPods(pods)
+	return pods, err
 }
 
 func podName(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }

@@ -110,6 +110,7 @@ func TestFixtures(t *testing.T) {
 			require.Empty(t, pass.Evicted)
 			require.NotEmpty(t, pass.Blocked)
 			require.Equal(t, cause, pass.Blocked[0].Cause, pass.Blocked[0].Detail)
+			require.Equal(t, cause != containermgr.BudgetsOverlap, pass.Blocked[0].Passes)
 		}
 	}
 	refused := func(cause string) func(*testing.T, *space, containermgr.Pass) {
@@ -118,6 +119,7 @@ func TestFixtures(t *testing.T) {
 			require.Empty(t, pass.Evicted, "nothing is evicted while something is refused")
 			require.Len(t, pass.Refused, 1)
 			require.Equal(t, cause, pass.Refused[0].Cause)
+			require.False(t, pass.Refused[0].Passes)
 		}
 	}
 	var none []found
@@ -629,5 +631,5 @@ func TestRights(t *testing.T) {
 	require.NoError(t, err)
 	err = newManager(t, byToken(t, c, account)).Check(ctx)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err), err)
-	require.ErrorContains(t, err, "patch nodes, delete nodes, create pods/eviction, list persistentvolumeclaims, get persistentvolumes, list poddisruptionbudgets")
+	require.ErrorContains(t, err, "list nodes, patch nodes, delete nodes, create pods/eviction, list persistentvolumeclaims, get persistentvolumes, list persistentvolumes, list poddisruptionbudgets")
 }

@@ -99,6 +99,7 @@ func TestOddEvictions(t *testing.T) {
 			require.Len(t, pass.Blocked, 2)
 			require.Equal(t, c.cause, pass.Blocked[0].Cause)
 			require.Equal(t, "pod default/a", pass.Blocked[0].Object)
+			require.True(t, pass.Blocked[0].Passes)
 		})
 	}
 }

@@ -43,21 +43,43 @@ func (k *Kubernetes) localVolumes(ctx context.Context, pods []corev1.Pod) (map[s
 	return local, nil
 }
 
-func (k *Kubernetes) claimsIn(ctx context.Context, namespace string) (claims []corev1.PersistentVolumeClaim, err error) {
-	o := metav1.ListOptions{Limit: pageSize}
-	for {
-		var page *corev1.PersistentVolumeClaimList
-		if err := k.do(ctx, "list the volume claims of namespace "+namespace, func(ctx context.Context) (err error) {
-			page, err = k.client.CoreV1().PersistentVolumeClaims(namespace).List(ctx, o)
-			return err
-		}); err != nil {
-			return nil, err
-		}
-		claims = append(claims, page.Items...)
-		if o.Continue = page.Continue; o.Continue == "" {
-			return claims, nil
-		}
+// allLocalVolumes does so for claims of any namespaces, and asks no more when they are
+// many.
+func (k *Kubernetes) allLocalVolumes(ctx context.Context, claims []string) (map[string]string, error) {
+	local := map[string]string{}
+	if len(claims) == 0 {
+		return local, nil
 	}
+	var all metav1.ListOptions
+	isLocal := map[string]bool{}
+	if err := pages(ctx, k, "list the volumes", all, k.client.CoreV1().PersistentVolumes().List, func(page *corev1.PersistentVolumeList) {
+		for i := range page.Items {
+			isLocal[page.Items[i].Name] = pinned(&page.Items[i])
+		}
+	}); err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, claim := range claims {
+		used[claim] = true
+	}
+	err := pages(ctx, k, "list the volume claims", all, k.client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll).List, func(page *corev1.PersistentVolumeClaimList) {
+		for i := range page.Items {
+			c := &page.Items[i]
+			if name := c.Namespace + "/" + c.Name; used[name] && isLocal[c.Spec.VolumeName] {
+				local[name] = c.Spec.VolumeName
+			}
+		}
+	})
+	return local, err
+}
+
+func (k *Kubernetes) claimsIn(ctx context.Context, namespace string) (claims []corev1.PersistentVolumeClaim, err error) {
+	list := k.client.CoreV1().PersistentVolumeClaims(namespace).List
+	err = pages(ctx, k, "list the volume claims of namespace "+namespace, metav1.ListOptions{}, list, func(page *corev1.PersistentVolumeClaimList) {
+		claims = append(claims, page.Items...)
+	})
+	return claims, err
 }
 
 // isLocal says whether a persistent volume is a part of one node. One that is gone

@@ -1,0 +1,184 @@
+package containermgr_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/kubetest"
+)
+
+// TestManyAreAsOne makes clusters at random: many nodes at once are diagnosed as each
+// of them is.
+func TestManyAreAsOne(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	seen := make(chan fleet.Finding, 10_000)
+	t.Run("worlds", func(t *testing.T) {
+		for i := range 8 {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, rand.New(rand.NewPCG(seed, uint64(i))))
+				for range 5 {
+					p := w.policy()
+					for {
+						before := w.many(p)
+						alone := map[string][]fleet.Finding{}
+						for _, node := range w.nodes {
+							findings, err := w.k.Diagnose(w.ctx, node, "", p)
+							require.NoError(t, err)
+							alone[node] = findings
+						}
+						if !reflect.DeepEqual(before, w.many(p)) {
+							continue // the controllers are not done with it
+						}
+						require.Equal(t, alone, before, "%+v", p)
+						break
+					}
+					for _, findings := range w.many(p) {
+						for _, f := range findings {
+							seen <- f
+						}
+					}
+				}
+			})
+		}
+	})
+	close(seen)
+	causes := map[string]int{}
+	for f := range seen {
+		causes[f.Cause]++
+	}
+	t.Logf("%v", causes)
+	require.Greater(t, len(causes), 10, "the worlds are too dull to tell: %v", causes)
+}
+
+// world is some nodes with what may be in the way of draining them.
+type world struct {
+	*space
+	r     *rand.Rand
+	nodes []string // also one that is not there
+}
+
+func newWorld(t *testing.T, r *rand.Rand) *world {
+	t.Helper()
+	w := &world{space: newSpace(t, kubetest.Shared(t)), r: r}
+	w.nodes = []string{w.node}
+	for range 1 + r.IntN(3) {
+		node := nodeName()
+		require.NoError(t, w.AddNode(w.ctx, node))
+		w.nodes = append(w.nodes, node)
+	}
+	namespaces := []string{w.namespace, w.namespace + "-b"}
+	require.NoError(t, w.AddNamespace(w.ctx, namespaces[1]))
+	w.localVolume("data")
+	changes := []func(*corev1.Pod){
+		ofDaemonSet, unmanaged, emptyDir, finalized, grace(3600), // in an order in which they go together
+		func(p *corev1.Pod) {
+			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+			unmanaged(p)
+		},
+		func(p *corev1.Pod) { p.Labels["drain"] = "no" },
+		func(p *corev1.Pod) {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
+			}})
+		},
+	}
+	for i := range 8 + r.IntN(8) {
+		namespace, app := namespaces[r.IntN(2)], []string{"x", "y"}[r.IntN(2)]
+		pod := kubetest.Pod(namespace, fmt.Sprint("pod-", i), w.nodes[r.IntN(len(w.nodes))])
+		pod.Labels["app"] = app
+		some := r.Perm(len(changes))[:r.IntN(3)]
+		slices.Sort(some)
+		for _, c := range some {
+			changes[c](pod)
+		}
+		_, err := w.AddPod(w.ctx, pod)
+		require.NoError(t, err)
+		switch r.IntN(4) {
+		case 0:
+			require.NoError(t, w.SetPodReady(w.ctx, namespace, pod.Name, corev1.ConditionFalse))
+		case 1:
+			require.NoError(t, w.Admin().CoreV1().Pods(namespace).Delete(w.ctx, pod.Name, metav1.DeleteOptions{}))
+		}
+	}
+	for i := range 2 + r.IntN(3) {
+		namespace, app := namespaces[r.IntN(2)], []string{"x", "y"}[r.IntN(2)]
+		spec := atLeast(r.Int32N(4))
+		spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
+		if r.IntN(3) == 0 {
+		}
+		_, err := w.Admin().PolicyV1().PodDisruptionBudgets(namespace).Create(w.ctx, &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("budget-", i)}, Spec: spec,
+		}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	switch r.IntN(3) {
+	case 0:
+		w.others(true)
+	case 1:
+		w.cordon(owner)
+	}
+	if r.IntN(2) == 0 {
+		require.NoError(t, w.KillNode(w.ctx, w.nodes[len(w.nodes)-1]))
+	}
+	w.nodes = append(w.nodes, nodeName())
+	return w
+}
+
+func (w *world) policy() fleet.Drain {
+	yes := func() bool { return w.r.IntN(2) == 0 }
+	p := fleet.Drain{DeleteEmptyDirData: yes(), Force: yes()}
+	if yes() {
+		p.Timeout = fleet.Duration(time.Minute)
+	}
+	if yes() {
+		p.IgnoreDaemonSets = new(yes())
+	}
+	if yes() {
+		p.Skip = "drain=no"
+	}
+	if yes() {
+		p.SkipWaitForDelete = fleet.Duration(time.Nanosecond)
+	}
+	if yes() {
+		p.GracePeriod = fleet.Lasting(time.Second)
+	}
+	return p
+}
+
+func (w *world) many(p fleet.Drain) map[string][]fleet.Finding {
+	w.t.Helper()
+	found, err := w.k.DiagnoseMany(w.ctx, w.nodes, p)
+	require.NoError(w.t, err)
+	require.Len(w.t, found, len(w.nodes))
+	return found
+}
+
+// TestManyNodes: names that are none, and none at all.
+func TestManyNodes(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t, kubetest.Shared(t))
+	found, err := s.k.DiagnoseMany(s.ctx, []string{s.node, "fd00::1", "", s.node}, fleet.Drain{})
+	require.NoError(t, err)
+	require.Len(t, found, 3)
+	require.Empty(t, found[s.node])
+	require.Equal(t, "node_missing", found["fd00::1"][0].Cause)
+	require.Equal(t, "node_missing", found[""][0].Cause)
+	found, err = s.k.DiagnoseMany(s.ctx, nil, fleet.Drain{})
+	require.NoError(t, err)
+	require.Empty(t, found)
+	_, err = s.k.DiagnoseMany(s.ctx, nil, fleet.Drain{Skip: "a in ("})
+	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
+}
