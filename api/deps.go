@@ -133,6 +133,10 @@ type Dispatcher interface {
 	// ReadNode has a worker ask the container manager of a host's cluster how its node
 	// is, and returns when the answer is in the store.
 	ReadNode(ctx context.Context, tenant, address string) error
+	// Diagnose has a worker ask the container manager of a cluster what would be in the
+	// way of draining these hosts. unknown says why nobody knows, "" when it is known; that
+	// is no error.
+	Diagnose(ctx context.Context, tenant, cluster string, addresses []string, d fleet.Drain) (found map[string]fleet.HostDiagnosis, unknown string, err error)
 }
 
 // requester is who makes the request, for operations that it may need.

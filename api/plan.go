@@ -9,8 +9,9 @@ import (
 	"commissaire/internal/store"
 )
 
-// plan says what an order would do, from the record alone: no host is asked. The
-// commands come from where the steps take theirs.
+// plan says what an order would do, from the record alone: no host is asked, only the
+// container manager what would be in the way of draining their nodes. The commands come
+// from where the steps take theirs.
 func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, error) {
 	preview, err := h.Store.PreviewOperation(ctx, o)
 	if err != nil {
@@ -31,6 +32,9 @@ func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, e
 		plan.Hosts[i] = planHost(op, one)
 		plan.Hosts[i].Position = i
 	}
+	if err := h.planDrains(ctx, plan); err != nil {
+		return nil, err
+	}
 	return plan, nil
 }
 
@@ -46,6 +50,9 @@ func planHost(op fleet.Operation, h store.PreviewHost) gen.PlanHost {
 		var commands []hostos.NamedCommand
 		if commands, err = hostos.Commands(family, op.Kind, op.Version); err == nil {
 			p.Steps = planSteps(op, commands)
+			if h.Node && drains(op.Policy) {
+				p.Steps = withNodeSteps(p.Steps)
+			}
 		}
 	}
 	if err != nil && p.Blocks == "" {

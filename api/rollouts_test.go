@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -185,9 +186,12 @@ func TestDocumentReadsPoliciesAsFleetDoes(t *testing.T) {
 		`1`, `0`, `-1`, `1.5`, `1e3`, `1000000`, `99999999999`, `"1"`, `"10%"`, `"100%"`, `"101%"`, `"010%"`, `""`, `"%"`, `" 1"`, `"1 "`, `"+1"`, `"-1"`,
 		`"90s"`, `"1h30m"`, `"1.5h"`, `".5s"`, `"-90s"`, `"9000h"`, `"8760h"`, `31536000`, `31536001`, `"31536000"`, `"1d"`, `"0"`, `null`, `true`, `{}`, `[]`, `"1µs"`,
 	}
-	for _, name := range []string{"max_unavailable", "max_failures", "host_timeout", "min_ready"} {
+	for _, member := range []string{
+		`{"max_unavailable":%s}`, `{"max_failures":%s}`, `{"host_timeout":%s}`, `{"min_ready":%s}`,
+		`{"drain":%s}`, `{"drain":{"timeout":%s}}`, `{"drain":{"grace_period":%s}}`, `{"drain":{"skip_wait_for_delete_timeout":%s}}`, `{"drain":{"skip":%s}}`, `{"drain":{"force":%s}}`,
+	} {
 		for _, value := range values {
-			text := `{"` + name + `":` + value + `}`
+			text := fmt.Sprintf(member, value)
 			object, err := decodeObject([]byte(text))
 			require.NoError(t, err)
 			passes := schema.VisitJSON(object) == nil

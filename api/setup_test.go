@@ -55,6 +55,18 @@ type recordingDispatcher struct {
 	woken              []fleet.Operation
 	check              func(name, check string) error // what a worker says of a container manager; nil for nothing wrong
 	read               func(address string) error     // has a worker put a node on record; nil for no worker
+	diagnose           diagnose                       // what a worker says of nodes; nil for no worker
+}
+
+type diagnose func(cluster string, addresses []string, d fleet.Drain) (map[string]fleet.HostDiagnosis, string, error)
+
+func (d *recordingDispatcher) Diagnose(_ context.Context, _, cluster string, addresses []string, drain fleet.Drain) (map[string]fleet.HostDiagnosis, string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.diagnose == nil {
+		return nil, "no worker", nil
+	}
+	return d.diagnose(cluster, addresses, drain)
 }
 
 func (d *recordingDispatcher) CheckManager(_ context.Context, _, name, check string) error {
