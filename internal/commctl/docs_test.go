@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 )
 
@@ -34,4 +35,23 @@ func TestDocs(t *testing.T) {
 		return
 	}
 	require.Equal(t, want, string(text), "run with -update and read the diff")
+}
+
+// TestDocsHaveThePolicyFlags: docs/commctl.md says which member each flag gives.
+func TestDocsHaveThePolicyFlags(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/commctl.md")
+	require.NoError(t, err)
+	_, policy, ok := strings.Cut(string(text), "\n## Policy\n")
+	require.True(t, ok)
+	policy, _, _ = strings.Cut(policy, "\n## ")
+	cmd := &cobra.Command{}
+	newTestApp(t).policyOptions(cmd)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Shorthand != "" {
+			require.Contains(t, policy, "`-"+f.Shorthand+" ", f.Name)
+			return
+		}
+		require.Regexp(t, "`--"+f.Name+"[ `=]", policy)
+	})
 }
