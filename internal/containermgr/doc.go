@@ -2,7 +2,9 @@
 // nodes our hosts are: it registers and removes nodes, says how they are, and takes
 // one out of service for a while: cordon, evict, restore.
 //
-// The node of a host bears the host's address as its name.
+// The node of a host bears the host's address as its name. An address that cannot be
+// one (of IPv6, or with '_') cannot be registered; otherwise it is that of a node that
+// is not there.
 //
 // Everything here is one short step that may be repeated: a step reads what is
 // there, does what is missing and returns. What must outlive a crash (who cordoned

@@ -48,13 +48,13 @@ const (
 // or something Refused; it may do so in another process. A pod that bears the name
 // of one evicted before is another pod, and told anew.
 //
-// stands is asked before each eviction; its error ends the pass. A pass that was
-// paused and wakes up when the node has been restored so evicts one pod at most, and
-// that one only if it is the pod that was on the node when the pass began (its UID
-// says so), if the policy let it go and if its budget does: one needless move. The API
-// has no eviction on condition that the node is cordoned, so this much remains. It has
-// one on condition that the pod has not changed, but would count a pod that has
-// against its budget nevertheless, for two minutes.
+// stands is asked before each eviction; its error ends the pass. So a pass that slept
+// until the node had been restored evicts one pod at most: the one that stands had just
+// allowed. It is a pod that was there when the pass began (another of its name has
+// another UID), that the policy lets go and that its budget lets go now, and moving it
+// is needless, no more. This much remains, since the API has no eviction on condition
+// that the node is cordoned. One on condition that the pod has not changed would not
+// do: refused for that, it still counts against the budget, for two minutes.
 //
 // Conflict: the node is not cordoned by this owner (any more), so that pods would
 // come back. NotFound: the node is gone, and its pods with it soon.

@@ -533,6 +533,8 @@ func TestReadyKnowsTheBoot(t *testing.T) {
 	require.NoError(t, s.KillNode(s.ctx, s.node))
 	notYet("", "Kubelet stopped posting node status")
 	notYet("one", "Kubelet stopped posting node status")
+	require.NoError(t, s.ReviveNode(s.ctx, s.node))
+	require.NoError(t, s.k.Ready(s.ctx, s.node, containermgr.Wait{Left: "one"}))
 }
 
 // TestBudgetIsHeld drains a node whose pods a controller makes anew elsewhere, and

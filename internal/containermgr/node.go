@@ -99,9 +99,8 @@ func (k *Kubernetes) Register(ctx context.Context, node string) error {
 
 // Remove deletes the node's object. One with finalizers goes when those do.
 func (k *Kubernetes) Remove(ctx context.Context, node string) error {
-	// An empty name would mean the collection.
-	if err := checkName(node); err != nil {
-		return err
+	if checkName(node) != nil {
+		return nil // no node can have it, and an empty one would mean the collection
 	}
 	return k.do(ctx, "remove node "+node, func(ctx context.Context) error {
 		err := k.client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})
@@ -127,8 +126,8 @@ func (k *Kubernetes) Registered(ctx context.Context, node string) (bool, error) 
 // Status gives the node as the server sent it, also what this version's types do
 // not know.
 func (k *Kubernetes) Status(ctx context.Context, node string) (json.RawMessage, error) {
-	if err := checkName(node); err != nil {
-		return nil, err
+	if checkName(node) != nil {
+		return nil, nowhere(node)
 	}
 	var raw []byte
 	err := k.do(ctx, "get node "+node, func(ctx context.Context) (err error) {
@@ -203,8 +202,8 @@ func readiness(n *corev1.Node) *corev1.NodeCondition {
 
 // node gets a node; NotFound when it is not there.
 func (k *Kubernetes) node(ctx context.Context, name string) (n *corev1.Node, err error) {
-	if err := checkName(name); err != nil {
-		return nil, err
+	if checkName(name) != nil {
+		return nil, nowhere(name)
 	}
 	err = k.do(ctx, "get node "+name, func(ctx context.Context) (err error) {
 		n, err = k.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
@@ -219,11 +218,16 @@ func (k *Kubernetes) node(ctx context.Context, name string) (n *corev1.Node, err
 	return n, nil
 }
 
-// checkName keeps what cannot be the name of a node from becoming a part of a
-// path.
+// checkName keeps what cannot be the name of a node, such as an IPv6 address, from
+// becoming a part of a path.
 func checkName(node string) error {
 	if why := validation.IsDNS1123Subdomain(node); len(why) > 0 {
 		return fleet.InvalidField("address", "cannot be the name of a Kubernetes node, which consists of small letters, digits, '-' and '.'")
 	}
 	return nil
+}
+
+// nowhere is for whoever asks for a node and does not make one.
+func nowhere(name string) error {
+	return fleet.Errorf(fleet.NotFound, "node %q is not there, and cannot be: the name of a node of Kubernetes consists of small letters, digits, '-' and '.'", name)
 }

@@ -16,9 +16,8 @@ import (
 // pageSize keeps an answer below maxAnswer, at 80 KB for each object.
 const pageSize = 50
 
-// DiagnoseMany reads the whole cluster once, a page at a time, and keeps what
-// concerns the nodes: less to ask than node by node from a few dozen on. A name that no
-// node can have is that of a node that is not there.
+// DiagnoseMany reads the whole cluster once, a page at a time, and keeps what concerns
+// the nodes: less to ask than node by node from a few dozen on.
 func (k *Kubernetes) DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error) {
 	if _, err := skipped(p); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"commissaire/internal/containermgr"
 	"commissaire/internal/fleet"
 	"commissaire/internal/kubetest"
 )
@@ -174,8 +175,17 @@ func TestManyNodes(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, found, 3)
 	require.Empty(t, found[s.node])
-	require.Equal(t, "node_missing", found["fd00::1"][0].Cause)
-	require.Equal(t, "node_missing", found[""][0].Cause)
+	for _, name := range []string{"fd00::1", ""} {
+		alone, err := s.k.Diagnose(s.ctx, name, "", fleet.Drain{})
+		require.NoError(t, err)
+		require.Equal(t, alone, found[name])
+		require.Equal(t, containermgr.NodeMissing, alone[0].Cause)
+		did, err := s.k.Restore(s.ctx, name, owner)
+		require.NoError(t, err)
+		require.Equal(t, containermgr.NothingToRestore, did)
+		_, err = s.k.Cordon(s.ctx, name, owner, standing)
+		require.Equal(t, fleet.NotFound, fleet.KindOf(err))
+	}
 	found, err = s.k.DiagnoseMany(s.ctx, nil, fleet.Drain{})
 	require.NoError(t, err)
 	require.Empty(t, found)

@@ -110,16 +110,19 @@ func Run(t *testing.T, kit Kit) {
 		err := m.Ready(short, kit.Node(), containermgr.Wait{})
 		require.Equal(t, fleet.NotReady, fleet.KindOf(err), err)
 	})
-	test("names that are none", func(t *testing.T, ctx context.Context) {
-		for _, name := range []string{"", ".", "..", "a/b", "../pods", "fd00::1", "Node", "a b", "a?b"} {
+	test("names that no node can have", func(t *testing.T, ctx context.Context) {
+		other := kit.Node()
+		require.NoError(t, m.Register(ctx, other))
+		for _, name := range []string{"", ".", "..", "a/b", "../pods", "fd00::1", "Node", "a_b", "a b", "a?b"} {
 			require.Equal(t, fleet.Invalid, fleet.KindOf(m.Register(ctx, name)), "register %q", name)
-			require.Equal(t, fleet.Invalid, fleet.KindOf(m.Remove(ctx, name)), "remove %q", name)
-			_, err := m.Registered(ctx, name)
-			require.Equal(t, fleet.Invalid, fleet.KindOf(err), "registered %q", name)
-			_, err = m.Status(ctx, name)
-			require.Equal(t, fleet.Invalid, fleet.KindOf(err), "status %q", name)
 			require.Equal(t, fleet.Invalid, fleet.KindOf(m.Ready(ctx, name, containermgr.Wait{})), "ready %q", name)
+			// To whoever does not make one, such a node is one that is not there.
+			requireRegistered(t, ctx, m, name, false)
+			_, err := m.Status(ctx, name)
+			require.Equal(t, fleet.NotFound, fleet.KindOf(err), "status %q", name)
+			require.NoError(t, m.Remove(ctx, name), "remove %q", name)
 		}
+		requireRegistered(t, ctx, m, other, true)
 	})
 	test("a context that has ended", func(t *testing.T, _ context.Context) {
 		ended, cancel := context.WithCancel(t.Context())
