@@ -371,12 +371,12 @@ func beat(ctx context.Context) (stop func()) {
 // news gives a line for each finding that this worker has not seen before.
 func (s *nodeRun) news(findings []fleet.Finding) (lines []string) {
 	for _, f := range findings {
-		line := "note: "
+		line := "blocks: "
 		switch {
+		case !f.Blocks:
+			line = "note: "
 		case f.Passes:
 			line = "blocks for now: "
-		case f.Blocks:
-			line = "blocks: "
 		}
 		line += f.String()
 		if pods := slices.DeleteFunc(slices.Clone(f.Pods), func(pod string) bool { return f.Object == "pod "+pod }); len(pods) > 0 {

@@ -44,6 +44,7 @@ func newNodeRig(t *testing.T) *nodeRig {
 	require.NoError(t, err)
 	db := r.openStore(t)
 	r.nodes = &activities.Nodes{Store: func(tenant string) activities.NodeStore { return db.For(tenant) }}
+	t.Cleanup(r.nodes.Close)
 	return r
 }
 

@@ -99,7 +99,8 @@ func (s *stepRecord) print(ctx context.Context, text string) error {
 	return nil
 }
 
-// say adds lines to what is kept of the step.
+// say adds lines to what is kept of the step. Of several attempts that speak at once,
+// one is heard.
 func (s *stepRecord) say(ctx context.Context, lines []string) error {
 	if len(lines) == 0 {
 		return nil
