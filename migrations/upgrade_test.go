@@ -125,3 +125,25 @@ func TestUpFromTheThirdVersion(t *testing.T) {
 	require.Equal(t, []string{"00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003", "00000000-0000-0000-0000-000000000005"},
 		strs(t, conn, "SELECT operation_id::text FROM rollout ORDER BY 1"), "what is on one host does not roll")
 }
+
+// TestUpFromTheFourthVersion: its binary goes on with host runs, and knows nothing of
+// cordons.
+func TestUpFromTheFourthVersion(t *testing.T) {
+	t.Parallel()
+	dsn, conn := upTo(t, 4)
+	_, err := conn.Exec(t.Context(), first)
+	require.NoError(t, err)
+	require.NoError(t, migrations.Up(t.Context(), dsn))
+	for _, sql := range []string{
+		"UPDATE host_run SET cordon = 'out', cordon_manager = 'k' WHERE state = 'running'",
+		"UPDATE host_run SET state = 'failed', reason = 'x', finished = now() WHERE state = 'running'",
+		"INSERT INTO operation (id, tenant, kind, host) VALUES ('00000000-0000-0000-0000-000000000004', 'default', 'bootstrap', 'h3')",
+		"INSERT INTO host_run (operation_id, tenant, address, position) VALUES ('00000000-0000-0000-0000-000000000004', 'default', 'h3', 0)",
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	require.Equal(t, []string{"h2 failed k"}, strs(t, conn, "SELECT concat_ws(' ', address, state, cordon_manager) FROM host_run WHERE cordon <> 'none'"))
+	_, err = conn.Exec(t.Context(), "UPDATE host_run SET cordon = 'restoring' WHERE cordon = 'none'")
+	require.ErrorContains(t, err, "host_run_cordon_manager", "somebody must know whom to ask")
+}

@@ -40,9 +40,12 @@ const (
 
 	cordonRestoredSQL = `UPDATE host_run SET cordon = 'restored' WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon = 'restoring'`
 
-	// The end of an operation is the end of all its host runs.
-	leftCordonsSQL = `SELECT tenant, operation_id, address FROM host_run
-		WHERE cordon IN ('out', 'restoring') AND finished <= now() - make_interval(secs => $1) ORDER BY finished LIMIT $2`
+	// The end of an operation is the end of all its host runs. Container managers take
+	// turns, so that one that does not answer keeps nobody from the others.
+	leftCordonsSQL = `SELECT tenant, operation_id, address FROM (
+			SELECT tenant, operation_id, address, finished, row_number() OVER (PARTITION BY tenant, cordon_manager ORDER BY finished) AS place
+			FROM host_run WHERE cordon IN ('out', 'restoring') AND finished <= now() - make_interval(secs => $1)) c
+		ORDER BY place, finished LIMIT $2`
 )
 
 // cordon is what the record has of the cordon of a host run.
@@ -171,7 +174,8 @@ func (s *Store) CordonRestored(ctx context.Context, id, address string) error {
 }
 
 // LeftCordons lists cordons of all tenants that are out though their host runs ended
-// longer than olderThan ago, the oldest first. The dispatcher has them taken back.
+// longer than olderThan ago, of each container manager the oldest first. The dispatcher
+// has them taken back.
 func (db *DB) LeftCordons(ctx context.Context, olderThan time.Duration, limit int) (left []HostCordon, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
 		left, err = collect(ctx, q, pgx.RowToStructByPos[HostCordon], leftCordonsSQL, olderThan.Seconds(), limit)

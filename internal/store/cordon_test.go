@@ -261,25 +261,28 @@ func TestTheEndOfAStepThatTakesACordonBack(t *testing.T) {
 	require.Equal(t, fleet.StepSucceeded, got.State, "the first ending stays")
 }
 
-func TestAnOldestCordonComesFirst(t *testing.T) {
+func TestTheOrderOfLeftCordons(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	f.kube(t, "c", "k", nil, 1, 5)
-	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(5), MaxFailures: fleet.Count(5)}})
-	f.claims(t, op.ID, 1)
-	for _, i := range []int{3, 1, 5, 2} {
-		address := fmt.Sprint("h", i)
-		_, err := f.BeginCordon(t.Context(), op.ID, address)
-		require.NoError(t, err)
-		f.ends(t, HostRunEnd{OperationID: op.ID, Address: address, State: fleet.HostRunFailed, Reason: "x", Turn: 1})
+	leave := func(cluster, manager string, first int, hosts ...string) {
+		f.kube(t, cluster, manager, nil, first, 5)
+		op := f.startOn(t, cluster, 5)
+		f.claims(t, op.ID, 1)
+		for _, address := range hosts {
+			_, err := f.BeginCordon(t.Context(), op.ID, address)
+			require.NoError(t, err)
+			f.ends(t, HostRunEnd{OperationID: op.ID, Address: address, State: fleet.HostRunFailed, Reason: "x", Turn: 1})
+		}
 	}
-	left, err := f.db.LeftCordons(t.Context(), 0, 3)
+	leave("c", "k", 1, "h3", "h1", "h5", "h2")
+	leave("d", "l", 11, "h12", "h11")
+	left, err := f.db.LeftCordons(t.Context(), 0, 5)
 	require.NoError(t, err)
 	var hosts []string
 	for _, c := range left {
 		hosts = append(hosts, c.Address)
 	}
-	require.Equal(t, []string{"h3", "h1", "h5"}, hosts)
+	require.Equal(t, []string{"h3", "h12", "h1", "h11", "h5"}, hosts, "none has to wait for a container manager that does not answer")
 }
 
 func TestDeletingAContainerManagerWithCordons(t *testing.T) {
