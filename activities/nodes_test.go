@@ -2,9 +2,15 @@ package activities_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -191,6 +197,63 @@ func TestNodeSteps(t *testing.T) {
 	r.checked(t, "weak", check)
 	_, err = r.register(how{}, r.bootstraps(t, "h4", "weak"))
 	require.Contains(t, requireRefused(t, "failed", err), "container manager weak: could not register node h4")
+}
+
+// Steps share a connection: a drain of hundreds of nodes asks every second for each.
+func TestStepsShareAConnection(t *testing.T) {
+	t.Parallel()
+	r := newNodeRig(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var connections atomic.Int64
+	var road sync.WaitGroup
+	road.Go(func() {
+		for {
+			from, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			to, err := net.Dial("tcp", strings.TrimPrefix(r.kube.URL(), "https://"))
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+				road.Go(func() {
+					_, _ = io.Copy(way[1], way[0])
+					_ = way[1].Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(road.Wait)
+	t.Cleanup(func() { _ = listener.Close() })
+	t.Cleanup(r.nodes.Close) // before the road, which waits for it
+
+	// The certificate is for another address than that of the road.
+	authority, err := os.ReadFile(r.kube.CAFile())
+	require.NoError(t, err)
+	kubeconfig := fmt.Sprintf(`{"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+		"users": [{"name": "u", "user": {"token": %q}}],
+		"clusters": [{"name": "k", "cluster": {"server": "https://%s", "tls-server-name": "localhost", "certificate-authority-data": %q}}]}`,
+		r.token, listener.Addr(), base64.StdEncoding.EncodeToString(authority))
+	_, check, err := r.PutContainerManager(t.Context(), fleet.ContainerManager{Name: "kube", Type: fleet.ContainerManagerKubernetes, Options: map[string]any{"kubeconfig": kubeconfig}})
+	require.NoError(t, err)
+	r.checked(t, "kube", check)
+	name := "kube"
+	_, err = r.PutCluster(t.Context(), store.ClusterPut{Name: name, ContainerManager: &name})
+	require.NoError(t, err)
+	in := r.bootstraps(t, "h1", "kube")
+	require.NoError(t, r.kube.AddNode(t.Context(), "h1"))
+	_, err = r.register(how{}, in)
+	require.NoError(t, err)
+	var steps sync.WaitGroup
+	for range 20 {
+		steps.Go(func() { r.status(t, "h1") })
+	}
+	steps.Wait()
+	require.EqualValues(t, 1, connections.Load())
 }
 
 func nameIn(t *testing.T, node []byte) string {
