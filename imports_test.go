@@ -35,6 +35,7 @@ var rules = map[string]rule{
 	"internal/fleet":                {stdOnly: true, forbidden: []string{"net/http/...", "os", "os/...", "net"}},
 	"internal/secret":               {ours: []string{"internal/fleet"}, forbidden: []string{temporalSDK, postgres, http}},
 	"internal/hostos":               {ours: []string{"internal/fleet"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/..."}},
+	"internal/profile":              {ours: []string{"internal/fleet", "internal/secret", "internal/hostos", "internal/containermgr/options"}, stdOnly: true, forbidden: []string{"os", "os/...", "net", "net/http/..."}},
 	"internal/version":              {stdOnly: true},
 	"internal/commctl":              {ours: []string{"api/client", "internal/fleet", "internal/secret", "internal/version"}, forbidden: []string{temporalSDK, postgres, echo}},
 	"internal/config":               {ours: []string{"internal/nearest"}, forbidden: []string{temporalSDK, ssh, echo}},

@@ -1,0 +1,37 @@
+package profile
+
+import "commissaire/internal/hostos"
+
+// containerHost prepares today's way. Networks of flannel are not its affair: a
+// cluster brings its own.
+func containerHost(in Input) (Content, error) {
+	family, err := in.family()
+	if err != nil {
+		return Content{}, err
+	}
+	if in.Manager != nil && in.Manager.Kubelet {
+		return node(in, family)
+	}
+	runtime := podman
+	if family.Name() == "apt" {
+		runtime = containerd
+	}
+	files, err := runtime.mirror(in.Settings.RegistryMirror)
+	if err != nil {
+		return Content{}, err
+	}
+	c := Content{Files: files}
+	if !family.Stages() {
+		c.install(in, family, runtime.packages)
+		c.Services = runtime.services
+	}
+	return c, nil
+}
+
+// install adds groups of packages, with the commands that make them known.
+func (c *Content) install(in Input, family hostos.Family, groups ...string) {
+	c.Repositories = family.EnableRepositories(in.Host.OS, in.Host.OSVersion)
+	for _, name := range groups {
+		c.Packages = append(c.Packages, []string{name})
+	}
+}
