@@ -139,8 +139,8 @@ func diagnoseNode(n *corev1.Node, owner string, p fleet.Drain) (findings []fleet
 	case held == nil && n.Spec.Unschedulable, held != nil && held.Prior:
 		add(CordonedByOther, false, false, "has been cordoned by somebody else, and stays so afterwards")
 	}
-	if why := lacking(n, Wait{}); why != "" {
-		add(NodeNotReady, p.SkipWaitForDelete == 0, true, "%s: pods on it cannot end; bring it back, or do not wait for pods that are terminating", why)
+	if why, waits := lacking(n, Wait{}), p.SkipWaitForDelete == 0; why != "" {
+		add(NodeNotReady, waits, waits, "%s: pods on it cannot end; bring it back, or do not wait for pods that are terminating", why)
 	}
 	return findings
 }
@@ -237,7 +237,7 @@ func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []fleet
 	case s.DisruptionsAllowed <= 0:
 		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods and has %d; look why pods are not ready", s.DesiredHealthy, s.CurrentHealthy)
 	case int(s.DisruptionsAllowed) < costly:
-		f.Blocks = false
+		f.Blocks, f.Passes = false, false
 		f.Detail = fmt.Sprintf("allows %d of these pods to go at once, and %d are ready; the others wait until those are up elsewhere", s.DisruptionsAllowed, costly)
 	default:
 		return nil

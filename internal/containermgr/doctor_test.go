@@ -63,7 +63,7 @@ func TestDiagnose(t *testing.T) {
 		"a node that has never reported": {s: containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Status.Conditions = nil })}, want: []summary{{containermgr.NodeNotReady, true, true}}},
 		"a dead node, and it is known": {
 			s:      containermgr.Snapshot{Node: node(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })},
-			policy: fleet.Drain{SkipWaitForDelete: fleet.Duration(time.Minute)}, want: []summary{{containermgr.NodeNotReady, false, true}},
+			policy: fleet.Drain{SkipWaitForDelete: fleet.Duration(time.Minute)}, want: []summary{{containermgr.NodeNotReady, false, false}},
 		},
 		"a pod on its way":              {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Second))}}},
 		"a pod that should be gone":     {s: containermgr.Snapshot{Node: node(), Pods: []corev1.Pod{pod(terminating(time.Hour))}}, want: []summary{{containermgr.Terminating, true, true}}},

@@ -212,7 +212,7 @@ func TestFixtures(t *testing.T) {
 				}
 				s.budget("web", "web", atLeast(1), 2)
 			},
-			findings: []found{{containermgr.BudgetExhausted, "budget web", false, true}},
+			findings: []found{{containermgr.BudgetExhausted, "budget web", false, false}},
 			first: func(t *testing.T, _ *space, pass containermgr.Pass) {
 				require.Len(t, pass.Evicted, 1)
 				require.Len(t, pass.Blocked, 1)
