@@ -22,16 +22,16 @@ func containerHost(in Input) (Content, error) {
 	}
 	c := Content{Files: files}
 	if !family.Stages() {
-		c.install(in, family, runtime.packages)
+		c.install(in, family, runtime.pkg)
 		c.Services = runtime.services
 	}
 	return c, nil
 }
 
-// install adds groups of packages, with the commands that make them known.
-func (c *Content) install(in Input, family hostos.Family, groups ...string) {
+// install adds packages, a group of each, with the commands that make them known.
+func (c *Content) install(in Input, family hostos.Family, names ...string) {
 	c.Repositories = family.EnableRepositories(in.Host.OS, in.Host.OSVersion)
-	for _, name := range groups {
+	for _, name := range names {
 		c.Packages = append(c.Packages, []string{name})
 	}
 }

@@ -67,15 +67,15 @@ func node(in Input, family hostos.Family) (Content, error) {
 		Notes:    []string{"The kubelet starts only while the host has no swap in use; commissaire leaves swap as it is. Switch it off by swapoff(8) and in /etc/fstab."},
 	}
 	if family.Stages() {
-		c.Notes = append(c.Notes, fmt.Sprintf("The image must have %s and kubelet in it.", r.packages))
+		c.Notes = append(c.Notes, fmt.Sprintf("The image must have %s and kubelet in it.", r.pkg))
 	} else {
-		c.install(in, family, r.packages, "kubelet")
+		c.install(in, family, r.pkg, "kubelet")
 		c.Notes = append(c.Notes, "The package kubelet comes from a repository that the host must have, such as https://pkgs.k8s.io of the cluster's version.")
 	}
 	c.Files = append(c.Files,
 		public("/etc/modules-load.d/50-commissaire.conf", modulesTemplate, "systemd-modules-load"),
 		public("/etc/sysctl.d/50-commissaire.conf", sysctlTemplate, "systemd-sysctl"))
-	if r.packages == containerd.packages {
+	if r.pkg == containerd.pkg {
 		c.Files = append(c.Files, public(containerdConfig, containerdTemplate, r.services...))
 	}
 	c.Files = append(append(c.Files, mirror...), in.kubeletFiles(r)...)

@@ -7,7 +7,7 @@ import (
 
 // runtime is what runs containers.
 type runtime struct {
-	packages string
+	pkg      string   // which brings it
 	services []string // none when it needs no service
 	endpoint string   // of its CRI, for a kubelet; "" when it has none
 	// mirror gives the files by which images of Docker Hub come from a mirror; none
@@ -17,15 +17,15 @@ type runtime struct {
 
 var (
 	containerd = runtime{
-		packages: "containerd", services: []string{"containerd"}, endpoint: "unix:///run/containerd/containerd.sock",
+		pkg: "containerd", services: []string{"containerd"}, endpoint: "unix:///run/containerd/containerd.sock",
 		mirror: containerdMirror,
 	}
 	crio = runtime{
-		packages: "cri-o", services: []string{"crio"}, endpoint: "unix:///var/run/crio/crio.sock",
+		pkg: "cri-o", services: []string{"crio"}, endpoint: "unix:///var/run/crio/crio.sock",
 		mirror: func(url string) ([]File, error) { return registriesConf(url, "crio") },
 	}
 	podman = runtime{
-		packages: "podman", mirror: func(url string) ([]File, error) { return registriesConf(url) },
+		pkg: "podman", mirror: func(url string) ([]File, error) { return registriesConf(url) },
 	}
 )
 
