@@ -104,7 +104,7 @@ func (s *Store) BeginCordon(ctx context.Context, id, address string) (m fleet.Co
 				return errAgain // a restore was faster
 			}
 		case c.State != fleet.CordonOut:
-			return takenBack(id, address)
+			return noCordon(id, address)
 		}
 		m, err = s.openContainerManager(ctx, q, c.Manager, "")
 		return err
@@ -118,14 +118,14 @@ func (s *Store) CordonStands(ctx context.Context, id, address string) error {
 	return s.db.read(ctx, func(ctx context.Context, q querier) error {
 		c, err := s.cordon(ctx, q, id, address)
 		if err == nil && (c.State != fleet.CordonOut || c.Run != fleet.HostRunRunning) {
-			return takenBack(id, address)
+			return noCordon(id, address)
 		}
 		return err
 	})
 }
 
-func takenBack(id, address string) *fleet.Error {
-	return fleet.Errorf(fleet.Conflict, "the cordon of host %q in operation %s was taken back; its node is left alone", address, id)
+func noCordon(id, address string) *fleet.Error {
+	return fleet.Errorf(fleet.Conflict, "operation %s is not to cordon the node of host %q (any more)", id, address)
 }
 
 // BeginRestore notes that the cordon of a host is being taken back, after which nobody
