@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -16,28 +17,29 @@ import (
 	"commissaire/internal/remote/remotetest"
 )
 
-// nodes is a site with a container manager "kube", a real Kubernetes.
-type nodes struct {
+// nodeSite is a site with a container manager "kube", a real Kubernetes.
+type nodeSite struct {
 	*site
 	kube  *kubetest.Cluster
 	token string
+	first *exec.Cmd // its worker
 }
 
 // newNodes makes the cluster "web" with that container manager.
-func newNodes(t *testing.T, kube *kubetest.Cluster, hosts int, options map[string]any, env ...string) *nodes {
+func newNodes(t *testing.T, kube *kubetest.Cluster, hosts int, options map[string]any, env ...string) *nodeSite {
 	t.Helper()
 	account, err := kube.AddAccount(t.Context(), nameOf(t), containermgr.Rules()...)
 	require.NoError(t, err)
-	n := &nodes{site: newSite(t, hosts, env...), kube: kube}
+	n := &nodeSite{site: newSite(t, hosts, env...), kube: kube}
 	n.token, err = account.Token(t.Context())
 	require.NoError(t, err)
-	n.worker()
+	n.first = n.worker()
 	n.putManager("kube", options)
 	n.ask(http.StatusCreated, http.MethodPut, "cluster/web", map[string]any{"container_manager": "kube"})
 	return n
 }
 
-func (n *nodes) putManager(name string, more map[string]any) {
+func (n *nodeSite) putManager(name string, more map[string]any) {
 	n.t.Helper()
 	options := map[string]any{"server_url": n.kube.URL(), "token": n.token, "certificate_ca_path": n.kube.CAFile()}
 	for option, value := range more {
@@ -47,7 +49,7 @@ func (n *nodes) putManager(name string, more map[string]any) {
 }
 
 // there says whether the Kubernetes has a node.
-func (n *nodes) there(name string) bool {
+func (n *nodeSite) there(name string) bool {
 	n.t.Helper()
 	_, err := n.kube.Admin().CoreV1().Nodes().Get(n.t.Context(), name, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
@@ -56,14 +58,14 @@ func (n *nodes) there(name string) bool {
 	return err == nil
 }
 
-func (n *nodes) becomes(h *remotetest.Host, state string) hostView {
+func (n *nodeSite) becomes(h *remotetest.Host, state string) hostView {
 	n.t.Helper()
 	n.until(limit, h.Address()+" to be "+state, func() bool { return n.host(h).Status == state })
 	return n.host(h)
 }
 
 // said is what the status of a host has of its container manager.
-func (n *nodes) said(h *remotetest.Host) map[string]any {
+func (n *nodeSite) said(h *remotetest.Host) map[string]any {
 	n.t.Helper()
 	var status struct {
 		ContainerManager map[string]any `json:"container_manager"`
@@ -73,7 +75,7 @@ func (n *nodes) said(h *remotetest.Host) map[string]any {
 }
 
 // comesAlive starts the kubelet of a node once it is registered.
-func (n *nodes) comesAlive(h *remotetest.Host) {
+func (n *nodeSite) comesAlive(h *remotetest.Host) {
 	n.t.Helper()
 	n.until(limit, h.Address()+" to be registered", func() bool { return n.there(h.Address()) })
 	require.NoError(n.t, n.kube.AddNode(n.t.Context(), h.Address()))

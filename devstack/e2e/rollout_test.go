@@ -28,8 +28,13 @@ func newSiteWith(t *testing.T, machines []remotetest.HostConfig, env ...string) 
 	return newSiteOn(t, harness.Options{Postgres: shared.postgres, Temporal: shared.address(), Machines: machines, Env: env})
 }
 
-// policy is a body that orders an operation by a policy.
-func policy(members map[string]any) map[string]any { return map[string]any{"policy": members} }
+// policy is a body that orders an operation by a policy, nil for none.
+func policy(members map[string]any) map[string]any {
+	if members == nil {
+		return map[string]any{}
+	}
+	return map[string]any{"policy": members}
+}
 
 // order begins an operation on the cluster and gives it.
 func (s *site) order(kind string, body map[string]any) operationView {

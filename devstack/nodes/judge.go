@@ -12,9 +12,9 @@ import (
 
 // Rules are what a record is judged by.
 type Rules struct {
-	// Ours are the nodes that the product has, which it may cordon and delete. It must
-	// leave all others alone.
-	Ours map[string]bool
+	// Ours are the nodes that the product has, which it may cordon and delete. Strangers
+	// are those that it must leave alone. All others are disregarded.
+	Ours, Strangers map[string]bool
 	// Operations says of each operation how many nodes it may have cordoned at once.
 	Operations map[string]int
 	// Managers say the same of all operations together.
@@ -89,9 +89,12 @@ func (w *Watch) Judge(r Rules) Verdict {
 func (j *judge) node(e event, n Node) {
 	old, known := j.nodes[n.Name]
 	known = known && old.UID == n.UID
+	if !j.Ours[n.Name] && !j.Strangers[n.Name] {
+		return
+	}
 	if e.gone {
 		delete(j.nodes, n.Name)
-		if !j.Ours[n.Name] {
+		if j.Strangers[n.Name] {
 			j.add(&j.ForeignRemoved, e, "node %s, which is not ours, was deleted", n.Name)
 		}
 		return
@@ -115,7 +118,7 @@ func (j *judge) node(e event, n Node) {
 func (j *judge) touched(e event, old, n Node) {
 	want := j.closed[n.UID]
 	switch {
-	case !j.Ours[n.Name]:
+	case j.Strangers[n.Name]:
 		j.add(&j.ForeignRemoved, e, "node %s, which is not ours, was touched: closed %t, mark %q", n.Name, n.Closed, n.Mark)
 	case want && !n.Closed:
 		j.add(&j.ForeignRemoved, e, "node %s was opened, which somebody else had cordoned; it bore the mark of %q", n.Name, old.Owner())
@@ -166,6 +169,9 @@ func (j *judge) pod(e event, p Pod) {
 		delete(j.pods, k)
 	} else {
 		j.pods[k] = p
+	}
+	if !j.Ours[p.Node] {
+		return
 	}
 	if p.Evicted && p.Ending && (!known || !old.Ending) {
 		j.Evicted++

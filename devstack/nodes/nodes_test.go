@@ -124,7 +124,7 @@ func TestRecordsAreJudged(t *testing.T) {
 	require.NoError(t, Run(t.Context(), s.kube,
 		App{Namespace: "shop", Name: "cart", Replicas: 4, Nodes: map[string]string{"lane": "x"}, MinAvailable: "3"}))
 	ours := map[string]bool{a.name: true, b.name: true}
-	rules := Rules{Ours: ours, Operations: map[string]int{"one": 1}, Managers: []Manager{{Name: "kube", Most: 1, Nodes: ours}}}
+	rules := Rules{Ours: ours, Strangers: map[string]bool{"stranger": true}, Operations: map[string]int{"one": 1}, Managers: []Manager{{Name: "kube", Most: 1, Nodes: ours}}}
 	judged := func() Verdict {
 		require.NoError(t, s.watch.Err())
 		return s.watch.Judge(rules)

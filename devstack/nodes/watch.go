@@ -360,24 +360,41 @@ func (w *Watch) PodsOn(node string) []Pod {
 	return pods
 }
 
-// Cordon closes a node as somebody else would, and Uncordon opens one.
-func (w *Watch) Cordon(ctx context.Context, node string) error { return w.setClosed(ctx, node, true) }
+// Cordon closes a node as somebody else would.
+func (w *Watch) Cordon(ctx context.Context, node string) error {
+	return w.Patch(ctx, node, `{"spec":{"unschedulable":true}}`)
+}
 
 // Uncordon opens a node as somebody else would.
 func (w *Watch) Uncordon(ctx context.Context, node string) error {
-	return w.setClosed(ctx, node, false)
+	return w.Patch(ctx, node, `{"spec":{"unschedulable":false}}`)
 }
 
-// setClosed notes by which change it was done, so that it is not taken for ours.
-func (w *Watch) setClosed(ctx context.Context, node string, closed bool) error {
-	patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, closed)
-	n, err := w.kube.Admin().CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "kubectl-cordon"})
+// Patch merges a change into a node, which is not taken for ours. It returns when the
+// change was seen.
+func (w *Watch) Patch(ctx context.Context, node, patch string) error {
+	n, err := w.kube.Admin().CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "somebody"})
 	if err != nil {
 		return err
 	}
 	revision, err := strconv.ParseUint(n.ResourceVersion, 10, 64)
+	if err != nil {
+		return err
+	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.others[revision] = true
-	return err
+	w.mu.Unlock()
+	for {
+		w.mu.Lock()
+		seen := w.seen["node "+node] >= revision
+		w.mu.Unlock()
+		if seen {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
