@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"text/tabwriter"
 
 	"commissaire/internal/config"
 	"commissaire/internal/secret"
+	"commissaire/internal/store"
 )
 
 // ListKeys writes which sealing keys there are, which of them seals, and which
@@ -38,7 +40,29 @@ func ListKeys(ctx context.Context, c *config.Config, out io.Writer) error {
 		return err
 	}
 	if len(needed) > 0 {
-		return fmt.Errorf("stored credentials are sealed with keys %v, which key file %s does not have; restore it from your backup", needed, c.SealingKeyFile)
+		return missingKeys(needed, c.SealingKeyFile)
+	}
+	return nil
+}
+
+func missingKeys(ids []uint32, path string) error {
+	return fmt.Errorf("stored secrets are sealed with keys %v, which key file %s does not have; restore the key file that belongs to this database from your backup", ids, path)
+}
+
+// checkKeys refuses a key file that does not belong to the database: what is sealed there
+// could not be opened, and what this process sealed could not be opened by others. A
+// database that cannot be asked now is no reason not to start; the gauge
+// commissaire_sealing_keys_missing goes on asking.
+func checkKeys(ctx context.Context, db *store.DB, path string, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	missing, err := db.MissingKeys(ctx)
+	if err != nil {
+		log.WarnContext(ctx, "could not check that the key file belongs to the database", "file", path, "error", err)
+		return nil
+	}
+	if len(missing) > 0 {
+		return missingKeys(missing, path)
 	}
 	return nil
 }

@@ -15,13 +15,14 @@ import (
 
 // serveWorkerPages serves /metrics, /livez and /readyz of a worker, when it is
 // asked to. ready answers whether the worker takes steps.
-func serveWorkerPages(ctx context.Context, c *config.Config, log *slog.Logger, ready func(context.Context) error) error {
+func serveWorkerPages(ctx context.Context, c *config.Config, log *slog.Logger, ready func(context.Context) error, more ...prometheus.Collector) error {
 	if c.MetricsListen == "" {
 		<-ctx.Done()
 		return nil
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	registry.MustRegister(more...)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })

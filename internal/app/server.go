@@ -29,6 +29,9 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer p.close()
+	if err := checkKeys(ctx, p.db, c.SealingKeyFile, log); err != nil {
+		return err
+	}
 	tenant := p.db.For(fleet.DefaultTenant)
 	front, err := newFront(ctx, c, tenant, log)
 	if err != nil {
@@ -41,17 +44,21 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		{api.Check{Name: "temporal", Run: dispatcher.Ready}, "Temporal",
 			"reading works, but adding hosts and starting operations is refused with 503"},
 	}
+	registry := prometheus.NewRegistry()
+	up := newUp()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), up,
+		&vitals{record: p.db.Vitals, workers: dispatcher.Workers, tls: front.tls, log: log})
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { dispatcher.Run(background) })
-	running.Go(func() { watch(background, needed, watchEvery, log) })
+	running.Go(func() { dispatcher.KeepSchedules(background, p.db, watching(c)) })
+	running.Go(func() { watch(background, needed, watchEvery, up, log) })
 	defer func() {
 		stop()
 		running.Wait()
 	}()
 
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&watchGauge{states: p.db.WatchStates, log: log})
 	handler := api.New(api.Deps{
 		Store:          tenant,
 		Changes:        p.db.Changes,

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"commissaire/api"
 	"commissaire/internal/fleet"
 )
@@ -22,16 +24,16 @@ const watchEvery = 5 * time.Second
 
 // watch says in the log when a part does not answer, and when it does again: once
 // for each change, with the error that came first. It looks at once, then every so
-// often, until ctx ends.
-func watch(ctx context.Context, parts []part, every time.Duration, log *slog.Logger) {
+// often, until ctx ends. up says the same to who reads metrics.
+func watch(ctx context.Context, parts []part, every time.Duration, up *prometheus.GaugeVec, log *slog.Logger) {
 	var all sync.WaitGroup
 	for _, p := range parts {
-		all.Go(func() { p.watch(ctx, every, log) })
+		all.Go(func() { p.watch(ctx, every, up.WithLabelValues(p.Name), log) })
 	}
 	all.Wait()
 }
 
-func (p part) watch(ctx context.Context, every time.Duration, log *slog.Logger) {
+func (p part) watch(ctx context.Context, every time.Duration, up prometheus.Gauge, log *slog.Logger) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for said := ""; ; {
@@ -40,6 +42,11 @@ func (p part) watch(ctx context.Context, every time.Duration, log *slog.Logger) 
 		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			up.Set(1)
+		} else {
+			up.Set(0)
 		}
 		if now := trouble(err); now != said {
 			said = now

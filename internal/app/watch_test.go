@@ -49,7 +49,7 @@ func watched(t *testing.T, dsn string) (log *logs, looked *atomic.Int64) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		watch(ctx, []part{{check, "Postgres", "nothing works"}}, 10*time.Millisecond, slog.New(slog.NewJSONHandler(log, nil)))
+		watch(ctx, []part{{check, "Postgres", "nothing works"}}, 10*time.Millisecond, newUp(), slog.New(slog.NewJSONHandler(log, nil)))
 	})
 	t.Cleanup(func() {
 		cancel()

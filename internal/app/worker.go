@@ -41,6 +41,9 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		!untilReady(ctx, log, "Temporal to know the revisions of workers", versions) {
 		return nil // asked to stop before it began
 	}
+	if err := checkKeys(ctx, p.db, c.SealingKeyFile, log); err != nil {
+		return err
+	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
@@ -55,11 +58,13 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	defer pool.Close()
 	nodes := &activities.Nodes{Store: func(tenant string) activities.NodeStore { return p.db.For(tenant) }}
 	defer nodes.Close()
+	checks := newWatchMetrics()
 	w := worker.New(p.temporal,
 		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
 		nodes,
+		activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen),
 	)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)
@@ -69,7 +74,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if revision > 0 {
 		current.Go(func() { dispatch.KeepCurrent(ctx, p.temporal, revision, log) })
 	}
-	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error { return errors.Join(namespace(ctx), p.db.Ping(ctx)) })
+	err = serveWorkerPages(ctx, c, log, func(ctx context.Context) error { return errors.Join(namespace(ctx), p.db.Ping(ctx)) }, checks)
 	log.Info("worker stops; its steps hand over", "within", c.ShutdownTimeout)
 	w.Stop()
 	fail(nil)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -42,6 +43,22 @@ func (db *DB) KeysInUse(ctx context.Context) (ids []uint32, err error) {
 		return err
 	})
 	return ids, err
+}
+
+// MissingKeys lists the ids of the keys that stored secrets need and that this process
+// does not have: it cannot open those secrets.
+func (db *DB) MissingKeys(ctx context.Context) ([]uint32, error) {
+	needed, err := db.KeysInUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return db.lacks(needed), nil
+}
+
+// lacks gives those of the keys that this process does not have.
+func (db *DB) lacks(needed []uint32) []uint32 {
+	have := db.sealer.KeyIDs()
+	return slices.DeleteFunc(needed, func(id uint32) bool { return slices.Contains(have, id) })
 }
 
 // Reseal seals every stored secret of all tenants with the key in use, and says
