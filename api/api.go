@@ -33,6 +33,8 @@ type Deps struct {
 	Metrics   *prometheus.Registry // served under /metrics; the API adds its own metrics to it
 	Version   Version
 	Readiness []Check
+
+	metrics *metrics // made by New
 }
 
 // handlers implements the strict server interface of gen.
@@ -45,12 +47,13 @@ var _ gen.StrictServerInterface = (*handlers)(nil)
 
 // New gives the handler of the whole API: /api/v0 and the pages beside it.
 func New(d Deps) http.Handler {
+	d.metrics = newMetrics(d.Metrics)
 	var h http.Handler = routes(d)
 	h = checkPath(h)
 	h = authenticate(h, d)
 	h = limit(h)
 	h = recoverPanics(h) // inside the log, which so sees what a panic was answered with
-	h = observe(h, d.Logger, newMetrics(d.Metrics))
+	h = observe(h, d.Logger, d.metrics)
 	return identify(h, d.TrustedProxies)
 }
 

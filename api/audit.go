@@ -33,6 +33,7 @@ func (d Deps) audit(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		id, err := d.Store.BeginAudit(r.Context(), auditEntry(r))
 		if err != nil {
+			d.metrics.lacks(unauditedBegin, err)
 			return &fleet.Error{Kind: fleet.Unavailable, Detail: "the audit log cannot be written, so nothing was done; try again later", Err: err}
 		}
 		status := http.StatusInternalServerError // of a panic
@@ -50,6 +51,7 @@ func (d Deps) audit(next echo.HandlerFunc) echo.HandlerFunc {
 func (d Deps) auditRefusal(r *http.Request) {
 	id, err := d.Store.BeginAudit(r.Context(), auditEntry(r))
 	if err != nil {
+		d.metrics.lacks(unauditedBegin, err)
 		d.Logger.ErrorContext(r.Context(), "a refusal is not in the audit log", "request_id", callOf(r.Context()).id, "error", err)
 		return
 	}
@@ -60,6 +62,7 @@ func (d Deps) endAudit(ctx context.Context, id int64, status int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
 	if err := d.Store.EndAudit(ctx, id, status, callOf(ctx).subject); err != nil {
+		d.metrics.lacks(unauditedEnd, err)
 		d.Logger.ErrorContext(ctx, "how an act ended is not in the audit log", "request_id", callOf(ctx).id, "status", status, "error", err)
 	}
 }

@@ -127,6 +127,20 @@ func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 	}
 	require.Equal(t, before, b.rows(t))
 	b.v0(t, "GET /host/192.0.2.1", "", 200, "")
+	metrics := b.open(t, "/metrics").body
+	require.Contains(t, metrics, `commissaire_audit_failures_total{write="begin"} 4`)
+	require.Contains(t, metrics, `commissaire_audit_failures_total{write="end"} 0`)
+}
+
+// TestEndsThatCannotBeAudited: what is done is done, and somebody is told.
+func TestEndsThatCannotBeAudited(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(t, "ALTER TABLE audit ADD CONSTRAINT no_end CHECK (status = 0) NOT VALID")
+	b.v0(t, "PUT /network/n", "", 201, "")
+	metrics := b.open(t, "/metrics").body
+	require.Contains(t, metrics, `commissaire_audit_failures_total{write="begin"} 0`)
+	require.Contains(t, metrics, `commissaire_audit_failures_total{write="end"} 1`)
 }
 
 func TestOperationsInTheAuditLog(t *testing.T) {
