@@ -171,3 +171,20 @@ func TestSurprise(t *testing.T) {
 	require.Contains(t, said, "the worker's log says which")
 	require.NotContains(t, said, "constraint")
 }
+
+// Nodes are drained unless the policy says otherwise.
+func TestTheDrainOfAPolicy(t *testing.T) {
+	t.Parallel()
+	r := ordered(t)
+	c := r.crew(t)
+	force, off := &fleet.Drain{Force: true}, &fleet.Drain{Disabled: true}
+	for _, x := range []struct{ policy, drains *fleet.Drain }{{nil, &fleet.Drain{}}, {force, force}, {off, nil}} {
+		require.NoError(t, r.EndOperation(t.Context(), r.op.ID, fleet.OperationFailed, "the next one comes"))
+		var err error
+		r.op, _, err = r.StartOperation(t.Context(), store.NewOperation{Kind: fleet.KindRestart, Cluster: cluster, Policy: fleet.Policy{Drain: x.policy}})
+		require.NoError(t, err)
+		planned, err := execute(how{}, workflows.Plan, c.record.Plan, workflows.PlanInput{OperationRef: r.ref().OperationRef, Turn: 1, Hold: time.Hour})
+		require.NoError(t, err)
+		require.Equal(t, x.drains, planned.Policy.Drain)
+	}
+}
