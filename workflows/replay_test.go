@@ -37,10 +37,16 @@ var endings = map[string]struct {
 	"Unregister":   {2, []string{"finished", "deleted", "cancelled", "held"}},
 	"CheckManager": {2, []string{"finished", "refused", "away"}},
 	"ReadNode":     {2, []string{"finished", "away"}},
+
+	"DiagnoseCluster": {2, []string{"finished", "away"}},
+	"Uncordon":        {2, []string{"finished", "away"}},
 }
 
 // later are further histories of a workflow that are as old as this revision.
-var later = map[int][]string{2: {"Bootstrap-registered", "Bootstrap-not-ready"}}
+var later = map[int][]string{2: {
+	"Bootstrap-registered", "Bootstrap-not-ready", "Rollout-drained", "Slot-drained", "Slot-drained-and-upgraded", "Slot-drained-and-booted",
+	"Slot-undrainable", "Slot-not-drained", "Slot-drain-cancelled", "Slot-not-uncordoned",
+}}
 
 // registered collects the workflows that a worker runs.
 type registered struct {

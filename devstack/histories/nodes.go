@@ -14,8 +14,11 @@ import (
 	"commissaire/workflows"
 )
 
-// nodeStories need a Kubernetes.
-var nodeStories = []story{{"nodes", []remotetest.OS{debian, debian, debian}, nodes}}
+// nodeStories need a Kubernetes. The last one ends it.
+var nodeStories = []story{
+	{"drained", []remotetest.OS{debian, ostree}, drained},
+	{"nodes", []remotetest.OS{debian, debian, debian}, nodes},
+}
 
 func ofNode(kind string, h *remotetest.Host) string {
 	return "kind=" + kind + "&host=" + url.QueryEscape(h.Address())
@@ -34,7 +37,6 @@ func (r *recorder) putManager(name string, more map[string]any, accept ...int) {
 	r.try(func() error {
 		return r.Call(r.ctx, http.MethodPut, "containermanager/"+name, map[string]any{"type": "kubernetes", "options": options}, accept...)
 	})
-	r.write("containermanager/"+fleet.DefaultTenant+"/"+name+"/*", "CheckManager-"+name)
 }
 
 // comesAlive starts the kubelet of a node once it is registered.
@@ -65,6 +67,9 @@ func nodes(r *recorder) {
 	r.putManager("refused", map[string]any{"server_url": r.kube.URL(), "token": "nonsense", "insecure_skip_tls_verify": true}, http.StatusBadRequest)
 	r.putManager("away", map[string]any{"server_url": "https://127.0.0.1:1"}, http.StatusServiceUnavailable)
 	r.putManager("slow", map[string]any{"ready_timeout": "1h"})
+	for _, name := range []string{"finished", "refused", "away", "slow"} {
+		r.write("containermanager/"+fleet.DefaultTenant+"/"+name+"/*", "CheckManager-"+name)
+	}
 	r.call(http.MethodPut, "cluster/"+r.cluster, map[string]any{"container_manager": "slow"})
 	r.call(http.MethodPut, "cluster/quick", map[string]any{"container_manager": "finished"})
 	r.call(http.MethodPut, "cluster/none", map[string]any{})
