@@ -211,6 +211,9 @@ func TestImageRunsAsOrdinaryUser(t *testing.T) {
 			return err
 		}
 		name, _ := filepath.Rel("..", path)
+		if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil {
+			return fs.SkipDir // a module of its own, which the product does not need
+		}
 		if m, _ := filepath.Glob(filepath.Join(path, "*.go")); len(m) > 0 && !strings.HasPrefix(name, "devstack") {
 			top, _, _ := strings.Cut(name, string(filepath.Separator))
 			require.Contains(t, ignored, "\n!"+top+"\n", "%s is needed to build the image", name)
@@ -241,6 +244,7 @@ func TestUnits(t *testing.T) {
 			require.Contains(t, text, "\n"+line+"\n", name)
 		}
 		role := strings.TrimSuffix(strings.TrimPrefix(name, "commissaire-"), ".service")
+		role = strings.TrimSuffix(role, "@") // several of them run on a machine
 		require.Contains(t, text, "\nExecStart=/usr/bin/commissaire "+role+"\n")
 	}
 }
