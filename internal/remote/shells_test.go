@@ -13,7 +13,7 @@ import (
 )
 
 // tools are all that the scripts in script/ call on a host, beside builtins of sh.
-var tools = []string{"cat", "date", "dd", "df", "find", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr"}
+var tools = []string{"cat", "chmod", "chown", "date", "dd", "df", "find", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr"}
 
 // TestBareHosts runs the scripts where there is nothing but one shell and the
 // tools: what a minimal host of another distribution has.
@@ -116,6 +116,19 @@ func checkHost(t *testing.T, b *bundle) {
 	}
 	if _, err := c.Once(ctx, sh("bytes", "other"), 0, &memory{}); KindOf(err) != KeyConflict {
 		t.Error(err)
+	}
+	written := file("/etc/a.conf", "a\n$b", 0o640)
+	for _, keep := range []bool{false, true} {
+		if err := c.WriteFile(ctx, written, keep, "docker"); err != nil {
+			t.Error(err)
+		}
+	}
+	found, err := c.ReadFile(ctx, "/etc/a.conf")
+	if err != nil || string(found.Content.Reveal()) != "a\n$b" || found.Mode != 0o640 {
+		t.Errorf("%+v %v", found, err)
+	}
+	if marks, err := c.Marks(ctx); err != nil || len(marks) != 1 || marks[0] != "docker" {
+		t.Error(marks, err)
 	}
 	slow := sh("slow", "sleep 300 & sleep 300")
 	start(t, c, slow)
