@@ -114,10 +114,9 @@ var hostRunView = view[client.HostRun]{
 		{head: "CANARY", cell: func(h client.HostRun) string { return yes(h.Canary) }},
 		{head: "STARTED", cell: func(h client.HostRun) string { return shortTime(h.StartedAt) }},
 		{head: "TOOK", cell: func(h client.HostRun) string { return took(h.StartedAt, h.FinishedAt) }},
-		{head: "REASON", cell: func(h client.HostRun) string { return h.Reason }},
+		{head: "REASON", cell: func(h client.HostRun) string { return cmp.Or(h.Reason, h.Waiting) }}, // why it ended so, or does not go on
 		{head: "SLOT", wide: true, cell: func(h client.HostRun) string { return number(int64(h.Slot)) }},
 		{head: "TARGET", wide: true, cell: func(h client.HostRun) string { return h.Target }},
-		{head: "WAITING", wide: true, cell: func(h client.HostRun) string { return h.Waiting }},
 	},
 }
 
