@@ -31,6 +31,9 @@ const (
 	diagnoseEvery = 2 * time.Second
 	// drainEvery is the time between two passes of a drain.
 	drainEvery = time.Second
+	// drainQuiet is how long pods that end are nobody's concern: as long as most of them
+	// may take.
+	drainQuiet = 30 * time.Second
 	// mostNamed is how many of a list a sentence names.
 	mostNamed = 3
 )
@@ -65,7 +68,10 @@ func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager func(con
 		defer release()
 		s.k = k
 		s.last = fmt.Sprintf("container manager %s has not answered", s.m.Name)
-		return do(work, s)
+		if err = do(work, s); err == nil {
+			s.tell(work, "")
+		}
+		return err
 	}()
 	stop()
 	return workflows.Nothing{}, s.end(ctx, work, err)
@@ -144,6 +150,7 @@ func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows
 }
 
 func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
+	var before []fleet.Finding // what could not pass at the last look
 	for {
 		var findings []fleet.Finding
 		err := s.ask(ctx, func() (err error) {
@@ -161,12 +168,24 @@ func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 			return nil
 		}
 		s.last = "the node cannot be drained: " + sentences(blocking)
-		if slices.ContainsFunc(blocking, func(f fleet.Finding) bool { return !f.Passes }) {
+		lasting := slices.DeleteFunc(blocking, func(f fleet.Finding) bool { return f.Passes })
+		if slices.ContainsFunc(lasting, func(f fleet.Finding) bool { return lasts(f, before) }) {
 			return failed("%s", s.last)
 		}
+		before = lasting
 		s.tell(ctx, s.last)
 		rest(ctx, diagnoseEvery)
 	}
+}
+
+// lasts says whether there is no use in waiting for a finding to pass. Which pods a
+// budget expects is counted from those that there are, also in the moment between the
+// end of one and the start of its successor, as when another node is drained. So a
+// budget is believed when it says the same twice.
+func lasts(f fleet.Finding, before []fleet.Finding) bool {
+	return f.Cause != containermgr.BudgetExhausted || slices.ContainsFunc(before, func(b fleet.Finding) bool {
+		return b.Cause == f.Cause && b.Object == f.Object
+	})
 }
 
 // Cordon closes the node to new pods and marks it as ours. The record has that before
@@ -192,6 +211,7 @@ func (a *Nodes) Drain(ctx context.Context, in workflows.DrainStep) (workflows.No
 }
 
 func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
+	begun := time.Now()
 	for {
 		var pass containermgr.Pass
 		var lines []string
@@ -221,25 +241,24 @@ func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
 		case len(pass.Refused) > 0:
 			return failed("the policy does not let these pods go: %s", sentences(pass.Refused))
 		}
-		s.left(ctx, pass)
+		s.left(ctx, pass, time.Since(begun) < drainQuiet)
 		rest(ctx, max(drainEvery, pass.RetryAfter))
 	}
 }
 
 // left notes what a pass has left on the node. That pods take a moment to end is nothing
 // to tell anybody.
-func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass) {
-	var ending []string
-	for _, pod := range append(pass.Waiting, pass.Evicted...) {
-		ending = append(ending, "pod "+pod+" has not ended yet")
+func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass, quiet bool) {
+	var left []string
+	for _, f := range pass.Blocked {
+		left = append(left, f.String())
 	}
-	if s.last = "the node is not empty: " + first(ending); len(pass.Blocked) == 0 {
+	for _, pod := range append(pass.Waiting, pass.Evicted...) {
+		left = append(left, "pod "+pod+" has not ended yet")
+	}
+	if s.last = "the node is not empty: " + first(left); len(pass.Blocked) == 0 && quiet {
 		s.tell(ctx, "")
 		return
-	}
-	s.last = "the node is not empty: " + sentences(pass.Blocked)
-	if len(ending) > 0 {
-		s.last += "; " + first(ending)
 	}
 	s.tell(ctx, s.last)
 }
@@ -310,6 +329,7 @@ func (a *Nodes) Uncordon(ctx context.Context, in workflows.HostStep) (workflows.
 	if err != nil {
 		return workflows.Nothing{}, s.tryAgain(ctx, m, err)
 	}
+	s.tell(ctx, "")
 	end := store.StepEnd{StepID: s.row.ID, State: fleet.StepSucceeded, Reason: restored[did]}
 	if _, err := to.EndStep(ctx, end); err != nil {
 		return workflows.Nothing{}, fmt.Errorf("record: %w", err)

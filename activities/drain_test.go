@@ -310,6 +310,7 @@ func waitsForWhatPasses(d *drained) {
 	_, said := d.recorded(workflows.StepDiagnose)
 	require.Equal(t, 1, strings.Count(said, "blocks for now: budget passing/web"), said)
 	require.Contains(t, said, "passing/web-0")
+	require.Empty(t, d.waiting(), "it has passed")
 }
 
 // givesUpByName when the time is over that the steps before this attempt have left.
