@@ -93,7 +93,7 @@ func TestStatesMirrorFleet(t *testing.T) {
 	for constraint, goType := range map[string]string{
 		"host_state": "HostState", "operation_state": "OperationState", "operation_kind": "OperationKind",
 		"host_run_state": "HostRunState", "step_state": "StepState", "network_type": "NetworkType",
-		"container_manager_type": "ContainerManagerType", "host_run_cordon": "Cordon",
+		"container_manager_type": "ContainerManagerType", "host_run_cordon": "Cordon", "host_watch_state": "WatchState",
 	} {
 		require.NotEmpty(t, constants[goType], goType)
 		require.ElementsMatch(t, constants[goType], checkList(t, conn, constraint), constraint)

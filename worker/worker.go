@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes) worker.Worker {
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch) worker.Worker {
 	w := worker.New(c, o.TaskQueue, worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
@@ -35,7 +35,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	})
-	Register(w, record, hosts, nodes)
+	Register(w, record, hosts, nodes, watch)
 	return w
 }
 
@@ -53,7 +53,7 @@ func deployment(revision int) worker.DeploymentOptions {
 }
 
 // Register binds every workflow and every step.
-func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes) {
+func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
 	r.RegisterWorkflow(workflows.Slot)
@@ -94,4 +94,8 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.DrainNode.Bind(r, nodes.Drain)
 	workflows.AwaitNode.Bind(r, nodes.Ready)
 	workflows.UncordonNode.Bind(r, nodes.Uncordon)
+
+	r.RegisterWorkflow(workflows.Watch)
+	workflows.PlanWatch.Bind(r, watch.Plan)
+	workflows.WatchPage.Bind(r, watch.Page)
 }

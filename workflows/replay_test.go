@@ -37,6 +37,7 @@ var endings = map[string]struct {
 	"Unregister":   {2, []string{"finished", "deleted", "cancelled", "held"}},
 	"CheckManager": {2, []string{"finished", "refused", "away"}},
 	"ReadNode":     {2, []string{"finished", "away"}},
+	"Watch":        {2, []string{"finished", "cancelled"}},
 
 	"DiagnoseCluster": {2, []string{"finished", "away"}},
 	"Uncordon":        {2, []string{"finished", "away"}},
@@ -60,7 +61,7 @@ func (r *registered) RegisterActivityWithOptions(any, activity.RegisterOptions) 
 
 func allWorkflows() []any {
 	var r registered
-	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes))
+	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch))
 	return r.workflows
 }
 

@@ -78,7 +78,7 @@ const (
 	StepUpgrade        = "upgrade"
 	StepVerifyPackages = "verify-packages"
 	StepRebootNeeded   = "reboot-needed"
-	StepReboot         = "reboot"
+	StepReboot         = fleet.StepReboot
 	StepWait           = "wait"
 	StepVerify         = "verify"
 	StepSettle         = "settle"

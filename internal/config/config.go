@@ -59,6 +59,11 @@ type Config struct {
 	RebootTimeout    time.Duration `name:"reboot-timeout" default:"10m" usage:"how long a host may take to come back with a new boot id; time without a worker does not count, and a new worker counts anew"`
 	HoldTimeout      time.Duration `name:"hold-timeout" default:"1h" usage:"how long an operation waits for a host that another operation holds"`
 
+	WatchInterval      time.Duration `name:"watch-interval" default:"1m" usage:"how often every host is checked while no operation is at work on it; 0s for never"`
+	WatchSlow          time.Duration `name:"watch-slow" default:"5s" usage:"a host that takes longer than this to answer a check is slow; after 10 s it is unreachable"`
+	WatchFailures      int           `name:"watch-failures" default:"3" usage:"so many failed checks in a row fail a host; the first good one takes that back"`
+	WatchFactsInterval time.Duration `name:"watch-facts-interval" default:"1h" usage:"how old the facts of a host may become before a check reads them again"`
+
 	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"20s" usage:"how long requests and steps may finish after SIGTERM"`
 
@@ -178,6 +183,12 @@ func (c *Config) faults() (errs []error) {
 	default:
 		bad("log-format", "must be json or text")
 	}
+	if c.WatchInterval != 0 && (c.WatchInterval < time.Second || c.WatchInterval > 24*time.Hour) {
+		bad("watch-interval", "must be 0s, or between %s and %s", time.Second, 24*time.Hour)
+	}
+	if c.WatchFailures < 1 || c.WatchFailures > 1000 {
+		bad("watch-failures", "must be between 1 and 1000")
+	}
 	for _, d := range []struct {
 		name     string
 		v        time.Duration
@@ -188,6 +199,8 @@ func (c *Config) faults() (errs []error) {
 		{"unreachable-after", c.UnreachableAfter, time.Second, 24 * time.Hour},
 		{"reboot-timeout", c.RebootTimeout, 5 * time.Second, 24 * time.Hour},
 		{"hold-timeout", c.HoldTimeout, time.Second, 24 * time.Hour},
+		{"watch-slow", c.WatchSlow, 100 * time.Millisecond, 10 * time.Second},
+		{"watch-facts-interval", c.WatchFactsInterval, time.Second, 30 * 24 * time.Hour},
 		{"shutdown-timeout", c.ShutdownTimeout, time.Second, time.Hour},
 		{"ssh-dial-timeout", c.SSHDialTimeout, 100 * time.Millisecond, 10 * time.Minute},
 		{"ssh-handshake-timeout", c.SSHHandshakeTimeout, 100 * time.Millisecond, 10 * time.Minute},

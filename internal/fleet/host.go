@@ -39,6 +39,8 @@ type Host struct {
 
 	HostKey *HostKey // pinned key, nil before the first contact
 
+	Watch Watch // what was found of it between operations
+
 	Bootstrapped time.Time // when a bootstrap last succeeded, zero when never
 	Created      time.Time
 }
@@ -93,6 +95,13 @@ const (
 	HostRecovered HostEvent = "recovered"
 	// HostReturned: the same, of a host that a container manager holds.
 	HostReturned HostEvent = "returned"
+	// HostLost: checks between operations fail, again and again.
+	HostLost HostEvent = "lost"
+	// HostFound: a host that was lost answers again.
+	HostFound HostEvent = "found"
+	// HostFoundHeld: the same, of a host that was active and that a container manager
+	// still holds.
+	HostFoundHeld HostEvent = "found-held"
 )
 
 // HostTransition is one row of the host state machine.
@@ -134,6 +143,12 @@ var HostTransitions = []HostTransition{
 	{HostFailed, HostReturned, HostActive},
 	{HostActive, HostReturned, HostActive},
 	{HostDisassociated, HostReturned, HostActive},
+
+	{HostActive, HostLost, HostFailed},
+	{HostDisassociated, HostLost, HostFailed},
+
+	{HostFailed, HostFound, HostDisassociated},
+	{HostFailed, HostFoundHeld, HostActive},
 }
 
 // Next gives the state that follows s on event e; ok is false when the event

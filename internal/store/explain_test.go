@@ -195,6 +195,11 @@ func testPlans(t *testing.T, rows string) {
 		"Audit of a principal":      {auditSQL, []any{tenant, "u7", "", nobody, 51}},
 		"Audit of an operation":     {auditSQL, []any{tenant, "", "o7", nobody, 51}},
 		"end an audit entry":        {endAuditSQL, []any{tenant, int64(7), 201, ""}},
+		"WatchPages":                {watchPagesSQL, []any{tenant, "c1", 500}},
+		"count to watch":            {countToWatchSQL, []any{tenant, "c1"}},
+		"HostsToCheck":              {hostsToCheckSQL, []any{tenant, "c1", "h1", "h2", 3600.0}},
+		"HostsToCheck, no cluster":  {hostsToCheckSQL, []any{tenant, "", "h1", "h2", 3600.0}},
+		"RecordChecks":              {recordWatchSQL, []any{tenant, []checkedRow{{Address: "h7"}}, 3, []string{"active"}, []string{"lost"}, []string{"failed"}, fleet.StepReboot, time.Now()}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,8 @@ type HostPut struct {
 // hostColumns are what scanHost reads.
 const hostColumns = `h.address, h.port, coalesce(h.cluster, ''), h.state, h.reason, h.state_since, coalesce(h.state_operation::text, ''),
 		h.os, h.os_version, h.ostree, h.bootc, h.package_manager, h.cpus, h.memory, h.space, h.boot_id, h.last_check, h.labels, h.source,
-		coalesce(h.host_key, ''), coalesce(h.host_key_print, ''), h.host_key_pinned, h.bootstrapped, h.created`
+		coalesce(h.host_key, ''), coalesce(h.host_key_print, ''), h.host_key_pinned, h.bootstrapped, h.created,
+		h.watch_state, h.watch_reason, h.watch_since, h.watch_failures, h.watched, h.rebooted`
 
 const (
 	hostsSQL = `SELECT ` + hostColumns + ` FROM host h WHERE h.tenant = $1 ORDER BY h.address`
@@ -81,11 +82,13 @@ func scanHost(row pgx.CollectableRow) (fleet.Host, error) { return scanHostAnd(r
 func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 	var h fleet.Host
 	var key fleet.HostKey
-	var since, check, pinned, bootstrapped, created pgtype.Timestamptz
+	var since, check, pinned, bootstrapped, created, found, watched, rebooted pgtype.Timestamptz
 	err := row.Scan(append([]any{&h.Address, &h.Port, &h.Cluster, &h.State, &h.Reason, &since, &h.OperationID,
 		&h.OS, &h.OSVersion, &h.OSTree, &h.Bootc, &h.PackageManager, &h.CPUs, &h.Memory, &h.Space, &h.BootID, &check, &h.Labels, &h.Source,
-		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created}, more...)...)
+		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created,
+		&h.Watch.State, &h.Watch.Reason, &found, &h.Watch.Failures, &watched, &rebooted}, more...)...)
 	h.StateSince, h.LastCheck, h.Bootstrapped, h.Created = utc(since), utc(check), utc(bootstrapped), utc(created)
+	h.Watch.Since, h.Watch.Checked, h.Watch.Rebooted = utc(found), utc(watched), utc(rebooted)
 	if pinned.Valid {
 		key.Pinned = utc(pinned)
 		h.HostKey = &key

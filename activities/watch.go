@@ -1,0 +1,249 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/hostos"
+	"commissaire/internal/remote"
+	"commissaire/internal/store"
+	"commissaire/workflows"
+)
+
+// WatchStore is what watching needs of the store, for one tenant.
+type WatchStore interface {
+	WatchPages(ctx context.Context, cluster string, hosts, most int) (bounds []string, err error)
+	HostsToCheck(ctx context.Context, cluster, after, upTo string, facts time.Duration) (hosts []store.HostToCheck, sealed int, err error)
+	RecordChecks(ctx context.Context, checks []store.Checked, failures int) (store.WatchRecorded, error)
+}
+
+// checksAtOnce is how many hosts one worker checks at a time. Most of a check is waiting.
+const checksAtOnce = 256
+
+// checkLimit bounds a check: to connect, to log in and to answer.
+const checkLimit = 10 * time.Second
+
+// Watch is the steps that look at hosts between operations. They keep no connection, and
+// use none of those that operations have.
+type Watch struct {
+	store func(tenant string) WatchStore
+	seen  func(fleet.WatchState, time.Duration)
+	ssh   *remote.Dialer
+	slots chan struct{}
+}
+
+// NewWatch makes them. seen, if any, is told of each check and how long it took.
+func NewWatch(store func(tenant string) WatchStore, seen func(fleet.WatchState, time.Duration)) *Watch {
+	if seen == nil {
+		seen = func(fleet.WatchState, time.Duration) {}
+	}
+	return &Watch{
+		store: store, seen: seen, slots: make(chan struct{}, checksAtOnce),
+		// Nobody waits for a slot of the dialer within a check, whose time runs.
+		ssh: remote.NewDialer(remote.Options{DialTimeout: checkLimit, HandshakeTimeout: checkLimit, RequestTimeout: checkLimit, MaxHandshakes: checksAtOnce}),
+	}
+}
+
+// Plan cuts the hosts into pages. Repeating it only reads.
+func (a *Watch) Plan(ctx context.Context, in workflows.WatchInput) (workflows.WatchPlan, error) {
+	bounds, err := a.store(in.Tenant).WatchPages(ctx, in.Cluster, workflows.WatchPageHosts, workflows.WatchPages)
+	return workflows.WatchPlan{Bounds: bounds}, err
+}
+
+// Page checks the hosts of a page, and writes down what it found. It changes nothing on
+// them, so repeating it is safe; what a forerunner found later is kept.
+func (a *Watch) Page(ctx context.Context, in workflows.WatchPageInput) (counts workflows.WatchCounts, err error) {
+	ctx, stop := a.alive(ctx)
+	defer stop()
+	hosts, sealed, err := a.store(in.Tenant).HostsToCheck(ctx, in.Cluster, in.After, in.UpTo, in.Facts)
+	if err != nil {
+		return counts, err
+	}
+	if sealed > 0 {
+		activity.GetLogger(ctx).Warn("hosts cannot be watched: their credentials cannot be opened with the keys of this worker", "hosts", sealed, "cluster", in.Cluster)
+	}
+	counts.Unknown = sealed
+	for len(hosts) > 0 {
+		n := min(len(hosts), workflows.WatchPageHosts)
+		checks := a.checkAll(ctx, in, hosts[:n])
+		if ctx.Err() != nil {
+			return counts, context.Cause(ctx)
+		}
+		done, err := a.store(in.Tenant).RecordChecks(ctx, checks, in.Failures)
+		if err != nil {
+			return counts, err
+		}
+		count(&counts, checks)
+		counts.Unknown += n - len(checks)
+		counts.Overtaken += len(checks) - done.Written
+		counts.Lost += done.Lost
+		counts.Found += done.Found
+		hosts = hosts[n:]
+	}
+	return counts, nil
+}
+
+func count(counts *workflows.WatchCounts, checks []store.Checked) {
+	for _, c := range checks {
+		switch c.State {
+		case fleet.WatchHealthy:
+			counts.Healthy++
+		case fleet.WatchSlow:
+			counts.Slow++
+		case fleet.WatchUnreachable:
+			counts.Unreachable++
+		case fleet.WatchAuthRefused:
+			counts.AuthRefused++
+		case fleet.WatchKeyChanged:
+			counts.KeyChanged++
+		case fleet.WatchRebooting:
+			counts.Rebooting++
+		}
+	}
+}
+
+// alive heartbeats until stop is called. The context ends with the activity's, and when
+// the worker stops: another one checks the page anew.
+func (a *Watch) alive(ctx context.Context) (_ context.Context, stop func()) {
+	work, cancel := context.WithCancelCause(ctx)
+	beat := time.NewTicker(activity.GetInfo(ctx).HeartbeatTimeout/4 + time.Millisecond)
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		defer beat.Stop()
+		for {
+			activity.RecordHeartbeat(ctx)
+			select {
+			case <-beat.C:
+			case <-activity.GetWorkerStopChannel(ctx):
+				cancel(errStopping)
+				return
+			case <-work.Done():
+				return
+			}
+		}
+	})
+	return work, func() { cancel(nil); beating.Wait() }
+}
+
+// checkAll checks hosts beside each other. Those that could not be checked for reasons of
+// ours are left out.
+func (a *Watch) checkAll(ctx context.Context, in workflows.WatchPageInput, hosts []store.HostToCheck) []store.Checked {
+	read := time.Now()
+	found := make([]*store.Checked, len(hosts))
+	var checking sync.WaitGroup
+	for i, h := range hosts {
+		select {
+		case a.slots <- struct{}{}:
+		case <-ctx.Done():
+			checking.Wait()
+			return nil
+		}
+		checking.Go(func() {
+			defer func() { <-a.slots }()
+			begun := time.Now()
+			c, ok := a.check(ctx, h, in.Slow)
+			if !ok {
+				return
+			}
+			c.At = h.Read.Add(begun.Sub(read))
+			found[i] = &c
+		})
+	}
+	checking.Wait()
+	checks := make([]store.Checked, 0, len(hosts))
+	for _, c := range found {
+		if c != nil {
+			checks = append(checks, *c)
+		}
+	}
+	return checks
+}
+
+// check looks at one host. ok is false when it says nothing about the host.
+func (a *Watch) check(ctx context.Context, h store.HostToCheck, slow time.Duration) (c store.Checked, ok bool) {
+	limited, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	begun := time.Now()
+	c.Host = h
+	pulse, took, err := a.ask(limited, &c)
+	switch {
+	case ctx.Err() != nil || ours(err):
+		return c, false
+	case err != nil && limited.Err() != nil:
+		c.State, c.Reason = fleet.WatchUnreachable, fmt.Sprintf("no answer within %s", checkLimit)
+	case err != nil:
+		c.State, c.Reason = whatFailed(err)
+	case pulse.Moving:
+		c.State, c.Reason = fleet.WatchRebooting, "its system starts or stops"
+	case took > slow:
+		c.State, c.Reason = fleet.WatchSlow, fmt.Sprintf("it took %s to answer", took.Round(100*time.Millisecond))
+	default:
+		c.State = fleet.WatchHealthy
+	}
+	a.seen(c.State, time.Since(begun))
+	return c, true
+}
+
+// ask logs in and reads the pulse of a host, which takes so long, and then its facts when
+// they are old or the host is in another boot. Where these cannot be read, what is known
+// stands.
+func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, took time.Duration, err error) {
+	begun, h := time.Now(), c.Host
+	conn, err := a.ssh.Dial(ctx, remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey})
+	if err != nil {
+		return pulse, 0, err
+	}
+	defer conn.Close()
+	said, err := conn.Script(ctx, hostos.PulseScript)
+	if err != nil {
+		return pulse, 0, err
+	}
+	if pulse, err = hostos.ParsePulse(string(said.Stdout)); err != nil {
+		return pulse, 0, err
+	}
+	c.BootID, took = pulse.BootID, time.Since(begun)
+	if pulse.Moving || !h.Facts && pulse.BootID == h.BootID {
+		return pulse, took, nil
+	}
+	if said, err := conn.Script(ctx, hostos.FactsScript); err == nil {
+		if facts, err := hostos.ParseFacts(string(said.Stdout)); err == nil && facts.BootID == pulse.BootID {
+			c.Facts = &facts
+		}
+	}
+	return pulse, took, nil
+}
+
+// ours says whether a check failed for want of something on this machine.
+func ours(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// whatFailed says what an error means. What answers and is of no use, without a shell for
+// example, is as good as not there.
+func whatFailed(err error) (fleet.WatchState, string) {
+	reason := err.Error()
+	var e *remote.Error
+	if errors.As(err, &e) {
+		reason = e.Err.Error()
+	}
+	state := fleet.WatchUnreachable
+	switch remote.KindOf(err) {
+	case remote.HostKeyChanged:
+		state = fleet.WatchKeyChanged
+	case remote.AuthRefused, remote.SudoRefused, remote.BadKey:
+		state = fleet.WatchAuthRefused
+	}
+	return state, printable(reason)
+}

@@ -1,0 +1,38 @@
+package hostos
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPulse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	boot, bin := filepath.Join(dir, "boot_id"), filepath.Join(dir, "bin")
+	require.NoError(t, os.WriteFile(boot, []byte("5f4dcc3b-5aa7-45d6-9d83-27deb882cf99\n"), 0o600))
+	require.NoError(t, os.Mkdir(bin, 0o700))
+	ask := func(file string) (Pulse, error) {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "/bin/sh", "-c", PulseScript)
+		c.Env = []string{"COMMISSAIRE_BOOT_ID_FILE=" + file, "PATH=" + bin + ":/usr/bin:/bin"}
+		out, err := c.Output()
+		require.NoError(t, err)
+		return ParsePulse(string(out))
+	}
+	for said, moving := range map[string]bool{"running": false, "degraded": false, "maintenance": false, "offline": false, "": false, "initializing": true, "starting": true, "stopping": true} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\necho "+said+"\nexit 1\n"), 0o700))
+		p, err := ask(boot)
+		require.NoError(t, err)
+		require.Equal(t, Pulse{BootID: "5f4dcc3b-5aa7-45d6-9d83-27deb882cf99", Moving: moving}, p, said)
+	}
+	_, err := ask(filepath.Join(dir, "none"))
+	require.ErrorContains(t, err, "boot id")
+	for _, hostile := range []string{"", "boot_id=", "boot_id=\x1b[2J", "boot_id=a b"} {
+		_, err := ParsePulse(hostile)
+		require.ErrorContains(t, err, "boot id", "%q", hostile)
+	}
+}
