@@ -40,7 +40,7 @@ demo: setup build-devstack build-commctl ## The same, with five sshd hosts and a
 	@bin/devstack demo $(ARGS)
 
 .PHONY: test
-test: setup lint test-product test-devstack ## Run all checks and all tests
+test: setup lint test-product test-deploy test-devstack ## Run all checks and all tests
 
 .PHONY: lint
 lint: ## Check format, vet, generated code and determinism of workflows
@@ -61,6 +61,10 @@ test-product:
 .PHONY: test-devstack
 test-devstack:
 	cd devstack && $(GO) test -count 1 -timeout $(TIMEOUT) ./...
+
+.PHONY: test-deploy
+test-deploy: ## Check alerts and compose file by the libraries of Prometheus and docker compose
+	cd tools/deploycheck && $(GO) vet ./... && $(GO) test -timeout $(TIMEOUT) ./...
 
 .PHONY: contract
 contract: setup ## Replay the contract of the original Commissaire, fact by fact (docs/contract.md)
