@@ -28,11 +28,11 @@ func (h *handlers) PutCluster(ctx context.Context, r gen.PutClusterRequestObject
 	if err := sameName("name", r.Body.Name, r.Name); err != nil {
 		return nil, err
 	}
-	c, err := h.Store.PutCluster(ctx, store.ClusterPut{Name: r.Name, Network: r.Body.Network, ContainerManager: r.Body.ContainerManager})
+	c, err := h.Store.PutCluster(ctx, store.ClusterPut{Name: r.Name, Network: r.Body.Network, ContainerManager: r.Body.ContainerManager, Profile: r.Body.Profile})
 	if err != nil {
 		return nil, err
 	}
-	return gen.PutCluster201JSONResponse{Name: c.Name, Network: c.Network, ContainerManager: c.ContainerManager}, nil
+	return gen.PutCluster201JSONResponse{Name: c.Name, Network: c.Network, ContainerManager: c.ContainerManager, Profile: c.Profile}, nil
 }
 
 func (h *handlers) DeleteCluster(ctx context.Context, r gen.DeleteClusterRequestObject) (gen.DeleteClusterResponseObject, error) {

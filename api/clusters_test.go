@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/profile"
 )
 
 func TestClusters(t *testing.T) {
@@ -42,6 +44,8 @@ func TestPutCluster(t *testing.T) {
 		`{"network":"a b"}`:          "network",
 		`{"container_manager":[]}`:   "container_manager",
 		`{"container_manager":"$x"}`: "container_manager",
+		`{"profile":"atomic"}`:       "profile",
+		`{"profile":null}`:           "profile",
 		`{"status":1}`:               "status",
 		`{"hostset":"x"}`:            "hostset",
 		`{"name":"other"}`:           "name",
@@ -52,6 +56,20 @@ func TestPutCluster(t *testing.T) {
 		require.Equal(t, []string{blame}, blamed(t, a), body)
 	}
 	b.v0(t, "GET /cluster/new", "", 404, "")
+}
+
+// TestClusterProfile: who does not know of profiles sees none.
+func TestClusterProfile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, name := range profile.Names() {
+		b.v0(t, "PUT /cluster/p", `{"profile":"`+name+`"}`, 201, `{"name":"p","status":"","network":"default","container_manager":"","profile":"`+name+`"}`)
+	}
+	b.v0(t, "PUT /cluster/p", `{"profile":"none"}`, 201, "")
+	b.v0(t, "PUT /cluster/p", `{"network":"default"}`, 201, `{"name":"p","status":"","network":"default","container_manager":"","profile":"none"}`)
+	b.v0(t, "GET /cluster/p", "", 200,
+		`{"name":"p","status":"ok","network":"default","hostset":[],"container_manager":"","hosts":{"total":0,"available":0,"unavailable":0},"profile":"none"}`)
+	b.v0(t, "PUT /cluster/p", `{"profile":""}`, 201, `{"name":"p","status":"","network":"default","container_manager":""}`)
 }
 
 func TestClusterStatus(t *testing.T) {

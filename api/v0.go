@@ -27,6 +27,7 @@ func clusterDetail(c store.ClusterView) gen.ClusterDetail {
 			Available:   c.Counts.Available,
 			Unavailable: c.Counts.Unavailable(),
 		},
+		Profile: c.Profile,
 	}
 }
 

@@ -150,10 +150,11 @@ type CancelPost struct {
 
 // Cluster Example: {"container_manager":"","name":"web","network":"default","status":""}
 type Cluster struct {
-	Name             string `json:"name"`
-	Status           string `json:"status"`
-	Network          string `json:"network"`
-	ContainerManager string `json:"container_manager"`
+	Name             string  `json:"name"`
+	Status           string  `json:"status"`
+	Network          string  `json:"network"`
+	ContainerManager string  `json:"container_manager"`
+	Profile          Profile `json:"profile,omitempty"`
 }
 
 // ClusterDeploy Example: {"deployed":["192.0.2.10"],"finished_at":"2026-11-20T14:09:00.123456","in_process":[],"name":"web","started_at":"2026-11-20T14:03:00.123456","status":"finished","version":"43.20261120.0"}
@@ -181,6 +182,7 @@ type ClusterDetail struct {
 	Hostset          []string   `json:"hostset"`
 	ContainerManager string     `json:"container_manager"`
 	Hosts            HostCounts `json:"hosts"`
+	Profile          Profile    `json:"profile,omitempty"`
 }
 
 // ClusterMembers Example: {"container_manager":"","hostset":["192.0.2.10"],"name":"web","network":"default","status":""}
@@ -200,8 +202,9 @@ type ClusterPut struct {
 	Hostset []string `json:"hostset,omitempty"`
 
 	// Name Must be the name in the URL.
-	Name    string  `json:"name,omitempty"`
-	Network *string `json:"network,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Network *string  `json:"network,omitempty"`
+	Profile *Profile `json:"profile,omitempty"`
 
 	// Status Ignored.
 	Status string `json:"status,omitempty"`
@@ -830,6 +833,9 @@ type Problem struct {
 	// Holder The operation that stands in the way.
 	Holder *Holder `json:"holder,omitempty"`
 }
+
+// Profile What a bootstrap puts on the hosts of the cluster: none only investigates, container-host prepares a host for containers, atomic-2017 is what was done in 2017. Empty, and left out of answers: what bootstrap-profile of the installation says.
+type Profile = string
 
 // Progress Hosts of an operation by what has become of them.
 //

@@ -10,6 +10,7 @@ type Cluster struct {
 	Name             string
 	Network          string
 	ContainerManager string // "" when none
+	Profile          string // what a bootstrap puts on its hosts, "" for the installation's
 	Created          time.Time
 }
 

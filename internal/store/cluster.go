@@ -22,12 +22,13 @@ type ClusterPut struct {
 	Name             string
 	Network          *string
 	ContainerManager *string
+	Profile          *string
 }
 
 const (
 	clustersSQL = `SELECT name FROM cluster WHERE tenant = $1 ORDER BY name`
 
-	clusterViewSQL = `SELECT c.name, c.network, c.container_manager, c.created,
+	clusterViewSQL = `SELECT c.name, c.network, c.container_manager, c.profile, c.created,
 			coalesce(array_agg(h.address ORDER BY h.join_order, h.address) FILTER (WHERE h.address IS NOT NULL), '{}'),
 			count(h.address), count(h.address) FILTER (WHERE h.state = $3)
 		FROM cluster c LEFT JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name
@@ -35,13 +36,14 @@ const (
 		GROUP BY c.tenant, c.name`
 
 	// A new cluster whose network does not exist gets the default one; "" is kept (contract §3.1).
-	putClusterSQL = `INSERT INTO cluster AS c (tenant, name, network, container_manager)
+	putClusterSQL = `INSERT INTO cluster AS c (tenant, name, network, container_manager, profile)
 		VALUES ($1, $2,
 			CASE WHEN $3 = '' OR EXISTS (SELECT FROM network n WHERE n.tenant = $1 AND n.name = $3) THEN $3::text ELSE $5 END,
-			coalesce($4::text, ''))
+			coalesce($4::text, ''), coalesce($6::text, ''))
 		ON CONFLICT ON CONSTRAINT cluster_pk DO UPDATE SET
-			network = coalesce($3, c.network), container_manager = coalesce($4, c.container_manager)
-		RETURNING name, network, container_manager, created`
+			network = coalesce($3, c.network), container_manager = coalesce($4, c.container_manager),
+			profile = coalesce($6, c.profile)
+		RETURNING name, network, container_manager, profile, created`
 
 	// The foreign key would lock the members in any order, so they are locked
 	// in ours before.
@@ -75,7 +77,7 @@ func (s *Store) clusterView(ctx context.Context, q querier, name string) (Cluste
 	var v ClusterView
 	var created pgtype.Timestamptz
 	err := q.QueryRow(ctx, clusterViewSQL, s.tenant, name, string(fleet.HostActive)).Scan(
-		&v.Name, &v.Network, &v.ContainerManager, &created, &v.Members, &v.Counts.Total, &v.Counts.Available)
+		&v.Name, &v.Network, &v.ContainerManager, &v.Profile, &created, &v.Members, &v.Counts.Total, &v.Counts.Available)
 	v.Created = utc(created)
 	return v, orNotFound(err, "cluster", name)
 }
@@ -85,8 +87,8 @@ func (s *Store) clusterView(ctx context.Context, q querier, name string) (Cluste
 func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster, err error) {
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
 		var created pgtype.Timestamptz
-		err := q.QueryRow(ctx, putClusterSQL, s.tenant, put.Name, put.Network, put.ContainerManager, fleet.DefaultNetwork).Scan(
-			&c.Name, &c.Network, &c.ContainerManager, &created)
+		err := q.QueryRow(ctx, putClusterSQL, s.tenant, put.Name, put.Network, put.ContainerManager, fleet.DefaultNetwork, put.Profile).Scan(
+			&c.Name, &c.Network, &c.ContainerManager, &c.Profile, &created)
 		c.Created = utc(created)
 		return err
 	})
