@@ -113,7 +113,7 @@ func nodes(r *recorder) {
 	r.write(hostID(c), "Register-cancelled", "Unregister-deleted")
 
 	a.SetReboot(slowReboot)
-	r.order("restart", nil)
+	r.order("restart", map[string]any{"drain": map[string]any{"disabled": true}}) // nobody plays its kubelet
 	r.rebooting(a)
 	r.member(http.MethodDelete, r.cluster, a)
 	r.ends(ofNode("unregister", a), "succeeded")
