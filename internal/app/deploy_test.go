@@ -65,6 +65,9 @@ func TestAlertsHavePages(t *testing.T) {
 // metricName finds names of metrics in PromQL; labels have none of these beginnings.
 var metricName = regexp.MustCompile(`\b(?:commissaire|process|go)_[a-z_]+\b|\bup\b`)
 
+// fqName finds the name in the text of a description.
+var fqName = regexp.MustCompile(`fqName: "(\w+)"`)
+
 // TestMetricsExist: alerts and dashboards use only what server or worker exports.
 func TestMetricsExist(t *testing.T) {
 	t.Parallel()
@@ -80,9 +83,13 @@ func TestMetricsExist(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100) // also what has no value there
 	(&vitals{}).Describe(descs)
+	(&watchGauge{}).Describe(descs)
+	newWatchMetrics().Describe(descs) // of a worker
 	close(descs)
 	for d := range descs {
-		known[regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1]] = true
+		name := fqName.FindStringSubmatch(d.String())[1]
+		known[name] = true
+		known[name+"_bucket"] = strings.HasSuffix(name, "_duration_seconds")
 	}
 	used := func(where, expr string) {
 		names := metricName.FindAllString(expr, -1)

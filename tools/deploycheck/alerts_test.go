@@ -38,6 +38,9 @@ const healthy = `
 	commissaire_operation_quiet_seconds{kind="bootstrap",state="pending",instance="a"} 3x60
 	commissaire_operation_quiet_seconds{kind="upgrade",state="running",instance="a"} 1200x60
 	commissaire_operation_quiet_seconds{kind="deploy",state="waiting",instance="a"} 7200x60
+	commissaire_watched_hosts{found="healthy",instance="a"} 100x60
+	commissaire_watched_hosts{found="key-changed",instance="a"} 0x60
+	commissaire_watch_checks_total{found="healthy",instance="w"} 0+100x60
 	commissaire_cordons_left{instance="a"} 1x60
 	commissaire_cordon_left_seconds{instance="a"} 20x60
 	commissaire_sealing_keys_missing{instance="a"} 0x60
@@ -65,6 +68,7 @@ var trouble = map[string][]string{
 		`commissaire_operation_quiet_seconds{kind="restart",state="pending",instance="a"} 121x60`},
 	"CommissaireOperationStuck":   {`commissaire_operation_quiet_seconds{kind="restart",state="running",instance="a"} 2401x60`},
 	"CommissaireOperationWaiting": {`commissaire_operation_quiet_seconds{kind="restart",state="waiting",instance="a"} 86401x60`},
+	"CommissaireHostKeyChanged":   {`commissaire_watched_hosts{found="key-changed",instance="b"} 1x60`},
 	"CommissaireCordonLeft":       {`commissaire_cordon_left_seconds{instance="b"} 601x60`},
 	"CommissaireAuditFailing":     {`commissaire_audit_failures_total{write="end",job="commissaire-server",instance="a"} 0+1x60`},
 	"CommissaireSealingKeyMissing": {
@@ -83,9 +87,14 @@ var trouble = map[string][]string{
 }
 
 // instead are alerts about what is missing: they have an installation of their own.
-var instead = map[string]string{"CommissaireWorkerMissing": `
+var instead = map[string]string{
+	"CommissaireWorkerMissing": `
 	commissaire_workers{instance="a"} 0x60
-	commissaire_workers{instance="b"} 0x60`}
+	commissaire_workers{instance="b"} 0x60`,
+	"CommissaireWatchStalled": `
+	commissaire_watched_hosts{found="healthy",instance="a"} 100x60
+	commissaire_watch_checks_total{found="healthy",instance="w"} 100x60`,
+}
 
 func rules(t *testing.T) []rulefmt.Rule {
 	t.Helper()
