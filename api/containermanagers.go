@@ -34,7 +34,11 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 	}
 	want := fleet.ContainerManager{Name: r.Name, Type: kind, Options: object(r.Body.Options)}
 	if kind.HasNodes() {
-		if _, err := options.Parse(want.Options); err != nil {
+		o, err := options.Parse(want.Options)
+		if err == nil && o.Kubelet && kind != fleet.ContainerManagerKubernetes {
+			err = fleet.InvalidField(options.Field(options.Kubelet), "is for container managers of type %s", fleet.ContainerManagerKubernetes)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if err := h.dispatcherReady(ctx); err != nil {

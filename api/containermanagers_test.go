@@ -35,12 +35,13 @@ func TestContainerManagers(t *testing.T) {
 	for body, blame := range map[string]string{
 		`{"type":"nomad"}`: "type", `{"type":null}`: "type", `{"type":1}`: "type", `{"options":[]}`: "options", `{"options":null}`: "options",
 		`{"name":"other"}`: "name", `{"url":"x"}`: "url", `[]`: "body",
-		`{"options":{"server_url":"https://192.0.2.1","apiserver":"hunter2"}}`:         "options.apiserver",
-		`{"options":{"server_url":"https://192.0.2.1","ready_timeout":"2h"}}`:          "options.ready_timeout",
-		`{"options":{"server_url":"https://192.0.2.1","active_when":"soon"}}`:          "options.active_when",
-		`{"options":{"server_url":"http://192.0.2.1","token":"hunter2"}}`:              "options.server_url",
-		`{"options":{"server_url":"https://192.0.2.1","certificate_path":"/x.pem"}}`:   "options.certificate_key_path",
-		`{"options":{"server_url":"https://192.0.2.1","kubeconfig":"apiVersion: v1"}}`: "options.server_url",
+		`{"options":{"server_url":"https://192.0.2.1","apiserver":"hunter2"}}`:                                                                             "options.apiserver",
+		`{"options":{"server_url":"https://192.0.2.1","ready_timeout":"2h"}}`:                                                                              "options.ready_timeout",
+		`{"type":"openshift","options":{"server_url":"https://192.0.2.1","certificate_ca_path":"/ca","kubelet":true,"kubelet_bootstrap_token":"hunter2"}}`: "options.kubelet",
+		`{"options":{"server_url":"https://192.0.2.1","active_when":"soon"}}`:                                                                              "options.active_when",
+		`{"options":{"server_url":"http://192.0.2.1","token":"hunter2"}}`:                                                                                  "options.server_url",
+		`{"options":{"server_url":"https://192.0.2.1","certificate_path":"/x.pem"}}`:                                                                       "options.certificate_key_path",
+		`{"options":{"server_url":"https://192.0.2.1","kubeconfig":"apiVersion: v1"}}`:                                                                     "options.server_url",
 	} {
 		require.Equal(t, []string{blame}, blamed(t, b.v0(t, "PUT /containermanager/new", body, 400, "")), body)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"commissaire/internal/containermgr/options"
 	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
 )
 
 // blamed are the options to name when the server does not take what stands in
@@ -52,6 +53,25 @@ func config(o options.Options) (*rest.Config, error) {
 		return nil, fleet.InvalidField(options.Field(options.ServerURL), "must be https, or what logs in would be sent for all to read")
 	}
 	return c, nil
+}
+
+// API is where a Kubernetes API is, how to know it, and the certificate that logs in
+// there, if one does.
+type API struct {
+	URL  string
+	CA   []byte // PEM, nil for those that this machine trusts
+	Cert []byte // PEM, nil without one
+	Key  secret.Text
+}
+
+// APIOf reads what the options say of the Kubernetes API, from files of this machine,
+// too. It asks nobody.
+func APIOf(o options.Options) (API, error) {
+	c, err := config(o)
+	if err != nil {
+		return API{}, err
+	}
+	return API{URL: c.Host, CA: c.CAData, Cert: c.CertData, Key: secret.NewText(c.KeyData)}, nil
 }
 
 // fromKubeconfig takes the current context. What would run a program of the

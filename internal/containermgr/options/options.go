@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -31,9 +32,14 @@ const (
 	ReadyTimeout = "ready_timeout"
 	// MaxUnavailable bounds all rollouts of the container manager together.
 	MaxUnavailable = "max_unavailable"
+
+	// Of the kubelets that a bootstrap sets up.
+	Kubelet      = "kubelet"
+	KubeletToken = "kubelet_bootstrap_token"
+	ClusterDNS   = "cluster_dns"
 )
 
-var names = []string{ServerURL, Token, Cert, CertKey, CA, Kubeconfig, Insecure, ActiveWhen, ReadyTimeout, MaxUnavailable}
+var names = []string{ServerURL, Token, Cert, CertKey, CA, Kubeconfig, Insecure, ActiveWhen, ReadyTimeout, MaxUnavailable, Kubelet, KubeletToken, ClusterDNS}
 
 // Values of active_when.
 const (
@@ -59,6 +65,10 @@ type Options struct {
 	ReadyTimeout  time.Duration // how long a node may take to become Ready
 	// MaxUnavailable is how many of all nodes may be away at once; nil for any number.
 	MaxUnavailable *fleet.Amount
+
+	Kubelet      bool        // a bootstrap sets up a kubelet on hosts
+	KubeletToken secret.Text // with which kubelets log in the first time
+	ClusterDNS   string      // IP address of the DNS service for pods, "" for the host's own
 }
 
 // Field names an option as the API knows it.
@@ -104,10 +114,19 @@ func (o *Options) set(name string, value any, blame func(option, format string, 
 			blame(name, "must be %s or %s", Ready, Registered)
 		}
 		return
-	case Insecure:
-		var isFlag bool
-		if o.Insecure, isFlag = value.(bool); !isFlag {
+	case KubeletToken:
+		o.KubeletToken = secret.NewText([]byte(strings.TrimSpace(text)))
+	case ClusterDNS:
+		o.ClusterDNS = text
+	case Insecure, Kubelet:
+		flag, isFlag := value.(bool)
+		if !isFlag {
 			blame(name, "must be true or false")
+		}
+		if name == Kubelet {
+			o.Kubelet = flag
+		} else {
+			o.Insecure = flag
 		}
 		return
 	case ReadyTimeout:
@@ -143,6 +162,7 @@ func decode(value, to any) error {
 }
 
 func (o Options) checkTogether(blame func(option, format string, args ...any)) {
+	o.checkKubelet(blame)
 	if !o.Kubeconfig.Empty() {
 		for option, given := range map[string]bool{
 			ServerURL: o.ServerURL != "", Token: !o.Token.Empty(), Cert: o.Cert != "", CertKey: o.CertKey != "", CA: o.CA != "",
@@ -171,9 +191,29 @@ func (o Options) checkTogether(blame func(option, format string, args ...any)) {
 			blame(ServerURL, "must be https, or what logs in would be sent for all to read")
 		}
 	}
-	if strings.ContainsFunc(string(o.Token.Reveal()), func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if noToken(o.Token) {
 		blame(Token, "has characters that a token cannot have")
 	}
+}
+
+func (o Options) checkKubelet(blame func(option, format string, args ...any)) {
+	if o.Kubelet && o.KubeletToken.Empty() {
+		blame(KubeletToken, "is missing; a kubelet logs in with it the first time")
+	}
+	if o.Kubelet && o.CA == "" && o.Kubeconfig.Empty() {
+		blame(CA, "is missing; a kubelet needs it to know the Kubernetes API, and whom to answer")
+	}
+	if noToken(o.KubeletToken) {
+		blame(KubeletToken, "has characters that a token cannot have")
+	}
+	if ip, err := netip.ParseAddr(o.ClusterDNS); o.ClusterDNS != "" && (err != nil || ip.Zone() != "") {
+		blame(ClusterDNS, "must be an IP address")
+	}
+}
+
+// noToken says whether a token has what no HTTP header can carry (RFC 6750 §2.1).
+func noToken(token secret.Text) bool {
+	return strings.ContainsFunc(string(token.Reveal()), func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // Server reads the address of a Kubernetes API.

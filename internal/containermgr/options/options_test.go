@@ -41,6 +41,13 @@ func TestEveryOption(t *testing.T) {
 	require.Equal(t, fleet.Percent(10), o.MaxUnavailable)
 	require.False(t, o.Insecure)
 
+	o, err = options.Parse(map[string]any{"kubeconfig": "it has the CA", "kubelet": true, "kubelet_bootstrap_token": secretWord + "\n", "cluster_dns": "10.96.0.10"})
+	require.NoError(t, err)
+	require.True(t, o.Kubelet)
+	require.False(t, o.Insecure)
+	require.Equal(t, []string{secretWord, "10.96.0.10"}, []string{string(o.KubeletToken.Reveal()), o.ClusterDNS})
+	require.NotContains(t, o.KubeletToken.String(), secretWord)
+
 	o, err = options.Parse(map[string]any{"kubeconfig": "not looked at", "insecure_skip_tls_verify": true, "ready_timeout": 30, "max_unavailable": 3})
 	require.NoError(t, err)
 	require.Equal(t, "not looked at", string(o.Kubeconfig.Reveal()))
@@ -74,24 +81,29 @@ func TestRefused(t *testing.T) {
 		given  map[string]any
 		blamed []string
 	}{
-		"nothing":            {nil, []string{"server_url"}},
-		"unknown":            {map[string]any{"server_url": address, "apiserver": secretWord}, []string{"apiserver"}},
-		"v0's spelling":      {map[string]any{"server_url": address, "Token": secretWord}, []string{"Token"}},
-		"no strings":         {map[string]any{"server_url": 1, "token": []any{secretWord}, "kubeconfig": nil}, []string{"kubeconfig", "server_url", "token"}},
-		"no flag":            {map[string]any{"server_url": address, "insecure_skip_tls_verify": "true"}, []string{"insecure_skip_tls_verify"}},
-		"active when":        {map[string]any{"server_url": address, "active_when": "soon"}, []string{"active_when"}},
-		"active when what":   {map[string]any{"server_url": address, "active_when": 1}, []string{"active_when"}},
-		"no time":            {map[string]any{"server_url": address, "ready_timeout": "soon"}, []string{"ready_timeout"}},
-		"no time at all":     {map[string]any{"server_url": address, "ready_timeout": 0}, []string{"ready_timeout"}},
-		"for too long":       {map[string]any{"server_url": address, "ready_timeout": "61m"}, []string{"ready_timeout"}},
-		"no address":         {map[string]any{"server_url": "10.2.0.1:6443"}, []string{"server_url"}},
-		"password in it":     {map[string]any{"server_url": "https://u:" + secretWord + "@10.2.0.1"}, []string{"server_url"}},
-		"token in the clear": {map[string]any{"server_url": "http://10.2.0.1", "token": secretWord}, []string{"server_url"}},
-		"certificate, too":   {map[string]any{"server_url": "http://10.2.0.1", "certificate_path": "/a", "certificate_key_path": "/b"}, []string{"server_url"}},
-		"token with a line":  {map[string]any{"server_url": address, "token": secretWord + "\nX-Other: y"}, []string{"token"}},
-		"no key":             {map[string]any{"server_url": address, "certificate_path": "/a"}, []string{"certificate_key_path"}},
-		"no certificate":     {map[string]any{"server_url": address, "certificate_key_path": "/a"}, []string{"certificate_path"}},
-		"CA and insecure":    {map[string]any{"server_url": address, "certificate_ca_path": "/a", "insecure_skip_tls_verify": true}, []string{"insecure_skip_tls_verify"}},
+		"nothing":               {nil, []string{"server_url"}},
+		"unknown":               {map[string]any{"server_url": address, "apiserver": secretWord}, []string{"apiserver"}},
+		"v0's spelling":         {map[string]any{"server_url": address, "Token": secretWord}, []string{"Token"}},
+		"no strings":            {map[string]any{"server_url": 1, "token": []any{secretWord}, "kubeconfig": nil}, []string{"kubeconfig", "server_url", "token"}},
+		"no flag":               {map[string]any{"server_url": address, "insecure_skip_tls_verify": "true"}, []string{"insecure_skip_tls_verify"}},
+		"active when":           {map[string]any{"server_url": address, "active_when": "soon"}, []string{"active_when"}},
+		"active when what":      {map[string]any{"server_url": address, "active_when": 1}, []string{"active_when"}},
+		"no time":               {map[string]any{"server_url": address, "ready_timeout": "soon"}, []string{"ready_timeout"}},
+		"no time at all":        {map[string]any{"server_url": address, "ready_timeout": 0}, []string{"ready_timeout"}},
+		"for too long":          {map[string]any{"server_url": address, "ready_timeout": "61m"}, []string{"ready_timeout"}},
+		"no address":            {map[string]any{"server_url": "10.2.0.1:6443"}, []string{"server_url"}},
+		"password in it":        {map[string]any{"server_url": "https://u:" + secretWord + "@10.2.0.1"}, []string{"server_url"}},
+		"token in the clear":    {map[string]any{"server_url": "http://10.2.0.1", "token": secretWord}, []string{"server_url"}},
+		"certificate, too":      {map[string]any{"server_url": "http://10.2.0.1", "certificate_path": "/a", "certificate_key_path": "/b"}, []string{"server_url"}},
+		"token with a line":     {map[string]any{"server_url": address, "token": secretWord + "\nX-Other: y"}, []string{"token"}},
+		"kubelet, but no token": {map[string]any{"server_url": address, "certificate_ca_path": "/a", "kubelet": true}, []string{"kubelet_bootstrap_token"}},
+		"kubelet, but no CA":    {map[string]any{"server_url": address, "kubelet": true, "kubelet_bootstrap_token": secretWord}, []string{"certificate_ca_path"}},
+		"kubelet of what kind":  {map[string]any{"server_url": address, "kubelet": "yes"}, []string{"kubelet"}},
+		"kubelet's wild token":  {map[string]any{"server_url": address, "kubelet_bootstrap_token": secretWord + " x"}, []string{"kubelet_bootstrap_token"}},
+		"name of the DNS":       {map[string]any{"server_url": address, "cluster_dns": "dns.example"}, []string{"cluster_dns"}},
+		"no key":                {map[string]any{"server_url": address, "certificate_path": "/a"}, []string{"certificate_key_path"}},
+		"no certificate":        {map[string]any{"server_url": address, "certificate_key_path": "/a"}, []string{"certificate_path"}},
+		"CA and insecure":       {map[string]any{"server_url": address, "certificate_ca_path": "/a", "insecure_skip_tls_verify": true}, []string{"insecure_skip_tls_verify"}},
 		"all of it twice": {map[string]any{"server_url": address, "token": secretWord, "certificate_path": "/a", "certificate_key_path": "/b", "certificate_ca_path": "/c", "kubeconfig": secretWord},
 			[]string{"certificate_ca_path", "certificate_key_path", "certificate_path", "server_url", "token"}},
 	} {
