@@ -62,6 +62,11 @@ func (a *Watch) Plan(ctx context.Context, in workflows.WatchInput) (workflows.Wa
 func (a *Watch) Page(ctx context.Context, in workflows.WatchPageInput) (counts workflows.WatchCounts, err error) {
 	ctx, stop := a.alive(ctx)
 	defer stop()
+	defer func() {
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = cause
+		}
+	}()
 	hosts, sealed, err := a.store(in.Tenant).HostsToCheck(ctx, in.Cluster, in.After, in.UpTo, in.Facts)
 	if err != nil {
 		return counts, err
@@ -74,7 +79,7 @@ func (a *Watch) Page(ctx context.Context, in workflows.WatchPageInput) (counts w
 		n := min(len(hosts), workflows.WatchPageHosts)
 		checks := a.checkAll(ctx, in, hosts[:n])
 		if ctx.Err() != nil {
-			return counts, context.Cause(ctx)
+			return counts, ctx.Err()
 		}
 		done, err := a.store(in.Tenant).RecordChecks(ctx, checks, in.Failures)
 		if err != nil {
