@@ -92,6 +92,10 @@ proof-pause: build-chaos ## Pause rollouts 1,000 times, and see that no host beg
 proof-reboot: build-chaos ## Restart hosts that reboot slowly, falsely, again and again, or with another key
 	bin/chaos $(ARGS) reboot
 
+.PHONY: chaos-k8s
+chaos-k8s: build-chaos build-kube ## Do harm to 300 rollouts that drain nodes, and see that no cordon is left (ARGS="-count 12 -seed 1")
+	bin/chaos $(ARGS) k8s
+
 .PHONY: build-chaos
 build-chaos: setup
 	$(GO) build -tags chaos -o bin/commissaire-chaos ./cmd/commissaire
@@ -102,6 +106,12 @@ scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000
 	$(GO) build -trimpath -o bin/ ./cmd/commissaire
 	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
 	bin/scale $(ARGS)
+
+.PHONY: proof-nodes
+proof-nodes: setup build-kube ## Roll over 200 nodes of a Kubernetes, watched from the side of its API
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
+	bin/scale -hosts 200 $(ARGS) nodes
 
 .PHONY: bench
 bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts and 1,000,000 steps

@@ -21,4 +21,12 @@
 // real sshd; their ledgers are kept by the hosts. Rollouts go over three hosts, two
 // at a time, so that there are slots to be lost; the hosts of an upgrade are of
 // three sorts.
+//
+// Nodes is another sort of run: rollouts over clusters whose hosts are nodes of a
+// Kubernetes, which all lanes share. What happens, and when, is drawn from a seed: a
+// worker at any point of the above, a killed or stopped worker, a killed API, an
+// apiserver that restarts; and beside it an operator who cancels, pauses, deletes the
+// cluster or a host, or terminates the workflow. The nodes must be as before soon after
+// the end of the operations, and afterwards every change that the apiserver saw is
+// judged: budgets of pods and of rollouts, and what belongs to others.
 package chaos

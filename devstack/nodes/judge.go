@@ -160,8 +160,9 @@ func (j *judge) cordons(e event, n Node) {
 	}
 }
 
-// pod judges a change of a pod. One that stops being healthy by an eviction, or on a
-// node that we have cordoned, is one that we took away.
+// pod judges a change of a pod. One that stops being healthy is one that we took away
+// when it was evicted, when its node goes down with it, and for whatever reason on a
+// node that we have cordoned.
 func (j *judge) pod(e event, p Pod) {
 	k := key(p.Namespace, p.Name)
 	old, known := j.pods[k]
@@ -176,7 +177,9 @@ func (j *judge) pod(e event, p Pod) {
 	if p.Evicted && p.Ending && (!known || !old.Ending) {
 		j.Evicted++
 	}
-	if !known || !old.Healthy() || !e.gone && p.Healthy() || !p.Evicted && j.nodes[p.Node].Mark == "" {
+	n, there := j.nodes[p.Node]
+	down := there && !e.gone && !p.Ending
+	if !known || !old.Healthy() || !e.gone && p.Healthy() || !p.Evicted && !down && n.Mark == "" {
 		return
 	}
 	for _, b := range j.budgets {

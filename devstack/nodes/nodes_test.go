@@ -150,15 +150,13 @@ func TestRecordsAreJudged(t *testing.T) {
 	require.Positive(t, v.Evicted)
 	require.Equal(t, 1, v.Most)
 
-	// A host that goes down with its pods.
+	// A host that goes down with its pods, though nobody has drained it.
 	require.NoError(t, s.watch.Cordon(t.Context(), a.name))
-	s.sets(b.name, mark("one"), true)
 	b.boots("second")
 	s.until("the node to report", func() bool { return s.node(b.name).BootID == "second" })
 	s.until("the pods to be well", func() bool {
 		return !slices.ContainsFunc(s.watch.PodsOn(b.name), func(p Pod) bool { return !p.Healthy() })
 	})
-	s.sets(b.name, nil, false)
 	v = judged()
 	require.Positive(t, v.OverBudget, "%q", v.Notes)
 	require.Contains(t, v.Notes[0], "went with its node, and budget shop/cart has")

@@ -1,9 +1,11 @@
 // Command chaos does harm at every point of bootstrap, restart, upgrade and deploy
 // and says what was lost, doubled or left stuck. With the name of a proof (once,
-// pause, reboot) it carries out that one instead. Its last line is for machines.
+// pause, reboot) it carries out that one instead, and with k8s it does harm to rollouts
+// over the nodes of a Kubernetes. Its last line is for machines.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -12,6 +14,7 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+	"time"
 
 	"commissaire/devstack/chaos"
 	"commissaire/devstack/chaos/proof"
@@ -29,11 +32,18 @@ func run() error {
 	dir := flag.String("dir", "", "folder for logs and state; kept when given, else a temporary one that is removed after a good run")
 	lanes := flag.Int("lanes", 6, "installations side by side")
 	only := flag.String("only", "", "try only points that match this regular expression, such as 'restart host.reboot'")
-	count := flag.Int("count", 0, "of a proof: commands, trials, or hosts of each sort; 0 for what it promises")
+	count := flag.Int("count", 0, "of a proof: commands, trials, runs, or hosts of each sort; 0 for what it promises")
+	seed := flag.Uint64("seed", uint64(time.Now().Unix()), "of k8s: what happens in which run")
+	first := flag.Int("first", 1, "of k8s: number of the first run, to repeat one of a seed")
 	flag.Parse()
 	proven := proof.Proofs[flag.Arg(0)]
+	if flag.Arg(0) == "k8s" {
+		proven = func(ctx context.Context, p proof.Options) (proof.Result, error) {
+			return chaos.Nodes(ctx, chaos.NodeOptions{Binary: p.Binary, Dir: p.Dir, Lanes: *lanes, Runs: cmp.Or(p.Count, 300), First: *first, Seed: *seed, Out: p.Out})
+		}
+	}
 	if flag.NArg() > 1 || flag.NArg() == 1 && proven == nil {
-		return errors.New("the only argument may be the name of a proof: once, pause or reboot")
+		return errors.New("the only argument may be the name of a proof: once, pause, reboot or k8s")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
