@@ -68,36 +68,19 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	if r.Budget, err = budget(o.MaxUnavailable, o.Hosts); err != nil {
 		return r, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
-		return r, err
-	}
-	pg, err := privatepg.Start(ctx, privatepg.Options{Dir: filepath.Join(o.Dir, "postgres"), MaxConnections: 200})
+	base, stop, err := servers(ctx, o)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, pg.Stop(privatepg.Fast)) }()
-	log, err := os.Create(filepath.Join(o.Dir, "temporal.log"))
-	if err != nil {
-		return r, err
-	}
-	defer log.Close()
-	server, err := temporal.Start(ctx, temporal.Options{
-		PostgresDSN: pg.DSN("postgres"), NoUI: true,
-		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
-	})
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
+	defer func() { err = errors.Join(err, stop()) }()
 	hosts, err := simhost.Open(simhost.Options{Hosts: o.Hosts, Seed: o.Seed, Shutdown: o.Shutdown, Downtime: o.Downtime})
 	if err != nil {
 		return r, err
 	}
 	defer hosts.Close()
 
-	h, err := harness.New(ctx, harness.Options{
-		Dir: o.Dir, Name: "scale", Binary: o.Binary, Postgres: pg, Temporal: server.Addr(), Env: settings(o),
-	})
+	base.Name = "scale"
+	h, err := harness.New(ctx, base)
 	if err != nil {
 		return r, err
 	}
@@ -116,6 +99,31 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		return r, err
 	}
 	return r, l.measure(ctx, &r)
+}
+
+// servers starts what an installation needs, which then lacks only a name.
+func servers(ctx context.Context, o Options) (_ harness.Options, stop func() error, err error) {
+	if err := os.MkdirAll(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+		return harness.Options{}, nil, err
+	}
+	pg, err := privatepg.Start(ctx, privatepg.Options{Dir: filepath.Join(o.Dir, "postgres"), MaxConnections: 200})
+	if err != nil {
+		return harness.Options{}, nil, err
+	}
+	stopPostgres := func() error { return pg.Stop(privatepg.Fast) }
+	log, err := os.Create(filepath.Join(o.Dir, "temporal.log"))
+	if err != nil {
+		return harness.Options{}, nil, errors.Join(err, stopPostgres())
+	}
+	server, err := temporal.Start(ctx, temporal.Options{
+		PostgresDSN: pg.DSN("postgres"), NoUI: true,
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		return harness.Options{}, nil, errors.Join(err, log.Close(), stopPostgres())
+	}
+	stop = func() error { return errors.Join(server.Stop(), log.Close(), stopPostgres()) }
+	return harness.Options{Dir: o.Dir, Binary: o.Binary, Postgres: pg, Temporal: server.Addr(), Env: settings(o)}, stop, nil
 }
 
 // settings are those of the product where the harness has shorter limits, which

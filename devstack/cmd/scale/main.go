@@ -1,5 +1,6 @@
 // Command scale restarts thousands of simulated hosts through the real product
-// and says what that took. Its last line is for machines.
+// and says what that took. With the argument nodes they are nodes of a Kubernetes, in two
+// clusters that are restarted at once. Its last line is for machines.
 package main
 
 import (
@@ -34,8 +35,9 @@ func run() error {
 	flag.DurationVar(&o.Downtime, "downtime", 2*time.Second, "how long the port is closed then, half to one and a half of it")
 	flag.DurationVar(&o.Limit, "limit", time.Hour, "how long the restart may take")
 	flag.Parse()
-	if flag.NArg() > 0 || o.Hosts < 1 {
-		return errors.New("needs at least one host and takes flags only; see -help")
+	ofNodes := flag.Arg(0) == "nodes"
+	if flag.NArg() > 1 || flag.NArg() == 1 && !ofNodes || o.Hosts < 1 {
+		return errors.New("needs at least one host; the only argument may be nodes; see -help")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,20 +52,40 @@ func run() error {
 			return err
 		}
 	}
-	result, err := scale.Run(ctx, o)
+	ok, err := measure(ctx, o, ofNodes)
 	if err != nil {
 		return fmt.Errorf("%w (state is kept in %s)", err, o.Dir)
 	}
-	for _, p := range result.Problems {
-		fmt.Println("scale:", p)
-	}
-	fmt.Printf("scale: at most %d hosts were down at once, %d may be\n", result.DownMost, result.Budget)
-	fmt.Println(result)
-	if !result.OK() {
+	if !ok {
 		return errors.New("a promise was broken; state is kept in " + o.Dir)
 	}
 	if temporary {
 		return os.RemoveAll(o.Dir)
 	}
 	return nil
+}
+
+// measure carries out the restart and prints what came of it.
+func measure(ctx context.Context, o scale.Options, ofNodes bool) (ok bool, err error) {
+	if ofNodes {
+		r, err := scale.Nodes(ctx, o)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range r.Problems {
+			fmt.Println("nodes:", p)
+		}
+		fmt.Println(r)
+		return r.OK(), nil
+	}
+	r, err := scale.Run(ctx, o)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range r.Problems {
+		fmt.Println("scale:", p)
+	}
+	fmt.Printf("scale: at most %d hosts were down at once, %d may be\n", r.DownMost, r.Budget)
+	fmt.Println(r)
+	return r.OK(), nil
 }

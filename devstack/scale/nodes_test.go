@@ -1,0 +1,40 @@
+package scale
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/internal/kubetest"
+	"commissaire/internal/privatepg/pgtest"
+)
+
+// TestNodes drains as many nodes as every run of the tests has time for.
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	if err := kubetest.Available(); err != nil && os.Getenv(kubetest.RequireVariable) != "require" {
+		t.Skip(err)
+	}
+	dir := pgtest.TempDir(t)
+	binary := filepath.Join(dir, "commissaire")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/commissaire")
+	build.Dir = "../.."
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	r, err := Nodes(t.Context(), Options{
+		Binary: binary, Dir: dir, Hosts: 20, Seed: 1, MaxUnavailable: "2",
+		Shutdown: 50 * time.Millisecond, Downtime: 300 * time.Millisecond, Limit: 4 * time.Minute, Out: t.Output(),
+	})
+	require.NoError(t, err)
+	require.Empty(t, r.Problems)
+	require.True(t, r.OK(), r.String())
+	require.Equal(t, 2, r.Limit)
+	require.Equal(t, 2, r.Most)
+	require.Positive(t, r.Evictions)
+	require.Regexp(t, `^nodes: hosts=20 budgets=4 evictions=\d+ wall_s=\d+\.\d dry_run_ms=\d+ worker_mb=\d+ cordoned_most=2 of=2 over_budget=0 not_restored=0$`, r.String())
+}
