@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
@@ -218,6 +219,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // the machine may be busy
 	w.env, w.ends, w.boots = env, map[string]workflows.HostEnd{}, map[string]int{}
 	if w.broken == nil {
 		w.broken = map[string]error{}
