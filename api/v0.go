@@ -62,6 +62,12 @@ func host(h fleet.Host) gen.Host {
 	if h.HostKey != nil {
 		v.HostKeyFingerprint = h.HostKey.Fingerprint
 	}
+	if w := h.Watch; w.State != fleet.WatchNever {
+		v.Watch = &gen.HostWatch{State: gen.HostWatchState(w.State), Reason: w.Reason, Since: fleet.FormatTime(w.Since), Failures: w.Failures, CheckedAt: fleet.FormatTime(w.Checked)}
+		if !w.Rebooted.IsZero() {
+			v.Watch.RebootedAt = fleet.FormatTime(w.Rebooted)
+		}
+	}
 	return v
 }
 

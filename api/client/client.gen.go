@@ -34,6 +34,16 @@ const (
 	HostStateInvestigating HostState = "investigating"
 )
 
+// Defines values for HostWatchState.
+const (
+	AuthRefused HostWatchState = "auth-refused"
+	Healthy     HostWatchState = "healthy"
+	KeyChanged  HostWatchState = "key-changed"
+	Rebooting   HostWatchState = "rebooting"
+	Slow        HostWatchState = "slow"
+	Unreachable HostWatchState = "unreachable"
+)
+
 // Defines values for NetworkType.
 const (
 	FlannelEtcd   NetworkType = "flannel_etcd"
@@ -387,6 +397,9 @@ type Host struct {
 	// PackageManager apt, dnf, yum or zypper.
 	PackageManager string `json:"package_manager,omitempty"`
 	Labels         Labels `json:"labels,omitempty"`
+
+	// Watch What the last check found; not there before the first one.
+	Watch *HostWatch `json:"watch,omitempty"`
 }
 
 // HostBootstrap Example: {"bootstrapped":["192.0.2.10"],"finished_at":"2026-11-20T14:03:45.123456","in_process":[],"name":"192.0.2.10","started_at":"2026-11-20T14:03:00.123456","status":"finished"}
@@ -575,6 +588,32 @@ type HostStatus struct {
 	} `json:"host"`
 	ContainerManager map[string]interface{} `json:"container_manager"`
 }
+
+// HostWatch What checks find of a host while no operation is at work on it.
+//
+// Example: {"checked_at":"2026-11-20T14:03:00.123456","failures":2,"reason":"connect: dial tcp 192.0.2.10:22: connect: connection refused","since":"2026-11-20T14:02:00.123456","state":"unreachable"}
+type HostWatch struct {
+	// State `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down.
+	State HostWatchState `json:"state"`
+
+	// Reason What was in the way.
+	Reason string `json:"reason,omitempty"`
+
+	// Since Since when every check has found this.
+	Since string `json:"since"`
+
+	// Failures Checks in a row that have failed.
+	Failures int `json:"failures"`
+
+	// CheckedAt When the last check began.
+	CheckedAt string `json:"checked_at"`
+
+	// RebootedAt When a check last found that the host had rebooted and no operation had ordered that.
+	RebootedAt string `json:"rebooted_at,omitempty"`
+}
+
+// HostWatchState `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down.
+type HostWatchState string
 
 // IgnoredBody Any object; it is ignored.
 type IgnoredBody map[string]interface{}

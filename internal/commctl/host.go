@@ -40,9 +40,18 @@ var hostView = view[client.Host]{
 		{head: "CPUS", wide: true, cell: func(h client.Host) string { return strconv.Itoa(h.Cpus) }},
 		{head: "MEMORY-MIB", wide: true, cell: func(h client.Host) string { return strconv.Itoa(h.Memory) }},
 		{head: "SPACE-GIB", wide: true, cell: func(h client.Host) string { return strconv.FormatInt(h.Space>>30, 10) }},
+		{head: "WATCH", wide: true, cell: watchState},
 		{head: "LABELS", wide: true, cell: func(h client.Host) string { return labelList(h.Labels) }},
 		{head: "REASON", long: true, cell: func(h client.Host) string { return h.Reason }},
 	},
+}
+
+// watchState is what the last check of a host found, "" before the first one.
+func watchState(h client.Host) string {
+	if h.Watch == nil {
+		return ""
+	}
+	return string(h.Watch.State)
 }
 
 // address gives the address under which the server knows a host.
