@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"commissaire/devstack/harness"
+	"commissaire/internal/fleet"
 	"commissaire/workflows"
 )
 
@@ -61,7 +62,8 @@ const (
 const (
 	actNone      = "-"
 	actCancel    = "cancel"
-	actTerminate = "terminate"
+	actTerminate = "terminate"     // the workflow of the rollout
+	actAll       = "terminate-all" // and those that work on its hosts
 	actCluster   = "delete-cluster"
 	actHost      = "delete-host"
 	actPause     = "pause"
@@ -103,7 +105,7 @@ func draw(seed uint64, n int, counts occurrences) *nodeTrial {
 		t.policy["min_ready"] = "1s"
 	}
 	t.strike = one(strikeNone, strikeNone, strikePoint, strikePoint, strikePoint, strikePoint, strikeWorker, strikeFreeze, strikeAPI, strikeKube)
-	t.act = one(actNone, actNone, actNone, actNone, actNone, actCancel, actTerminate, actCluster, actHost, actPause)
+	t.act = one(actNone, actNone, actNone, actNone, actNone, actNone, actCancel, actTerminate, actAll, actCluster, actHost, actPause)
 	if t.strike == strikeNone && t.act == actNone {
 		t.strike = strikePoint
 	}
@@ -339,9 +341,27 @@ func (t *nodeTrial) operate(ctx context.Context) error {
 	case actHost:
 		return t.asks(ctx, http.MethodDelete, hostPath(l.Fleet.Hosts()[t.victim]))
 	}
-	// Whoever ends workflows in Temporal ends the operation, once that is noticed. An
-	// operation younger than a minute is left alone; the run does not wait for that.
-	_ = l.Temporal.TerminateWorkflow(ctx, workflows.ClusterWorkflowID("default", webCluster), "", "chaos")
+	return t.terminate(ctx)
+}
+
+// terminate ends the workflow of the first rollout in Temporal. That ends the operation,
+// once it is noticed. One younger than a minute is left alone; the run does not wait for
+// that.
+func (t *nodeTrial) terminate(ctx context.Context) error {
+	l, id := t.lane, workflows.ClusterWorkflowID(fleet.DefaultTenant, webCluster)
+	ids := []string{id}
+	if t.act == actAll {
+		now, err := l.Temporal.DescribeWorkflowExecution(ctx, id, "")
+		if err != nil {
+			return err
+		}
+		for _, child := range now.GetPendingChildren() {
+			ids = append(ids, child.GetWorkflowId())
+		}
+	}
+	for _, id := range ids {
+		_ = l.Temporal.TerminateWorkflow(ctx, id, "", "chaos") // it may have ended by itself
+	}
 	_, err := l.DB.Exec(ctx, `UPDATE operation SET started = started - interval '2 minutes' WHERE id::text = $1 AND finished IS NULL`, t.ids[0])
 	return err
 }

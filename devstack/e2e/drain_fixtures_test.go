@@ -332,13 +332,19 @@ var fixtures = []fixture{
 		gone: true,
 	},
 	{
-		name: "a workflow that is terminated in the drain",
+		name: "workflows that are terminated in the drain",
 		lay:  func(f *field) { f.held("slow") },
 		during: func(f *field) {
 			f.draining("slow")
-			require.NoError(f.t, f.Temporal.TerminateWorkflow(f.t.Context(), "cluster/default/"+f.name, "", "a test"))
+			rollout := "cluster/default/" + f.name
+			now, err := f.Temporal.DescribeWorkflowExecution(f.t.Context(), rollout, "")
+			require.NoError(f.t, err)
+			require.Len(f.t, now.GetPendingChildren(), 1)
+			for _, id := range []string{rollout, now.GetPendingChildren()[0].GetWorkflowId()} {
+				require.NoError(f.t, f.Temporal.TerminateWorkflow(f.t.Context(), id, "", "a test"))
+			}
 			// An operation younger than a minute is left alone; the test does not wait for that.
-			_, err := f.DB.Exec(f.t.Context(), `UPDATE operation SET started = started - interval '2 minutes' WHERE id::text = $1`, f.op.ID)
+			_, err = f.DB.Exec(f.t.Context(), `UPDATE operation SET started = started - interval '2 minutes' WHERE id::text = $1`, f.op.ID)
 			require.NoError(f.t, err)
 		},
 		ends: "failed", left: []string{"slow"},
