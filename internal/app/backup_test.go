@@ -96,14 +96,18 @@ func TestRestore(t *testing.T) {
 	_, err = tenant.BeginOperation(t.Context(), pending[0].ID)
 	require.NoError(t, err)
 	require.NoError(t, tenant.EndOperation(t.Context(), pending[0].ID, fleet.OperationFailed, "x"))
-	events, err := tenant.Events(t.Context(), pending[0].ID, store.EventFilter{})
-	require.NoError(t, err)
 	var states []string
-	for _, e := range events {
-		if e.Kind == "operation" {
-			states = append(states, e.State)
+	require.Eventually(t, func() bool { // events settle when older transactions of the server have ended
+		events, err := tenant.Events(t.Context(), pending[0].ID, store.EventFilter{})
+		require.NoError(t, err)
+		states = nil
+		for _, e := range events {
+			if e.Kind == "operation" {
+				states = append(states, e.State)
+			}
 		}
-	}
+		return len(states) == 3
+	}, 30*time.Second, 20*time.Millisecond)
 	require.Equal(t, []string{"pending", "running", "failed"}, states)
 
 	// With another key file the server does not begin.

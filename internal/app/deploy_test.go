@@ -83,6 +83,7 @@ func TestMetricsExist(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100) // also what has no value there
 	(&vitals{}).Describe(descs)
+	newUp().Describe(descs)
 	(&watchGauge{}).Describe(descs)
 	newWatchMetrics().Describe(descs) // of a worker
 	close(descs)

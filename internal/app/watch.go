@@ -28,12 +28,12 @@ const watchEvery = 5 * time.Second
 func watch(ctx context.Context, parts []part, every time.Duration, up *prometheus.GaugeVec, log *slog.Logger) {
 	var all sync.WaitGroup
 	for _, p := range parts {
-		all.Go(func() { p.watch(ctx, every, up.WithLabelValues(p.Name), log) })
+		all.Go(func() { p.watch(ctx, every, up, log) })
 	}
 	all.Wait()
 }
 
-func (p part) watch(ctx context.Context, every time.Duration, up prometheus.Gauge, log *slog.Logger) {
+func (p part) watch(ctx context.Context, every time.Duration, up *prometheus.GaugeVec, log *slog.Logger) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for said := ""; ; {
@@ -44,9 +44,9 @@ func (p part) watch(ctx context.Context, every time.Duration, up prometheus.Gaug
 			return
 		}
 		if err == nil {
-			up.Set(1)
+			up.WithLabelValues(p.Name).Set(1)
 		} else {
-			up.Set(0)
+			up.WithLabelValues(p.Name).Set(0)
 		}
 		if now := trouble(err); now != said {
 			said = now
