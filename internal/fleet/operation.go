@@ -17,10 +17,11 @@ const (
 	KindRestart    OperationKind = "restart"    // the others are rollouts over a cluster
 	KindUpgrade    OperationKind = "upgrade"
 	KindDeploy     OperationKind = "deploy"
+	KindSync       OperationKind = "sync" // ask a source for facts of its hosts
 )
 
 // Kinds are all kinds of operation.
-var Kinds = []OperationKind{KindBootstrap, KindRegister, KindUnregister, KindRestart, KindUpgrade, KindDeploy}
+var Kinds = []OperationKind{KindBootstrap, KindRegister, KindUnregister, KindRestart, KindUpgrade, KindDeploy, KindSync}
 
 // Rollout says whether an operation of this kind rolls over the hosts of a cluster.
 func (k OperationKind) Rollout() bool {
@@ -38,14 +39,15 @@ func ParseVersion(s string) (string, error) {
 	return s, nil
 }
 
-// Operation is one act on a cluster or a host.
+// Operation is one act on a cluster, on a host, or on all hosts of a source.
 type Operation struct {
 	ID      string // UUIDv7 (RFC 9562)
 	Tenant  string
 	Kind    OperationKind
-	Cluster string // the cluster it acts on, "" for an act on a single host
-	Host    string // the host it acts on, "" for an act on a cluster
+	Cluster string // the cluster it acts on, "" for another act
+	Host    string // the host it acts on, "" for another act
 	Manager string // the container manager that a register or unregister asks, else ""
+	Source  string // the source that a sync asks, else ""
 	State   OperationState
 	Reason  string // why it failed or was cancelled, one sentence
 
@@ -67,6 +69,9 @@ type Operation struct {
 	Cancelled   time.Time // when somebody asked for the end; it ends when the hosts at work have
 	CancelledBy string
 	Waiting     string // what it waits for besides the hosts at work, one sentence
+
+	DryRun bool        // of a sync: it changes no host
+	Sync   *SyncCounts // what came of a sync, nil before that is known and for all others
 }
 
 // Progress counts the hosts of an operation by what has become of them.

@@ -138,5 +138,8 @@ type SyncCounts struct {
 	More      int      `json:"more,omitempty"`
 }
 
+// StepSync is the step of a host in a sync.
+const StepSync = "sync"
+
 // MaxStrangers is how many hosts of a source that we do not have are listed.
 const MaxStrangers = 1000

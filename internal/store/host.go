@@ -18,6 +18,7 @@ type HostPut struct {
 	Cluster     string            // "" for none
 	HostKey     string            // authorized_keys form, "" leaves it to the first contact
 	Labels      map[string]string // of a new host; a known one keeps its own
+	Source      string            // "" means none for a new host and no change for a known one
 	Creds       secret.HostCreds
 	RequestedBy string
 	RequestID   string
@@ -36,8 +37,8 @@ const (
 
 	clusterExistsSQL = `SELECT EXISTS (SELECT FROM cluster WHERE tenant = $1 AND name = $2)`
 
-	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation, labels)
-		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6, coalesce($7::jsonb, '{}'))
+	insertHostSQL = `INSERT INTO host (tenant, address, port, cluster, join_order, state, state_operation, labels, source)
+		VALUES ($1, $2, $3, $4, (SELECT coalesce(max(join_order), 0) + 1 FROM host WHERE tenant = $1 AND cluster = $4), $5, $6, coalesce($7::jsonb, '{}'), $8)
 		ON CONFLICT ON CONSTRAINT host_pk DO NOTHING`
 
 	setPortSQL = `UPDATE host SET port = $3 WHERE tenant = $1 AND address = $2`
@@ -101,7 +102,7 @@ func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 // is given, or none of them. The operation is nil when the host was there already
 // and what is given agrees with it (same key; same cluster and pinned host key, if
 // given); only another port is taken over then, since a wrong one could not be
-// mended otherwise. All else is a Conflict, as an unknown cluster is (contract
+// mended otherwise, and another source. All else is a Conflict, as an unknown cluster is (contract
 // §3.4). A host key that cannot be read is Invalid.
 func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fleet.Operation, err error) {
 	var print string
@@ -143,8 +144,17 @@ func (s *Store) putHost(ctx context.Context, q querier, put HostPut, print strin
 	if err != nil {
 		return h, nil, err
 	}
-	if err := s.agrees(ctx, q, h, put); err != nil || put.Port == 0 || put.Port == h.Port {
+	if err := s.agrees(ctx, q, h, put); err != nil {
 		return h, nil, err
+	}
+	if put.Source != "" && put.Source != h.Source {
+		h.Source = put.Source
+		if err := s.setSource(ctx, q, put.Address, put.Source); err != nil {
+			return h, nil, err
+		}
+	}
+	if put.Port == 0 || put.Port == h.Port {
+		return h, nil, nil
 	}
 	h.Port = put.Port
 	tag, err := q.Exec(ctx, setPortSQL, s.tenant, put.Address, put.Port)
@@ -211,7 +221,7 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 	if put.Port == 0 {
 		put.Port = fleet.DefaultPort
 	}
-	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID, put.Labels)
+	tag, err := q.Exec(ctx, insertHostSQL, s.tenant, put.Address, put.Port, cluster, string(fleet.HostInvestigating), op.ID, put.Labels, put.Source)
 	if err != nil {
 		return nil, err
 	}

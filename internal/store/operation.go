@@ -11,13 +11,15 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// NewOperation asks for an act on a cluster or on a host; one of the two is "".
+// NewOperation asks for an act on a cluster, on a host or on a source; two of them are "".
 // A retry takes both, kind and version from the operation that it repeats.
 type NewOperation struct {
 	Kind    fleet.OperationKind
 	Cluster string
 	Host    string
 	Manager string // of a register or unregister
+	Source  string // of a sync
+	DryRun  bool   // of a sync: change no host
 	Version string // of a deploy
 	// Policy is the request's. What it leaves out comes from the cluster's, or from
 	// the operation that is retried. It must have passed Check.
@@ -31,13 +33,13 @@ type NewOperation struct {
 }
 
 const (
-	// ON CONFLICT covers the two indexes that allow one unfinished operation per
-	// cluster and per host.
-	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id, manager)
-		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9, $10)
+	// ON CONFLICT covers the indexes that allow one unfinished operation per cluster,
+	// per host and per source.
+	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id, manager, source, dry_run)
+		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9, $10, nullif($11, ''), $12)
 		ON CONFLICT DO NOTHING`
 
-	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND (o.cluster = nullif($2, '') OR o.host = nullif($3, ''))`
+	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND (o.cluster = nullif($2, '') OR o.host = nullif($3, '') OR o.source = nullif($4, ''))`
 
 	keepClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR KEY SHARE`
 	keepHostSQL    = `SELECT FROM host WHERE tenant = $1 AND address = $2 FOR NO KEY UPDATE`
@@ -57,8 +59,8 @@ const (
 // with the same IdempotencyKey gets what the first one got, for ever, and a
 // Conflict when it asks for something else.
 func (s *Store) StartOperation(ctx context.Context, n NewOperation) (op fleet.Operation, created bool, err error) {
-	if n.RetryOf == "" && (n.Cluster == "") == (n.Host == "") {
-		return op, false, fleet.Errorf(fleet.Invalid, "an operation is on a cluster or on a host")
+	if n.RetryOf == "" && !n.oneTarget() {
+		return op, false, fleet.Errorf(fleet.Invalid, "an operation is on a cluster, on a host or on a source")
 	}
 	r := request{key: n.IdempotencyKey, digest: n.digest()}
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
@@ -75,6 +77,16 @@ func (s *Store) StartOperation(ctx context.Context, n NewOperation) (op fleet.Op
 		return fleet.Operation{}, false, err
 	}
 	return op, created, nil
+}
+
+func (n NewOperation) oneTarget() bool {
+	targets := 0
+	for _, name := range []string{n.Cluster, n.Host, n.Source} {
+		if name != "" {
+			targets++
+		}
+	}
+	return targets == 1
 }
 
 func (s *Store) start(ctx context.Context, q querier, n NewOperation) (op fleet.Operation, created bool, err error) {
@@ -116,7 +128,7 @@ func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) 
 	if err != nil {
 		return op, false, err
 	}
-	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID, n.Manager)
+	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID, n.Manager, n.Source, n.DryRun)
 	if err != nil {
 		return op, false, err
 	}
@@ -124,7 +136,7 @@ func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) 
 		op, err = s.operation(ctx, q, operationSQL, id.String())
 		return op, true, err
 	}
-	op, err = one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, n.Host)
+	op, err = one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, n.Host, n.Source)
 	if isNoRows(err) {
 		return op, false, errAgain // it ended in between
 	}
@@ -138,6 +150,9 @@ func (s *Store) keepTarget(ctx context.Context, q querier, n NewOperation) error
 		_, err := one(ctx, q, scanNothing, keepClusterSQL, s.tenant, n.Cluster)
 		return orNotFound(err, "cluster", n.Cluster)
 	}
+	if n.Source != "" {
+		return nil // it stands in the settings
+	}
 	_, err := one(ctx, q, scanNothing, keepHostSQL, s.tenant, n.Host)
 	return orNotFound(err, "host", n.Host)
 }
@@ -145,6 +160,10 @@ func (s *Store) keepTarget(ctx context.Context, q querier, n NewOperation) error
 func (s *Store) insertHostRuns(ctx context.Context, q querier, id string, n NewOperation, old fleet.Operation) error {
 	if n.Host != "" {
 		_, err := q.Exec(ctx, insertHostRunSQL, id, s.tenant, n.Host)
+		return err
+	}
+	if n.Source != "" {
+		_, err := q.Exec(ctx, insertHostRunsOfSourceSQL, id, s.tenant, n.Source)
 		return err
 	}
 	p, err := s.plan(ctx, q, n, old)
@@ -158,7 +177,7 @@ func (s *Store) insertHostRuns(ctx context.Context, q querier, id string, n NewO
 // the Conflict.
 func answers(running fleet.Operation, n NewOperation) error {
 	switch {
-	case running.Kind != n.Kind || running.Version != n.Version || n.RetryOf != "" && running.RetryOf != n.RetryOf:
+	case running.Kind != n.Kind || running.Version != n.Version || running.DryRun != n.DryRun || n.RetryOf != "" && running.RetryOf != n.RetryOf:
 		return held(running, "")
 	case !reflect.DeepEqual(n.Policy.Over(running.Policy), running.Policy):
 		return held(running, " by another policy")
@@ -169,10 +188,15 @@ func answers(running fleet.Operation, n NewOperation) error {
 // held is the refusal that names who stands in the way.
 func held(holder fleet.Operation, how string) *fleet.Error {
 	on, rather := "cluster "+holder.Cluster, "or cancel it"
-	if holder.Host != "" {
+	switch {
+	case holder.Host != "":
 		on = "host " + holder.Host
+	case holder.Source != "":
+		on = "source " + holder.Source
 	}
 	switch {
+	case holder.Kind == fleet.KindSync:
+		rather = "and repeat the request then"
 	case holder.Kind == fleet.KindUnregister:
 		rather = "or delete container manager " + holder.Manager + ", which ends it and leaves the node there"
 	case !holder.Kind.Rollout():
@@ -188,7 +212,7 @@ func scanOperation(row pgx.CollectableRow) (fleet.Operation, error) {
 	var created, started, finished, paused, approved, cancelled pgtype.Timestamptz
 	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.Manager, &o.State, &o.Reason,
 		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &created, &started, &finished,
-		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting)
+		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting, &o.Source, &o.DryRun, &o.Sync)
 	o.Created, o.Started, o.Finished = utc(created), utc(started), utc(finished)
 	o.Paused, o.Approved, o.Cancelled = utc(paused), utc(approved), utc(cancelled)
 	return o, err
