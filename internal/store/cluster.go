@@ -129,7 +129,7 @@ func (s *Store) DeleteCluster(ctx context.Context, name string, by Requester) (o
 // been steered. An operation that is put on record at the same time finds the
 // cluster gone at its first look.
 func (s *Store) notice(ctx context.Context, q querier, cluster string) error {
-	op, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, cluster, "")
+	op, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, cluster, "", "")
 	if isNoRows(err) {
 		return nil
 	}

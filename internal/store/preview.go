@@ -23,16 +23,15 @@ type PreviewHost struct {
 	fleet.Host
 	Canary bool
 	Blocks string // what would make it wait or fail, "" for nothing
-	Node   bool   // the container manager of its cluster has it as a node
+	Node   bool   // as in Assignment
 }
 
 const previewHostsSQL = `SELECT ` + hostColumns + `,
 		coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 			FROM host_run w JOIN operation x ON x.id = w.operation_id
 			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), ''),
-		EXISTS (SELECT FROM cluster c JOIN node n ON n.tenant = c.tenant AND n.manager = c.container_manager
-				JOIN container_manager m ON m.tenant = n.tenant AND m.name = n.manager
-			WHERE c.tenant = h.tenant AND c.name = h.cluster AND n.address = h.address AND m.type IN ('kubernetes', 'openshift'))
+		EXISTS (SELECT FROM cluster c JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager
+			WHERE c.tenant = h.tenant AND c.name = h.cluster AND m.type <> 'trivial' AND m.checking IS NULL)
 	FROM host h WHERE h.tenant = $1 AND h.address = ANY ($2)`
 
 // PreviewOperation says what StartOperation would put on record, with its checks
@@ -64,7 +63,7 @@ func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Previ
 		Tenant: s.tenant, Kind: n.Kind, Cluster: n.Cluster, Version: n.Version, Policy: p.policy, RetryOf: n.RetryOf, Hosts: len(p.hosts),
 		RequestedBy: n.RequestedBy, RequestID: n.RequestID, Approved: old.Approved, ApprovedBy: old.ApprovedBy,
 	}
-	holder, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, "")
+	holder, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, "", "")
 	switch {
 	case err == nil:
 		v.Blocks = append(v.Blocks, inTheWay(holder))
