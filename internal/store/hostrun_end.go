@@ -106,21 +106,24 @@ func (s *Store) endHostRun(ctx context.Context, q querier, op fleet.Operation, e
 	if err != nil {
 		return nil, err
 	}
-	var next *Assignment
-	if e.Next && op.Kind.Rollout() {
-		if next, err = s.handOn(ctx, q, op, slot); err != nil {
-			return nil, err
-		}
+	// First what became of the host, which counts against a shared budget.
+	if err := s.tellHost(ctx, q, op, e); err != nil || !e.Next || !op.Kind.Rollout() {
+		return nil, err
 	}
-	if e.Event == "" {
-		return next, nil
-	}
+	return s.handOn(ctx, q, op, slot)
+}
+
+// tellHost tells a host what happened to it.
+func (s *Store) tellHost(ctx context.Context, q querier, op fleet.Operation, e HostRunEnd) error {
 	c := stateChange{addresses: []string{e.Address}, event: e.Event, reason: e.Reason, operation: op.ID}
-	if e.Event == fleet.HostPrepared || e.Event == fleet.HostRegistered || e.Event == fleet.HostRecovered {
-		return next, s.worked(ctx, q, op.Kind, c)
+	switch e.Event {
+	case "":
+		return nil
+	case fleet.HostPrepared, fleet.HostRegistered, fleet.HostRecovered:
+		return s.worked(ctx, q, op.Kind, c)
 	}
-	_, err = s.applyEvent(ctx, q, c)
-	return next, err
+	_, err := s.applyEvent(ctx, q, c)
+	return err
 }
 
 // handOn gives the slot of a host that has ended to the next one.

@@ -17,17 +17,21 @@ const (
 
 	nodesOfManagerSQL = `SELECT count(*) FROM node WHERE tenant = $1 AND manager = $2`
 
-	// Hosts that rollouts are at work on, whatever their state is, and then those that
-	// do no work. Left out is what the tally of this operation has.
-	sharedSQL = `SELECT
-			(SELECT count(*) FROM host_run r JOIN node n ON n.tenant = r.tenant AND n.address = r.address
-				WHERE r.tenant = $2 AND r.state = 'running' AND r.turn > 0 AND r.operation_id <> $1 AND n.manager = $4),
-			count(*), count(*) FILTER (WHERE f.state <> 'failed')
-		FROM (SELECT * FROM host WHERE tenant = $2 AND state NOT IN ('active', 'disassociated')) f
-			JOIN node n ON n.tenant = f.tenant AND n.address = f.address AND n.manager = $4
-		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = f.tenant AND r.address = f.address AND r.state = 'running' AND r.turn > 0)
-			AND NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = $1 AND r.address = f.address
-				AND (r.down OR r.state IN ('pending', 'staged') AND f.cluster = $3))`
+	// Hosts that other rollouts are at work on, those that bear a cordon, also when host
+	// and node are gone or the host run has ended, and those that do no work. Left out is
+	// what the tally of this operation has. A cordon that is out is soon taken back.
+	sharedSQL = `SELECT count(*) FILTER (WHERE at_work), count(*) FILTER (WHERE NOT at_work), count(*) FILTER (WHERE NOT at_work AND mending)
+		FROM (SELECT address, bool_or(at_work) AS at_work, bool_or(mending) AS mending FROM (
+				SELECT r.address, true AS at_work, false AS mending FROM host_run r JOIN node n ON n.tenant = r.tenant AND n.address = r.address
+					WHERE r.tenant = $2 AND r.state = 'running' AND r.turn > 0 AND r.operation_id <> $1 AND n.manager = $4
+				UNION ALL SELECT address, true, false FROM host_run
+					WHERE tenant = $2 AND cordon_manager = $4 AND cordon IN ('out', 'restoring')
+				UNION ALL SELECT f.address, false, f.state <> 'failed' FROM host f JOIN node n ON n.tenant = f.tenant AND n.address = f.address
+					WHERE f.tenant = $2 AND f.state NOT IN ('active', 'disassociated') AND n.manager = $4
+			) every GROUP BY address) a
+		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = $1 AND r.address = a.address
+			AND (r.state = 'running' OR r.down OR r.state IN ('pending', 'staged')
+				AND EXISTS (SELECT FROM host f WHERE f.tenant = $2 AND f.address = a.address AND f.cluster = $3 AND f.state NOT IN ('active', 'disassociated'))))`
 )
 
 // shared counts the nodes of a container manager with a budget that are away and that

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,24 @@ func TestASharedBudgetOfTwoRollouts(t *testing.T) {
 	require.Equal(t, "container manager k lets 3 of its nodes be away at once; 4 are away, 1 in other operations", c.Waiting)
 }
 
+// TestASlotOfABrokenHost: a host that broke without being down, such as in an upgrade, is
+// away for the container manager, so its slot is not handed on beyond the budget.
+func TestASlotOfABrokenHost(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.kube(t, "a", "k", budget(1), 1, 5)
+	a := f.startOn(t, "a", 3)
+	require.Len(t, f.claims(t, a.ID, 1).Assignments, 1)
+	broke := HostRunEnd{OperationID: a.ID, Address: "h1", State: fleet.HostRunFailed, Event: fleet.HostBroke, Reason: "step upgrade: x", Turn: 1, Next: true}
+	for range 2 {
+		require.Nil(t, f.ends(t, broke))
+	}
+	require.Equal(t, fleet.HostFailed, f.state(t, "h1"))
+	c := f.claims(t, a.ID, 2)
+	require.Empty(t, c.Assignments)
+	require.Equal(t, fleet.OperationFailed, c.End)
+}
+
 // TestWhatASharedBudgetCounts: every node that is away once, whoever has it.
 func TestWhatASharedBudgetCounts(t *testing.T) {
 	t.Parallel()
@@ -95,6 +114,14 @@ func TestWhatASharedBudgetCounts(t *testing.T) {
 		"one that stages":                    {"UPDATE host_run SET state = 'staging', started = now() WHERE address = 'h2'", 0, 0},
 		"two":                                {"UPDATE host_run SET state = 'running', turn = 1, slot = 2, started = now(), rolling = now() WHERE address = 'h2'", 1, 1},
 		"one that a register is at work on":  {"UPDATE host_run SET state = 'running', started = now(), rolling = now() WHERE address = 'h2'", 0, 0},
+		"one whose cordon is out yet":        {"UPDATE host_run SET state = 'failed', turn = 1, reason = 'x', started = now(), finished = now(), cordon = 'restoring', cordon_manager = 'k' WHERE address = 'h2'", 1, 1},
+		"one that is cordoned and deleted":   {"UPDATE host_run SET state = 'running', turn = 1, slot = 2, started = now(), rolling = now(), cordon = 'out', cordon_manager = 'k' WHERE address = 'h2'; DELETE FROM node WHERE address = 'h2'; DELETE FROM host WHERE address = 'h2'", 1, 1},
+		"one that is let go and deleted":     {"UPDATE host_run SET state = 'running', turn = 1, slot = 2, started = now(), rolling = now(), cordon = 'restored', cordon_manager = 'k' WHERE address = 'h2'; DELETE FROM node WHERE address = 'h2'; DELETE FROM host WHERE address = 'h2'", 0, 0},
+		"one with a cordon elsewhere":        {"UPDATE host_run SET state = 'failed', turn = 1, reason = 'x', started = now(), finished = now(), cordon = 'out', cordon_manager = 'l' WHERE address = 'h2'", 0, 0},
+		"the running one is cordoned":        {"UPDATE host_run SET cordon = 'out', cordon_manager = 'k' WHERE address = 'h1'", 0, 0},
+		"a running one of ours is cordoned":  {"UPDATE host_run SET state = 'running', turn = 1, slot = 1, started = now(), rolling = now(), cordon = 'out', cordon_manager = 'k' WHERE address = 'h11'", 0, 0},
+		"one of ours is cordoned and down":   {"UPDATE host_run SET state = 'failed', down = true, reason = 'x', finished = now(), cordon = 'out', cordon_manager = 'k' WHERE address = 'h11'", 0, 0},
+		"one of ours is cordoned yet":        {"UPDATE host_run SET state = 'failed', reason = 'x', finished = now(), cordon = 'out', cordon_manager = 'k' WHERE address = 'h11'", 1, 1},
 		"one that is given back at its turn": {"UPDATE host_run SET state = 'pending', turn = 1 WHERE address = 'h2'", 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +135,7 @@ func TestWhatASharedBudgetCounts(t *testing.T) {
 			got, err := f.shared(t.Context(), f.sql, b, "k", *fleet.Percent(30))
 			require.NoError(t, err)
 			want := fleet.Shared{Manager: "k", Limit: 3, Others: 1 + c.others, AtWork: 1 + c.atWork}
-			if name == "one of another container manager" {
+			if name == "one of another container manager" || strings.HasSuffix(name, "and deleted") {
 				want.Limit = 2 // of nine nodes
 			}
 			require.Equal(t, want, *got)
@@ -172,7 +199,8 @@ func TestRolloutsThatShareABudget(t *testing.T) {
 							e := HostRunEnd{OperationID: op.ID, Address: next.Address, State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Turn: next.Turn, Next: r.IntN(3) > 0}
 							switch {
 							case r.IntN(20) == 0 && broke.CompareAndSwap(false, true): // one of each cluster
-								e.State, e.Reason, e.Event, e.Down = fleet.HostRunFailed, "x", fleet.HostBroke, true
+								e.State, e.Reason, e.Event, e.Down = fleet.HostRunFailed, "x", fleet.HostBroke, r.IntN(2) == 0
+								e.Next = true
 							case r.IntN(10) == 0:
 								if !assertNoError(t, f.EndSlot(ctx, op.ID, Assignment{Slot: next.Slot, Turn: next.Turn, Stage: true}, "a slot that is not there")) {
 									return
