@@ -1,7 +1,11 @@
 package containermgr
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"syscall"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -45,7 +49,7 @@ func config(o options.Options) (*rest.Config, error) {
 		if f.path == "" {
 			continue
 		}
-		if *f.into, err = os.ReadFile(f.path); err != nil {
+		if *f.into, err = readFile(f.path); err != nil {
 			return nil, fleet.InvalidField(options.Field(f.option), "cannot be read on the machine of the worker: %v", err)
 		}
 	}
@@ -53,6 +57,32 @@ func config(o options.Options) (*rest.Config, error) {
 		return nil, fleet.InvalidField(options.Field(options.ServerURL), "must be https, or what logs in would be sent for all to read")
 	}
 	return c, nil
+}
+
+// maxFile bounds a file with certificates or a key, in bytes: all the authorities that
+// a system trusts are a quarter of that.
+const maxFile = 1 << 20
+
+// readFile reads a file that somebody has named from afar: not what waits for a writer
+// or has no end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is no file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("it is larger than %d MB", maxFile>>20)
+	}
+	return data, err
 }
 
 // API is where a Kubernetes API is, how to know it, and the certificate that logs in

@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,7 +36,7 @@ func TestBadOptions(t *testing.T) {
 		"no key":             {map[string]any{"server_url": url, "certificate_path": "/a"}, "certificate_key_path"},
 		"no certificate":     {map[string]any{"server_url": url, "certificate_key_path": "/a"}, "certificate_path"},
 		"no such file":       {map[string]any{"server_url": url, "certificate_ca_path": "/nonexistent/ca"}, "certificate_ca_path"},
-		"no PEM":             {map[string]any{"server_url": url, "certificate_ca_path": "/dev/null", "certificate_path": "/etc/hostname", "certificate_key_path": "/etc/hostname"}, "certificate_path"},
+		"no PEM":             {map[string]any{"server_url": url, "certificate_path": "/etc/hostname", "certificate_key_path": "/etc/hostname"}, "certificate_path"},
 		"CA and insecure":    {map[string]any{"server_url": url, "certificate_ca_path": "/a", "insecure_skip_tls_verify": true}, "insecure_skip_tls_verify"},
 		"two addresses":      {map[string]any{"server_url": url, "kubeconfig": kubeconfig("", "")}, "server_url"},
 		"no kubeconfig":      {map[string]any{"kubeconfig": "{" + secretWord}, "kubeconfig"},
@@ -59,6 +61,33 @@ func TestBadOptions(t *testing.T) {
 			require.Equal(t, "options."+c.blamed, e.Fields[0].Field)
 			require.NotContains(t, err.Error(), secretWord)
 		})
+	}
+}
+
+// TestFilesThatAreNone ends at once, whatever is named: a worker reads it for everybody.
+func TestFilesThatAreNone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fifo, large := filepath.Join(dir, "fifo"), filepath.Join(dir, "large")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	require.NoError(t, os.WriteFile(large, make([]byte, 1<<20+1), 0o600))
+	for path, says := range map[string]string{"/dev/zero": "no file", dir: "no file", fifo: "no file", large: "larger than 1 MB"} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := containermgr.New(fleet.ContainerManager{Type: fleet.ContainerManagerKubernetes, Options: map[string]any{
+				"server_url": "https://10.2.0.1:6443", "certificate_ca_path": path,
+			}})
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			var e *fleet.Error
+			require.ErrorAs(t, err, &e, path)
+			require.Equal(t, "options.certificate_ca_path", e.Fields[0].Field)
+			require.ErrorContains(t, err, says, path)
+		case <-time.After(time.Minute):
+			require.Fail(t, "it reads for ever", path)
+		}
 	}
 }
 
