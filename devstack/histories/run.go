@@ -79,10 +79,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}{
 		{harness.Options{Name: "histories", Binary: binary, Machines: machines(stories)}, stories},
 		{harness.Options{Name: "keeping", Binary: keeping, Machines: machines(keepingStories)}, keepingStories},
+		{harness.Options{Name: "watching", Binary: binary, Machines: machines(watchStories), Env: []string{"COMMISSAIRE_WATCH_INTERVAL=1s"}}, watchStories},
 		{harness.Options{Name: "nodes", Binary: binary, Machines: machines(nodeStories)}, nodeStories},
 	} {
 		part.Dir, part.Postgres, part.Temporal = o.Dir, pg, server.Addr()
-		part.Env = []string{"COMMISSAIRE_REBOOT_TIMEOUT=8s"}
+		part.Env = append(part.Env, "COMMISSAIRE_REBOOT_TIMEOUT=8s")
 		if err := record(ctx, part.Options, part.stories, kube, out, o.Say); err != nil {
 			return err
 		}

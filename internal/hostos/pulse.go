@@ -29,7 +29,8 @@ func ParsePulse(out string) (Pulse, error) {
 		case "boot_id":
 			p.BootID = value
 		case "system":
-			p.Moving = value == "initializing" || value == "starting" || value == "stopping"
+			state := ParseSystemState(value)
+			p.Moving = SystemBooting(state) || state == "stopping"
 		}
 	}
 	if !validToken(p.BootID) {

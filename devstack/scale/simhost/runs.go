@@ -26,6 +26,8 @@ func (h *Host) perform(r request) answer {
 	switch r.act {
 	case actFacts:
 		return answer{stdout: h.facts()}
+	case actPulse:
+		return answer{stdout: []byte("boot_id=" + h.bootID + "\nsystem=running\n")}
 	case actBootID:
 		return answer{stdout: []byte(h.bootID)}
 	case actRead:

@@ -67,6 +67,7 @@ type act string
 
 const (
 	actFacts  act = "facts"   // of hostos
+	actPulse  act = "pulse"   // of hostos
 	actBootID act = "boot id" // Conn.BootID
 	actRead   act = "read"    // Conn.Read
 	actOnce   act = "once"    // Conn.Once
@@ -106,6 +107,8 @@ func recognise(script string, args []string) (request, error) {
 	switch {
 	case script == hostos.FactsScript:
 		return request{act: actFacts}, nil
+	case script == hostos.PulseScript:
+		return request{act: actPulse}, nil
 	case script == `exec "$@"` && len(args) > 0:
 		return request{act: actRead, argv: args}, nil
 	case tail == `c_boot_id && printf '%s' "$c_now"`:

@@ -123,6 +123,12 @@ func transcript(t *testing.T, to remote.Target) (lines []string) {
 	require.Equal(t, first, parsed.BootID)
 	note("facts", [2]string{parsed.OS, parsed.OSVersion}, nil)
 
+	said, err := c.Script(ctx, hostos.PulseScript)
+	require.NoError(t, err)
+	pulse, err := hostos.ParsePulse(string(said.Stdout))
+	require.Equal(t, first, pulse.BootID)
+	note("pulse", pulse.Moving, err)
+
 	state, err := c.Read(ctx, hostos.SystemState())
 	note("system", []any{hostos.ParseSystemState(string(state.Stdout)), state.ExitCode, string(state.Stderr)}, err)
 	can, err := c.Read(ctx, hostos.CanReboot())
