@@ -44,24 +44,18 @@ func (c *clients) get(ctx context.Context, tenant string, m fleet.ContainerManag
 	}
 	// The digest, since options are secret and keys of a map are not.
 	key := fmt.Sprintf("%s/%s/%s/%x", tenant, m.Name, m.Type, sha256.Sum256(given))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k = c.shared[key]
-	if k == nil {
-		if k, err = open(ctx, m); err != nil {
+	if k = c.join(key, nil); k == nil {
+		// Others do not wait for this: it reads files, which may hang.
+		made, err := open(m)
+		if err != nil {
 			return nil, nil, err
 		}
-		if c.shared == nil {
-			c.shared = map[string]*client{}
+		if k = c.join(key, made); k == made {
+			k.warn(ctx, m)
+		} else {
+			made.Close() // somebody else was faster
 		}
-		c.shared[key] = k
-		k.aging = time.AfterFunc(clientAge, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.retire(key, k)
-		})
 	}
-	k.users++
 	return k, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -69,6 +63,30 @@ func (c *clients) get(ctx context.Context, tenant string, m fleet.ContainerManag
 			k.Close()
 		}
 	}, nil
+}
+
+// join gives one more user the client of that key, which is made if there is none yet;
+// nil when there is neither.
+func (c *clients) join(key string, made *client) *client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.shared[key]
+	switch {
+	case k == nil && made == nil:
+		return nil
+	case k == nil:
+		if c.shared == nil {
+			c.shared = map[string]*client{}
+		}
+		k, c.shared[key] = made, made
+		k.aging = time.AfterFunc(clientAge, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.retire(key, k)
+		})
+	}
+	k.users++
+	return k
 }
 
 // retire takes a client out. Who has it may use it to the end.
@@ -91,8 +109,8 @@ func (c *clients) close() {
 	}
 }
 
-// open makes a client of its own, and says what its user should know.
-func open(ctx context.Context, m fleet.ContainerManager) (*client, error) {
+// open makes a client of its own.
+func open(m fleet.ContainerManager) (*client, error) {
 	wants, err := options.Parse(m.Options)
 	if err != nil {
 		return nil, err
@@ -101,8 +119,12 @@ func open(ctx context.Context, m fleet.ContainerManager) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &client{Kubernetes: k, wants: wants}, nil
+}
+
+// warn says what its user should know.
+func (k *client) warn(ctx context.Context, m fleet.ContainerManager) {
 	for _, warning := range k.Warnings() {
 		activity.GetLogger(ctx).Warn(warning, "container_manager", m.Name)
 	}
-	return &client{Kubernetes: k, wants: wants}, nil
 }

@@ -204,9 +204,10 @@ func (a *Nodes) Check(ctx context.Context, in workflows.ManagerRef) (workflows.M
 	if err != nil {
 		return workflows.ManagerVerdict{}, verdict(ctx, err)
 	}
-	k, err := open(ctx, m)
+	k, err := open(m)
 	if err == nil {
 		defer k.Close()
+		k.warn(ctx, m)
 		err = k.Check(ctx)
 	}
 	var e *fleet.Error
