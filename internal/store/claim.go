@@ -18,7 +18,7 @@ type Assignment struct {
 	Stage   bool // stage it; otherwise it may be taken away
 	Slot    int  // from 1; staging hosts have numbers of their own
 	Turn    int  // in which the slot was handed out; with the slot it names the slot's holder
-	Node    bool // the container manager of its cluster has it as a node
+	Node    bool // its cluster has a container manager with nodes, which is to have it
 }
 
 // Claimed is what a rollout does next.
@@ -77,10 +77,10 @@ const (
 
 	firstFailedSQL = `SELECT address, reason FROM host_run WHERE operation_id = $1 AND state = 'failed' ORDER BY finished, position LIMIT 1`
 
-	// The container manager of the host's cluster has it as a node, which can be drained.
+	// The host's cluster has a container manager with nodes. Whether that has the host is
+	// for its diagnosis: one that was lost on the way must not go away with its pods.
 	isNode = `EXISTS (SELECT FROM host h JOIN cluster c ON c.tenant = h.tenant AND c.name = h.cluster
-			JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.type <> 'trivial'
-			JOIN node n ON n.tenant = h.tenant AND n.address = h.address AND n.manager = m.name
+			JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.type <> 'trivial' AND m.checking IS NULL
 		WHERE h.tenant = r.tenant AND h.address = r.address)`
 
 	claimedSQL = `SELECT r.address, r.state = 'staging', r.slot, r.turn, ` + isNode + ` FROM host_run r

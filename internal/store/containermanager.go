@@ -27,11 +27,11 @@ const (
 		RETURNING name, type, options`
 
 	sealedContainerManagerSQL = `SELECT name, type, options, sealed FROM container_manager
-		WHERE tenant = $1 AND name = $2 AND checking IS NOT DISTINCT FROM nullif($3, '')::uuid`
+		WHERE tenant = $1 AND name IN ($2::text, $2 || '` + nextSuffix + `') AND checking IS NOT DISTINCT FROM nullif($3, '')::uuid`
 
 	checkedContainerManagerSQL = `UPDATE container_manager SET checking = NULL WHERE tenant = $1 AND name = $2 AND checking = $3`
 
-	refusedContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name = $2 AND checking = $3`
+	refusedContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name IN ($2::text, $2 || '` + nextSuffix + `') AND checking = $3`
 
 	// Registering waits for the lock and then finds no manager, so no node comes after
 	// those that are locked.
@@ -54,7 +54,7 @@ const (
 		INSERT INTO event (tenant, operation_id, kind, address, state, reason)
 		SELECT tenant, operation_id, 'host', address, state, $3 FROM cordoned`
 
-	deleteContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name = $2`
+	deleteContainerManagerSQL = `DELETE FROM container_manager WHERE tenant = $1 AND name IN ($2::text, $2 || '` + nextSuffix + `')`
 )
 
 // ContainerManagers lists the names, sorted.
@@ -77,8 +77,8 @@ func (s *Store) ContainerManager(ctx context.Context, name string) (m fleet.Cont
 }
 
 // PutContainerManager creates a container manager and gives it as ContainerManager
-// does. They never change: the same one again is fine, a different one of that name,
-// also by its secrets alone, is a Conflict.
+// does. The same one again is fine; a different one of that name, also by its secrets
+// alone, is a Conflict (see ReplaceContainerManager).
 //
 // One of a type that has nodes is not there for anybody before a worker has asked it:
 // check then names this attempt, for ContainerManagerChecked or ContainerManagerRefused.
@@ -124,7 +124,7 @@ func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerMan
 			return err
 		}
 		if m.Type != want.Type || !sameJSON(opened.Reveal(), text) {
-			return fleet.Errorf(fleet.Conflict, "container manager %q exists with another type or other options; delete it first to change it", want.Name)
+			return fleet.Errorf(fleet.Conflict, "container manager %q exists with another type or other options; its options change with ?replace=true, its type does not", want.Name)
 		}
 		return nil
 	})
@@ -134,12 +134,27 @@ func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerMan
 	return m, check, nil
 }
 
-// ContainerManagerChecked makes a container manager that was put be there for all. It
-// is a Conflict when somebody else has put another one meanwhile.
+// ContainerManagerChecked makes a container manager that was put be there for all, or
+// puts options in force that are to replace others. It is a Conflict when somebody else
+// has done so meanwhile.
+//
+// Cordons that one of this name has left when it was deleted by force are to be taken
+// back from then on. On nodes that bear none of ours that changes nothing.
 func (s *Store) ContainerManagerChecked(ctx context.Context, name, check string) error {
-	return s.db.read(ctx, func(ctx context.Context, q querier) error {
+	return s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		rollouts, err := s.lockLeft(ctx, q, name)
+		if err != nil {
+			return err
+		}
 		tag, err := q.Exec(ctx, checkedContainerManagerSQL, s.tenant, name, check)
-		if err == nil && tag.RowsAffected() == 0 {
+		switch {
+		case err != nil:
+			return err
+		case tag.RowsAffected() > 0:
+			_, err = q.Exec(ctx, takeUpCordonsSQL, s.tenant, name, rollouts)
+			return err
+		}
+		if err = s.replaceChecked(ctx, q, name, check); isNoRows(err) {
 			return fleet.Errorf(fleet.Conflict, "container manager %q was put by somebody else at the same time; read it, and try again if it is not the one you want", name)
 		}
 		return err
@@ -170,11 +185,11 @@ func (s *Store) openContainerManager(ctx context.Context, q querier, name, check
 	if err != nil {
 		return m, orNotFound(err, "container manager", name)
 	}
-	opened, err := s.db.sealer.Open(sealed, secret.Row(s.tenant, "container_manager", name))
+	opened, err := s.db.sealer.Open(sealed, secret.Row(s.tenant, "container_manager", m.Name))
 	if err != nil {
 		return m, err
 	}
-	m.Options = nil
+	m.Name, m.Options = name, nil
 	return m, json.Unmarshal(opened.Reveal(), &m.Options)
 }
 

@@ -103,7 +103,8 @@ func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 // and what is given agrees with it (same key; same cluster and pinned host key, if
 // given); only another port is taken over then, since a wrong one could not be
 // mended otherwise, and another source. All else is a Conflict, as an unknown cluster is (contract
-// §3.4). A host key that cannot be read is Invalid.
+// §3.4). A host key that cannot be read is Invalid, and so is an address that cannot be
+// the name of a node, in a cluster whose container manager has nodes.
 func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fleet.Operation, err error) {
 	var print string
 	if put.HostKey != "" {
@@ -216,6 +217,16 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 		cluster = &put.Cluster
 		if _, err := s.lockCluster(ctx, q, put.Cluster); err != nil {
 			return nil, errAgain // deleted in between
+		}
+		var manager string
+		var t fleet.ContainerManagerType
+		if err := q.QueryRow(ctx, clusterManagerSQL, s.tenant, put.Cluster).Scan(&manager, &t); err != nil {
+			return nil, err
+		}
+		if t.HasNodes() {
+			if err := fleet.CheckNodeName(put.Address); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if put.Port == 0 {

@@ -95,11 +95,13 @@ func (s *Store) hostRun(ctx context.Context, q querier, id, address string) (fle
 
 // BeginHostRun marks a pending host run as running and gives it as it is now;
 // one that runs or has ended is given unchanged. While another operation works
-// on the host it is a Conflict with that Holder. A bootstrap sets its host back
-// to investigating here, whatever an operation before it left behind. Repeating
-// it is safe: only the first one changes anything.
+// on the host it is a Conflict with that Holder, and the operation waits for it. A
+// bootstrap sets its host back to investigating here, whatever an operation before it
+// left behind. Repeating it is safe: only the first one changes anything.
 func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.HostRun, err error) {
+	waiting := ""
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
+		waiting = ""
 		// Keeps EndOperation from closing the host runs beside us.
 		op, _, err := s.lockRollout(ctx, q, id)
 		if err != nil {
@@ -110,9 +112,13 @@ func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.H
 		}
 		holder, err := one(ctx, q, scanOperation, otherRunOnHostSQL, s.tenant, address, id)
 		if err == nil {
+			waiting = holdsHost(holder)
 			return held(holder, "")
 		}
 		if !isNoRows(err) {
+			return err
+		}
+		if _, err := q.Exec(ctx, setWaitingSQL, s.tenant, id, ""); err != nil {
 			return err
 		}
 		_, err = q.Exec(ctx, beginHostRunSQL, s.tenant, id, address)
@@ -128,7 +134,21 @@ func (s *Store) BeginHostRun(ctx context.Context, id, address string) (r fleet.H
 		r, err = s.hostRun(ctx, q, id, address)
 		return err
 	})
+	if waiting != "" {
+		if err := s.SetWaiting(ctx, id, waiting); err != nil {
+			return r, err
+		}
+	}
 	return r, err
+}
+
+// holdsHost says that an operation works on the host that another one waits for.
+func holdsHost(holder fleet.Operation) string {
+	on := "host " + holder.Host
+	if holder.Cluster != "" {
+		on = "cluster " + holder.Cluster
+	}
+	return fmt.Sprintf("operation %s (%s of %s) holds the host", holder.ID, holder.Kind, on)
 }
 
 // SetHostRunBootID notes the boot id of the host before a reboot and gives the

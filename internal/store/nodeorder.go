@@ -139,7 +139,8 @@ func (s *Store) withHosts(ctx context.Context, q querier, ops []fleet.Operation)
 // orderJoin puts a register on record for each host that is to join a cluster whose
 // container manager has nodes; for other clusters, an unregister for each that such a
 // one still has. A host with another operation like that is a Conflict. Hosts that may
-// not join get nothing; the caller refuses them by what it has locked.
+// not join get nothing; the caller refuses them by what it has locked. One whose address
+// cannot be the name of a node is Invalid.
 func (s *Store) orderJoin(ctx context.Context, q querier, cluster string, addresses []string, by Requester) (o orders, err error) {
 	var t fleet.ContainerManagerType
 	err = q.QueryRow(ctx, clusterManagerSQL, s.tenant, cluster).Scan(&o.manager, &t)
@@ -163,6 +164,9 @@ func (s *Store) orderJoin(ctx context.Context, q querier, cluster string, addres
 	var wanted []NewOperation
 	if t.HasNodes() {
 		for _, address := range o.joining {
+			if err := fleet.CheckNodeName(address); err != nil {
+				return o, err
+			}
 			wanted = append(wanted, NewOperation{Kind: fleet.KindRegister, Host: address, Manager: o.manager, RequestedBy: by.Name, RequestID: by.RequestID})
 		}
 	} else {

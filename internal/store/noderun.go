@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"commissaire/internal/fleet"
 )
@@ -20,6 +21,8 @@ const (
 	nodeRemovedSQL = `DELETE FROM node n USING operation o WHERE o.tenant = $1 AND o.id = $2 AND n.tenant = $1 AND n.address = o.host AND n.manager = o.manager`
 
 	setWaitingSQL = `UPDATE operation SET waiting = $3 WHERE tenant = $1 AND id = $2 AND finished IS NULL AND waiting <> $3`
+
+	nodesAmongSQL = `SELECT address FROM node WHERE tenant = $1 AND address = ANY ($2) AND manager = $3`
 
 	setNodeStatusSQL = `UPDATE node SET status = $4::jsonb, status_at = now() WHERE tenant = $1 AND address = $2 AND manager = $3`
 )
@@ -65,6 +68,27 @@ func (s *Store) ClaimNode(ctx context.Context, id, address string) (m fleet.Cont
 		return err
 	})
 	return m, err
+}
+
+// NodesAmong gives those of the addresses that a container manager has as nodes.
+func (s *Store) NodesAmong(ctx context.Context, manager string, addresses []string) (nodes []string, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		nodes, err = collect(ctx, q, pgx.RowTo[string], nodesAmongSQL, s.tenant, addresses, manager)
+		return err
+	})
+	return nodes, err
+}
+
+// CordonOf says how far the cordon of a host run is, and whether the host run has ended:
+// whoever finds its mark on a node learns by that whether it goes. NotFound: the record
+// has no such host run.
+func (s *Store) CordonOf(ctx context.Context, id, address string) (state fleet.Cordon, ended bool, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		c, err := s.cordon(ctx, q, id, address)
+		state, ended = c.State, c.Run.Ended()
+		return err
+	})
+	return state, ended, err
 }
 
 // NodeRemoved notes that the container manager of an unregister does not have the host
