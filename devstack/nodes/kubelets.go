@@ -2,7 +2,6 @@ package nodes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"sync"
@@ -112,30 +111,19 @@ func (k *kubelet) look(ctx context.Context, boot string) error {
 	return k.mend(ctx)
 }
 
-// join takes over a node that was registered.
+// join takes over a node that was registered. It may be removed again at any moment, so
+// nothing here waits for it.
 func (k *kubelet) join(ctx context.Context, uid types.UID, boot string) error {
-	if err := k.label(ctx); err != nil {
+	labels := map[string]string{corev1.LabelHostname: k.name}
+	maps.Copy(labels, k.o.Labels)
+	if err := k.kube.PlayNode(ctx, k.name, labels); err != nil {
 		return err
 	}
 	if err := k.kube.PatchNodeStatus(ctx, k.name, map[string]any{"nodeInfo": map[string]any{"bootID": boot}}); err != nil {
 		return err
 	}
-	if err := k.kube.AddNode(ctx, k.name); err != nil {
-		return err
-	}
 	k.uid, k.boot = uid, boot
 	return nil
-}
-
-func (k *kubelet) label(ctx context.Context) error {
-	labels := map[string]string{corev1.LabelHostname: k.name}
-	maps.Copy(labels, k.o.Labels)
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
-	if err != nil {
-		return err
-	}
-	_, err = k.kube.Admin().CoreV1().Nodes().Patch(ctx, k.name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return err
 }
 
 // restart is a boot of the host. The node is not Ready for a moment when the kubelet

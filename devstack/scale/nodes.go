@@ -48,10 +48,6 @@ const (
 	appsNamespace = "shop"
 )
 
-// managerBudget is what the rollouts may have away together: less than the sum of what
-// each may by its own policy, so that they get in each other's way.
-const managerBudget = "10%"
-
 // nodesRun is the product with simulated hosts that are nodes.
 type nodesRun struct {
 	*installation
@@ -61,7 +57,8 @@ type nodesRun struct {
 }
 
 // Nodes restarts hosts that are nodes in two clusters at once, and judges what the
-// apiserver saw of it. Of the options, MaxUnavailable is that of each rollout.
+// apiserver saw of it. Of the options, MaxUnavailable is that of each rollout. Together
+// should be less than both, so that they get in each other's way.
 func Nodes(ctx context.Context, o Options) (r NodesResult, err error) {
 	r.Hosts = o.Hosts
 	if o.Hosts < 2*nodeClusters {
@@ -109,7 +106,7 @@ func Nodes(ctx context.Context, o Options) (r NodesResult, err error) {
 	}
 	kubelets := nodes.Play(kube, watch, nodes.KubeletOptions{Start: time.Second, Labels: map[string]string{appsNamespace: "yes"}}, machines...)
 	defer kubelets.Close()
-	if err := n.join(ctx, &r); err != nil {
+	if err := n.join(ctx, o.Together, &r); err != nil {
 		return r, err
 	}
 	if err := n.populate(ctx, &r); err != nil {
@@ -126,7 +123,7 @@ func nodeCluster(i int) string { return fmt.Sprintf("c%d", i) }
 
 // join makes the hosts nodes, by their bootstraps, with the rights that the product asks
 // for.
-func (n *nodesRun) join(ctx context.Context, r *NodesResult) error {
+func (n *nodesRun) join(ctx context.Context, together string, r *NodesResult) error {
 	account, err := n.kube.AddAccount(ctx, "commissaire", containermgr.Rules()...)
 	if err != nil {
 		return err
@@ -135,14 +132,14 @@ func (n *nodesRun) join(ctx context.Context, r *NodesResult) error {
 	if err != nil {
 		return err
 	}
-	amount, err := fleet.ParseAmount(managerBudget)
+	amount, err := fleet.ParseAmount(together)
 	if err != nil {
 		return err
 	}
 	r.Limit = max(1, amount.Floor(r.Hosts))
 	n.rules.Managers = []nodes.Manager{{Name: "kube", Most: r.Limit, Nodes: n.rules.Ours}}
 	if err := n.Call(ctx, http.MethodPut, "containermanager/kube", map[string]any{"type": "kubernetes", "options": map[string]any{
-		"server_url": n.kube.URL(), "token": token, "certificate_ca_path": n.kube.CAFile(), "max_unavailable": managerBudget,
+		"server_url": n.kube.URL(), "token": token, "certificate_ca_path": n.kube.CAFile(), "max_unavailable": together,
 	}}); err != nil {
 		return err
 	}

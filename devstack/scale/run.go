@@ -26,6 +26,7 @@ type Options struct {
 	Hosts          int
 	Seed           uint64        // of the times that reboots take
 	MaxUnavailable string        // of the policy; "" orders the restart without one
+	Together       string        // of Nodes: max_unavailable of the container manager
 	Slots          int           // steps that the worker runs at a time; 0 for its default
 	Shutdown       time.Duration // see simhost.Options
 	Downtime       time.Duration

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,13 +32,24 @@ func (c *Cluster) AddNode(ctx context.Context, name string) error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{played: yes}}}
 	_, err := c.admin.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		label := []byte(`{"metadata":{"labels":{"` + played + `":"` + yes + `"}}}`)
-		_, err = c.admin.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
+		err = c.PlayNode(ctx, name, nil)
 	}
 	if err != nil {
 		return err
 	}
 	return c.nodeReady(ctx, name)
+}
+
+// PlayNode has KWOK play a node that is there, and gives it more labels.
+func (c *Cluster) PlayNode(ctx context.Context, name string, labels map[string]string) error {
+	all := map[string]string{played: yes}
+	maps.Copy(all, labels)
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": all}})
+	if err != nil {
+		return err
+	}
+	_, err = c.admin.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // KillNode stops the node's kubelet, as a power cut would: it becomes NotReady,

@@ -30,6 +30,7 @@ func run() error {
 	flag.IntVar(&o.Hosts, "hosts", 1000, "hosts to restart")
 	flag.Uint64Var(&o.Seed, "seed", 1, "seed of the times that reboots take")
 	flag.StringVar(&o.MaxUnavailable, "max-unavailable", "10%", "hosts that may be down at once, a number or a percentage; empty for one after another, without a policy")
+	flag.StringVar(&o.Together, "together", "8%", "of nodes: how many of them both rollouts may have away together")
 	flag.IntVar(&o.Slots, "slots", 0, "steps that the worker runs at a time; 0 for its default")
 	flag.DurationVar(&o.Shutdown, "shutdown", 200*time.Millisecond, "from the order to reboot until a host's port is closed, half to one and a half of it")
 	flag.DurationVar(&o.Downtime, "downtime", 2*time.Second, "how long the port is closed then, half to one and a half of it")
