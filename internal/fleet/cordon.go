@@ -19,3 +19,8 @@ func (c Cordon) Stands() bool { return c == CordonOut || c == CordonRestoring }
 // StepUncordon is the step that lets the node of a host go. Unlike others it may begin
 // after the host run has ended.
 const StepUncordon = "uncordon"
+
+// StepsThatSpare are the steps of a rollout that leave a host as it was: they read, stage
+// for a later boot, or are at its node. A host that had no other works as before, whatever
+// became of them.
+var StepsThatSpare = []string{"check", "stage", "reboot-needed", "diagnose", "cordon", "drain", StepUncordon}

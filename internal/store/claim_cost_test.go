@@ -39,7 +39,7 @@ func TestAClaimCostsTheSameAtAnySize(t *testing.T) {
 			"away":     {awaySQL, group},
 			"slots":    {slotsInUseSQL, []any{op.ID, "running", true}},
 			"claimed":  {claimedSQL, []any{op.ID, 1}},
-			"of slot":  {hostOfSlotSQL, []any{op.ID, "running", 1, 0}},
+			"of slot":  {hostOfSlotSQL, []any{op.ID, "running", 1, 0, fleet.StepsThatSpare}},
 			"progress": {progressSQL, []any{op.ID}},
 			"shared":   {sharedSQL, []any{op.ID, fleet.DefaultTenant, "c", "k"}},
 		} {

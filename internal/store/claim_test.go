@@ -163,6 +163,8 @@ func TestEndOfAnOperationLeavesStagedHostsAlone(t *testing.T) {
 	f.claims(t, op.ID, 1)
 	f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h3", State: fleet.HostRunStaged})
 	f.claims(t, op.ID, 2)
+	_, err := f.BeginStep(t.Context(), op.ID, "h1", fleet.StepReboot, 1)
+	require.NoError(t, err)
 	require.NoError(t, f.EndOperation(t.Context(), op.ID, fleet.OperationFailed, "lost"))
 	require.Equal(t, fleet.HostFailed, f.state(t, "h1"))
 	require.Equal(t, fleet.HostDisassociated, f.state(t, "h3"))
@@ -303,6 +305,8 @@ func TestEndSlot(t *testing.T) {
 	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxFailures: fleet.Count(3)}})
 	first := f.claims(t, op.ID, 1).Assignments[0]
 	require.Equal(t, "h2", f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Next: true}).Address)
+	_, err := f.BeginStep(ctx, op.ID, "h2", fleet.StepReboot, 1)
+	require.NoError(t, err)
 	require.NoError(t, f.EndSlot(ctx, op.ID, first, "its workflow was lost"))
 	require.Equal(t, fleet.HostFailed, f.state(t, "h2"))
 	require.Equal(t, []Assignment{{"h3", false, 1, 2, false}}, f.claims(t, op.ID, 2).Assignments)

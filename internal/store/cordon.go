@@ -36,6 +36,19 @@ const (
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon IN ('none', 'out', 'restoring')
 		RETURNING cordon = 'restoring', cordon_manager`
 
+	// A cluster that is deleted lets its hosts go, so it is looked at first.
+	cordonStandsSQL = `SELECT CASE
+			WHEN r.cordon <> 'out' OR r.state <> 'running' OR o.finished IS NOT NULL THEN format('operation %s is not to cordon the node of host "%s" (any more)', o.id, r.address)
+			WHEN o.cluster IS NOT NULL AND (c.name IS NULL OR c.created > o.created) THEN format('cluster "%s" was deleted, so its nodes are left alone', o.cluster)
+			WHEN h.address IS NULL THEN 'the host was removed from the inventory, so its node is left alone'
+			WHEN h.created > o.created THEN 'the host was removed and added again, so its node is left alone'
+			WHEN o.cluster IS NOT NULL AND h.cluster IS DISTINCT FROM o.cluster THEN format('the host left cluster "%s", so its node is left alone', o.cluster)
+			ELSE '' END
+		FROM host_run r JOIN operation o ON o.id = r.operation_id
+			LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address
+			LEFT JOIN cluster c ON c.tenant = o.tenant AND c.name = o.cluster
+		WHERE r.tenant = $1 AND r.operation_id = $2 AND r.address = $3`
+
 	leaveCordonSQL = `UPDATE host_run SET cordon = 'left' WHERE tenant = $1 AND operation_id = $2 AND address = $3`
 
 	cordonRestoredSQL = `UPDATE host_run SET cordon = 'restored' WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND cordon = 'restoring'`
@@ -112,15 +125,20 @@ func (s *Store) BeginCordon(ctx context.Context, id, address string) (m fleet.Co
 	return m, err
 }
 
-// CordonStands is nil while the node of a host is to be cordoned, and a Conflict when it
-// is not (any more). It is the fence before each write to the node.
+// CordonStands is nil while the node of a host is to be cordoned, and a Conflict that says
+// why when it is not (any more): it is let go, the host run or the operation has ended, or
+// the host is not in the operation's cluster any more. It is the fence before each write
+// to the node.
 func (s *Store) CordonStands(ctx context.Context, id, address string) error {
+	if uuid.Validate(id) != nil {
+		return notFound("operation", id)
+	}
 	return s.db.read(ctx, func(ctx context.Context, q querier) error {
-		c, err := s.cordon(ctx, q, id, address)
-		if err == nil && (c.State != fleet.CordonOut || c.Run != fleet.HostRunRunning) {
-			return noCordon(id, address)
+		why, err := one(ctx, q, pgx.RowTo[string], cordonStandsSQL, s.tenant, id, address)
+		if err == nil && why != "" {
+			return fleet.Errorf(fleet.Conflict, "%s", why)
 		}
-		return err
+		return orNotFound(err, fmt.Sprintf("host run of operation %s on host", id), address)
 	})
 }
 

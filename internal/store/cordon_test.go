@@ -150,6 +150,59 @@ func TestWhatIsNotCordoned(t *testing.T) {
 	requireKind(t, fleet.NotFound, err)
 }
 
+// TestAHostThatIsLost: one whose workflow ends from outside is failed when a step was on
+// record that does something to it, and not by those that look, or are at its node.
+func TestAHostThatIsLost(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		steps    []string
+		cordoned bool
+		broke    bool
+		down     bool
+	}{
+		"before the first step":    {},
+		"in diagnose":              {steps: []string{"check", "diagnose"}},
+		"before the cordon is out": {steps: []string{"check", "diagnose", "stage", "reboot-needed", "cordon"}},
+		"in drain":                 {steps: []string{"check", "diagnose", "cordon", "drain"}, cordoned: true, down: true},
+		"while it is let go":       {steps: []string{"check", "diagnose", "cordon", "drain", "uncordon"}, cordoned: true, down: true},
+		"in upgrade":               {steps: []string{"check", "diagnose", "cordon", "drain", "upgrade"}, cordoned: true, broke: true, down: true},
+		"after an upgrade":         {steps: []string{"check", "upgrade", "reboot-needed"}, broke: true, down: true},
+		"while it is let go after": {steps: []string{"check", "diagnose", "cordon", "drain", "reboot", "uncordon"}, cordoned: true, broke: true, down: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			state := fleet.HostActive
+			if c.broke {
+				state = fleet.HostFailed
+			}
+			begun := func() (*fixture, fleet.Operation) {
+				f := setup(t)
+				f.kube(t, "c", "k", nil, 1, 2)
+				op := f.rollout(t, NewOperation{})
+				f.claims(t, op.ID, 1)
+				if c.cordoned {
+					_, err := f.BeginCordon(t.Context(), op.ID, "h1")
+					require.NoError(t, err)
+				}
+				for _, step := range c.steps {
+					_, err := f.BeginStep(t.Context(), op.ID, "h1", step, 1)
+					require.NoError(t, err)
+				}
+				return f, op
+			}
+			f, op := begun()
+			require.NoError(t, f.EndSlot(t.Context(), op.ID, Assignment{Slot: 1, Turn: 1}, "lost"))
+			require.Equal(t, state, f.state(t, "h1"))
+			require.Equal(t, fmt.Sprint("failed ", c.down), f.scan(t, "SELECT state || ' ' || down FROM host_run WHERE address = 'h1'"))
+			f, op = begun()
+			require.NoError(t, f.EndOperation(t.Context(), op.ID, fleet.OperationFailed, "terminated"))
+			require.Equal(t, state, f.state(t, "h1"))
+			require.Equal(t, "failed terminated", f.scan(t, "SELECT state || ' ' || reason FROM host_run WHERE address = 'h1'"))
+			require.Equal(t, fleet.HostActive, f.state(t, "h2"))
+		})
+	}
+}
+
 // TestCordonsThatAreLeft ends what bears a cordon in every way there is.
 func TestCordonsThatAreLeft(t *testing.T) {
 	t.Parallel()
@@ -225,6 +278,52 @@ func TestCordonsThatAreLeft(t *testing.T) {
 				require.Error(t, err, "it is back")
 			})
 		}
+	}
+}
+
+// TestWhenACordonStandsNoMore: a host that has left its cluster in any way is not drained
+// any further, though its host run goes on.
+func TestWhenACordonStandsNoMore(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		happens func(t *testing.T, f *fixture, op fleet.Operation)
+		why     string
+	}{
+		"the host was deleted": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			_, err := f.DeleteHost(t.Context(), "h1", "ann")
+			require.NoError(t, err)
+		}, "the host was removed from the inventory, so its node is left alone"},
+		"it was added again": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			f.exec(t, "UPDATE host SET created = now() + interval '1 s' WHERE address = 'h1'")
+		}, "the host was removed and added again, so its node is left alone"},
+		"it left the cluster": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			require.NoError(t, f.RemoveMember(t.Context(), "c", "h1"))
+		}, `the host left cluster "c", so its node is left alone`},
+		"it is in another one": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			f.cluster(t, "d")
+			f.exec(t, "UPDATE host SET cluster = 'd' WHERE address = 'h1'")
+		}, `the host left cluster "c", so its node is left alone`},
+		"the cluster was deleted": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			require.NoError(t, f.DeleteCluster(t.Context(), "c"))
+		}, `cluster "c" was deleted, so its nodes are left alone`},
+		"there is another one of its name": {func(t *testing.T, f *fixture, _ fleet.Operation) {
+			f.exec(t, "UPDATE cluster SET created = now() + interval '1 s' WHERE name = 'c'")
+		}, `cluster "c" was deleted, so its nodes are left alone`},
+		"the operation has ended": {func(t *testing.T, f *fixture, op fleet.Operation) {
+			f.exec(t, "UPDATE operation SET state = 'failed', finished = now() WHERE id = $1", op.ID)
+		}, "is not to cordon the node of host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			op := f.cordoned(t, 2)
+			require.NoError(t, f.CordonStands(t.Context(), op.ID, "h1"))
+			c.happens(t, f, op)
+			err := f.CordonStands(t.Context(), op.ID, "h1")
+			requireKind(t, fleet.Conflict, err)
+			require.ErrorContains(t, err, c.why)
+			require.Equal(t, "out k", f.cordonOf(t, op.ID, "h1"), "until it is taken back")
+		})
 	}
 }
 

@@ -49,7 +49,11 @@ const (
 
 	setNextSQL = `UPDATE host_run SET next_address = $3 WHERE operation_id = $1 AND address = $2`
 
-	hostOfSlotSQL = `SELECT address FROM host_run WHERE operation_id = $1 AND state = $2 AND slot = $3 AND turn = $4 AND state IN ('staging', 'running')`
+	// $5 are the steps that leave a host as it was.
+	hostOfSlotSQL = `SELECT address, cordon, ` + touchedSQL + `$5)) FROM host_run r WHERE operation_id = $1 AND state = $2 AND slot = $3 AND turn = $4 AND state IN ('staging', 'running')`
+
+	// A step is on record before it does anything. What follows are those that spare the host.
+	touchedSQL = `EXISTS (SELECT FROM step t WHERE t.operation_id = r.operation_id AND t.address = r.address AND t.name <> ALL (`
 )
 
 // EndHostRun ends a host run that is at work (a pending one can only be skipped or
@@ -166,8 +170,10 @@ func (s *Store) handedOn(ctx context.Context, q querier, e HostRunEnd) (*Assignm
 }
 
 // EndSlot ends the host run of a slot whose holder was lost: it has failed, perhaps
-// while the host was away, and then the host is failed, too. Slot, Stage and Turn of what
-// the holder was given say which; it may have gone on to other hosts since.
+// while the host was away, and then the host is failed, too. One to which nothing was
+// done works as before; while its node may bear our cordon, it is down all the same. Slot,
+// Stage and Turn of what the holder was given say which; it may have gone on to other
+// hosts since.
 // Repeating it changes nothing, also when the slot was handed out again.
 func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason string) error {
 	state := fleet.HostRunRunning
@@ -181,7 +187,9 @@ func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason 
 			return err
 		}
 		var address string
-		err = q.QueryRow(ctx, hostOfSlotSQL, id, string(state), lost.Slot, lost.Turn).Scan(&address)
+		var cordon fleet.Cordon
+		var touched bool
+		err = q.QueryRow(ctx, hostOfSlotSQL, id, string(state), lost.Slot, lost.Turn, fleet.StepsThatSpare).Scan(&address, &cordon, &touched)
 		if isNoRows(err) {
 			return nil // it gave the slot back
 		}
@@ -189,9 +197,10 @@ func (s *Store) EndSlot(ctx context.Context, id string, lost Assignment, reason 
 			return err
 		}
 		end := HostRunEnd{OperationID: id, Address: address, State: fleet.HostRunFailed, Reason: reason, Turn: lost.Turn}
-		if !lost.Stage { // a host that only stages works
-			end.Event, end.Down = fleet.HostBroke, true
+		if touched {
+			end.Event = fleet.HostBroke
 		}
+		end.Down = touched || cordon.Stands() // no pod can come to it
 		_, err = s.endHostRun(ctx, q, op, end)
 		return err
 	})

@@ -136,6 +136,8 @@ func TestAnOperationThatIsCutOffFailsItsHosts(t *testing.T) {
 	for _, address := range []string{"h1", "h2"} {
 		_, err := f.BeginHostRun(ctx, restart.ID, address)
 		require.NoError(t, err)
+		_, err = f.BeginStep(ctx, restart.ID, address, fleet.StepReboot, 1)
+		require.NoError(t, err)
 	}
 	require.NoError(t, f.endRun(ctx, restart.ID, "h1", fleet.HostRunSucceeded, "", fleet.HostRecovered))
 	for range 2 {

@@ -28,13 +28,14 @@ const (
 			started = CASE WHEN $3 = 'succeeded' THEN coalesce(started, now()) ELSE started END
 		WHERE tenant = $1 AND id = $2 AND finished IS NULL`
 
-	// A staged host was not taken away, so it is left as it is.
+	// A staged host was not taken away, so it is left as it is. So is one of a rollout that
+	// had no other steps than $3, which spare it; for other kinds those are NULL.
 	closeHostRunsSQL = `WITH closed AS (
 			UPDATE host_run SET state = CASE WHEN state IN ('pending', 'staged') THEN 'skipped' ELSE 'failed' END,
 				reason = $2 || CASE state WHEN 'staged' THEN '; what was staged stays on the host, and its next reboot boots it' ELSE '' END, finished = now(), waiting = ''
-			WHERE operation_id = $1 AND finished IS NULL RETURNING address, state
+			WHERE operation_id = $1 AND finished IS NULL RETURNING operation_id, address, state
 		)
-		SELECT address FROM closed WHERE state = 'failed'`
+		SELECT address FROM closed r WHERE state = 'failed' AND ($3::text[] IS NULL OR ` + touchedSQL + `$3)))`
 
 	endRolloutSQL = `UPDATE rollout SET seen_generation = generation, waiting = '' WHERE operation_id = $1`
 
@@ -64,7 +65,7 @@ func (s *Store) BeginOperation(ctx context.Context, id string) (op fleet.Operati
 
 // EndOperation ends an operation, and with it all that is still open in it:
 // pending and staged host runs are skipped, those at work failed and their steps
-// indeterminate, and hosts that it was at work on are failed, as the host of a
+// indeterminate, and hosts that it has done something to are failed, as the host of a
 // bootstrap that did not get to its end is, all with the reason. Repeating it is
 // safe: what has ended stays.
 func (s *Store) EndOperation(ctx context.Context, id string, state fleet.OperationState, reason string) error {
@@ -100,7 +101,11 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if _, err := q.Exec(ctx, endRolloutSQL, id); err != nil {
 		return op, err
 	}
-	cut, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why)
+	var spare []string
+	if op.Kind.Rollout() {
+		spare = fleet.StepsThatSpare
+	}
+	cut, err := collect(ctx, q, pgx.RowTo[string], closeHostRunsSQL, id, why, spare)
 	if err != nil {
 		return op, err
 	}

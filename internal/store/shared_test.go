@@ -59,6 +59,8 @@ func TestASharedBudgetOfTwoRollouts(t *testing.T) {
 	require.Len(t, f.claims(t, f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(5)}}).ID, 1).Assignments, 5, "another container manager")
 
 	// Nothing gives back any more: it ends and says what to do.
+	_, err := f.BeginStep(t.Context(), a.ID, "h2", fleet.StepReboot, 1)
+	require.NoError(t, err)
 	require.NoError(t, f.EndOperation(t.Context(), a.ID, fleet.OperationCancelled, "cancelled"))
 	f.exec(t, "UPDATE host SET state = 'failed', reason = 'x' WHERE address IN ('h3', 'h4')")
 	f.ends(t, HostRunEnd{OperationID: b.ID, Address: c.Assignments[0].Address, State: fleet.HostRunSucceeded, Turn: 3})
