@@ -113,6 +113,12 @@ proof-nodes: setup build-kube ## Roll over 200 nodes of a Kubernetes, watched fr
 	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
 	bin/scale -hosts 200 $(ARGS) nodes
 
+.PHONY: bench-watch
+bench-watch: setup ## Measure what it takes to watch 10,000 simulated hosts every minute
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/benchwatch
+	bin/benchwatch $(ARGS)
+
 .PHONY: bench
 bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts and 1,000,000 steps
 	$(GO) build -trimpath -o bin/ ./cmd/commissaire
