@@ -33,19 +33,20 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 		return nil, err
 	}
 	want := fleet.ContainerManager{Name: r.Name, Type: kind, Options: object(r.Body.Options)}
+	put := h.Store.PutContainerManager
+	if r.Params.Replace { // checked with what stays of the old ones
+		put = func(ctx context.Context, m fleet.ContainerManager) (fleet.ContainerManager, string, error) {
+			return h.Store.ReplaceContainerManager(ctx, m, checkOptions)
+		}
+	} else if err := checkOptions(want); err != nil {
+		return nil, err
+	}
 	if kind.HasNodes() {
-		o, err := options.Parse(want.Options)
-		if err == nil && o.Kubelet && kind != fleet.ContainerManagerKubernetes {
-			err = fleet.InvalidField(options.Field(options.Kubelet), "is for container managers of type %s", fleet.ContainerManagerKubernetes)
-		}
-		if err != nil {
-			return nil, err
-		}
 		if err := h.dispatcherReady(ctx); err != nil {
 			return nil, err
 		}
 	}
-	m, check, err := h.Store.PutContainerManager(ctx, want)
+	m, check, err := put(ctx, want)
 	if err == nil && check != "" {
 		err = h.checkManager(ctx, r.Name, check)
 	}
@@ -53,6 +54,18 @@ func (h *handlers) PutContainerManager(ctx context.Context, r gen.PutContainerMa
 		return nil, err
 	}
 	return gen.PutContainerManager201JSONResponse(containerManager(m)), nil
+}
+
+// checkOptions says what is wrong with options before anybody is asked.
+func checkOptions(m fleet.ContainerManager) error {
+	if !m.Type.HasNodes() {
+		return nil
+	}
+	o, err := options.Parse(m.Options)
+	if err == nil && o.Kubelet && m.Type != fleet.ContainerManagerKubernetes {
+		err = fleet.InvalidField(options.Field(options.Kubelet), "is for container managers of type %s", fleet.ContainerManagerKubernetes)
+	}
+	return err
 }
 
 func (h *handlers) DeleteContainerManager(ctx context.Context, r gen.DeleteContainerManagerRequestObject) (gen.DeleteContainerManagerResponseObject, error) {
@@ -64,8 +77,8 @@ func (h *handlers) DeleteContainerManager(ctx context.Context, r gen.DeleteConta
 	return gen.DeleteContainerManager200JSONResponse(list[string](nil)), nil
 }
 
-// checkManager keeps a container manager that was put if it answers as it should, and
-// forgets it otherwise. What a crash leaves in between is nothing to anybody, and the
+// checkManager keeps a container manager that was put, or its new options, if it answers
+// as it should, and forgets them otherwise. What a crash leaves in between is nothing to anybody, and the
 // next PUT overwrites it.
 func (h *handlers) checkManager(ctx context.Context, name, check string) error {
 	err := h.Dispatcher.CheckManager(ctx, fleet.DefaultTenant, name, check)

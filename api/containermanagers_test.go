@@ -90,6 +90,63 @@ func TestContainerManagerIsAsked(t *testing.T) {
 	require.NotContains(t, b.log.String(), "hunter2")
 }
 
+// TestOptionsOfAContainerManagerAreReplaced only when a worker found the new ones good.
+func TestOptionsOfAContainerManagerAreReplaced(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const replace = "PUT /containermanager/kube?replace=true"
+	b.v0(t, replace, `{"type":"kubernetes","options":{"server_url":"https://192.0.2.1:6443"}}`, 404, "")
+	b.v0(t, "PUT /containermanager/kube", `{"type":"kubernetes","options":{"server_url":"https://192.0.2.1:6443","token":"old","max_unavailable":2}}`, 201, "")
+	inForce := func(token string) {
+		t.Helper()
+		m, err := b.store.OpenContainerManager(t.Context(), "kube", "")
+		require.NoError(t, err)
+		require.Equal(t, token, m.Options["token"])
+	}
+	var fails error
+	b.dispatcher.mu.Lock()
+	b.dispatcher.check = func(name, check string) error {
+		m, err := b.store.OpenContainerManager(context.Background(), name, check)
+		require.NoError(t, err)
+		require.Equal(t, "kube", m.Name)
+		require.Equal(t, "new", m.Options["token"])
+		inForce("old")
+		return fails
+	}
+	b.dispatcher.mu.Unlock()
+	const put = `{"type":"kubernetes","options":{"server_url":"https://192.0.2.1:6443","token":"new","max_unavailable":2}}`
+	b.v0(t, "PUT /containermanager/kube?replace=false", put, 409, "")
+	b.v0(t, replace, strings.Replace(put, "kubernetes", "openshift", 1), 409, "")
+	require.Equal(t, []string{"options.max_unavailable"}, blamed(t, b.v0(t, replace, strings.Replace(put, ":2", ":0", 1), 400, "")))
+	fails = fleet.InvalidField("options.token", "belongs to an account that lacks rights")
+	require.Equal(t, []string{"options.token"}, blamed(t, b.v0(t, replace, put, 400, "")))
+	fails = fleet.Errorf(fleet.Unavailable, "could not ask for the version")
+	b.v0(t, replace, put, 503, "")
+	inForce("old")
+	fails = nil
+	const shown = `{"name":"kube","type":"kubernetes","options":{"server_url":"https://192.0.2.1:6443","token":"[redacted]","max_unavailable":2}}`
+	b.v0(t, replace, put, 201, shown)
+	inForce("new")
+	b.v0(t, replace, shown, 201, shown) // what GET gave is the same again
+	inForce("new")
+	b.v0(t, "GET /containermanagers", "", 200, `["kube"]`)
+}
+
+// TestHostsThatCannotBeNodes are refused when they are added, not at the end of their
+// bootstrap.
+func TestHostsThatCannotBeNodes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.v0(t, "PUT /containermanager/kube", `{"type":"kubernetes","options":{"server_url":"https://192.0.2.1:6443"}}`, 201, "")
+	b.v0(t, "PUT /cluster/web", `{"container_manager":"kube"}`, 201, "")
+	a := b.v0(t, "PUT /host/2001:db8::1", `{"cluster":"web","ssh_priv_key":"`+key64(t)+`"}`, 400, "")
+	require.Equal(t, []string{"address"}, blamed(t, a))
+	require.Contains(t, a.body, "IPv6")
+	b.readyHost(t, "web_1", "")
+	require.Equal(t, []string{"address"}, blamed(t, b.v0(t, "PUT /cluster/web/hosts/web_1", "", 400, "")))
+	require.Equal(t, []string{"address"}, blamed(t, b.v0(t, "PUT /cluster/web/hosts", `{"old":[],"new":["web_1"]}`, 400, "")))
+}
+
 // TestNodesOfHosts follows hosts through a cluster whose container manager workers ask.
 func TestNodesOfHosts(t *testing.T) {
 	t.Parallel()

@@ -66,6 +66,7 @@ type ContainerManagerStore interface {
 	ContainerManagers(ctx context.Context) ([]string, error)
 	ContainerManager(ctx context.Context, name string) (fleet.ContainerManager, error)
 	PutContainerManager(ctx context.Context, m fleet.ContainerManager) (put fleet.ContainerManager, check string, err error)
+	ReplaceContainerManager(ctx context.Context, m fleet.ContainerManager, fits func(fleet.ContainerManager) error) (put fleet.ContainerManager, check string, err error)
 	ContainerManagerChecked(ctx context.Context, name, check string) error
 	ContainerManagerRefused(ctx context.Context, name, check string) error
 	DeleteContainerManager(ctx context.Context, name string, force bool) (ended []fleet.Operation, err error)

@@ -1086,6 +1086,12 @@ type DeleteContainerManagerParams struct {
 	Force bool `form:"force,omitempty" json:"force,omitempty"`
 }
 
+// PutContainerManagerParams defines parameters for PutContainerManager.
+type PutContainerManagerParams struct {
+	// Replace Give one that is there other options.
+	Replace bool `form:"replace,omitempty" json:"replace,omitempty"`
+}
+
 // ListHostsParams defines parameters for ListHosts.
 type ListHostsParams struct {
 	// Selector Only those whose labels fit.
@@ -1814,23 +1820,25 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v0/containermanager/{name} (the `GetContainerManager` operationId).
 	GetContainerManager(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PutContainerManagerWithBody Create a container manager
+	// PutContainerManagerWithBody Create a container manager, or replace its options
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-	PutContainerManagerWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PutContainerManagerWithBody(ctx context.Context, name Name, params *PutContainerManagerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PutContainerManager Create a container manager
+	// PutContainerManager Create a container manager, or replace its options
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-	PutContainerManager(ctx context.Context, name Name, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PutContainerManager(ctx context.Context, name Name, params *PutContainerManagerParams, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListContainerManagers Names of all container managers
 	//
@@ -2736,15 +2744,16 @@ func (c *Client) GetContainerManager(ctx context.Context, name Name, reqEditors 
 	return c.Client.Do(req)
 }
 
-// PutContainerManagerWithBody Create a container manager
+// PutContainerManagerWithBody Create a container manager, or replace its options
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutContainerManagerRequestWithBody(c.Server, name, contentType, body)
+func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, params *PutContainerManagerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutContainerManagerRequestWithBody(c.Server, name, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2755,15 +2764,16 @@ func (c *Client) PutContainerManagerWithBody(ctx context.Context, name Name, con
 	return c.Client.Do(req)
 }
 
-// PutContainerManager Create a container manager
+// PutContainerManager Create a container manager, or replace its options
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-func (c *Client) PutContainerManager(ctx context.Context, name Name, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPutContainerManagerRequest(c.Server, name, body)
+func (c *Client) PutContainerManager(ctx context.Context, name Name, params *PutContainerManagerParams, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutContainerManagerRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4806,18 +4816,18 @@ func NewGetContainerManagerRequest(server string, name Name) (*http.Request, err
 }
 
 // NewPutContainerManagerRequest calls the generic PutContainerManager builder with application/json body
-func NewPutContainerManagerRequest(server string, name Name, body PutContainerManagerJSONRequestBody) (*http.Request, error) {
+func NewPutContainerManagerRequest(server string, name Name, params *PutContainerManagerParams, body PutContainerManagerJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewPutContainerManagerRequestWithBody(server, name, "application/json", bodyReader)
+	return NewPutContainerManagerRequestWithBody(server, name, params, "application/json", bodyReader)
 }
 
 // NewPutContainerManagerRequestWithBody constructs an http.Request for the PutContainerManager method, with any body, and a specified content type
-func NewPutContainerManagerRequestWithBody(server string, name Name, contentType string, body io.Reader) (*http.Request, error) {
+func NewPutContainerManagerRequestWithBody(server string, name Name, params *PutContainerManagerParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4840,6 +4850,29 @@ func NewPutContainerManagerRequestWithBody(server string, name Name, contentType
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "replace", params.Replace, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -7223,23 +7256,25 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v0/containermanager/{name} (the `GetContainerManager` operationId).
 	GetContainerManagerWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetContainerManagerResponse, error)
 
-	// PutContainerManagerWithBodyWithResponse Create a container manager
+	// PutContainerManagerWithBodyWithResponse Create a container manager, or replace its options
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-	PutContainerManagerWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error)
+	PutContainerManagerWithBodyWithResponse(ctx context.Context, name Name, params *PutContainerManagerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error)
 
-	// PutContainerManagerWithResponse Create a container manager
+	// PutContainerManagerWithResponse Create a container manager, or replace its options
 	//
-	// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+	// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-	PutContainerManagerWithResponse(ctx context.Context, name Name, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error)
+	PutContainerManagerWithResponse(ctx context.Context, name Name, params *PutContainerManagerParams, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error)
 
 	// ListContainerManagersWithResponse Names of all container managers
 	//
@@ -11297,30 +11332,32 @@ func (c *ClientWithResponses) GetContainerManagerWithResponse(ctx context.Contex
 	return ParseGetContainerManagerResponse(rsp)
 }
 
-// PutContainerManagerWithBodyWithResponse Create a container manager
+// PutContainerManagerWithBodyWithResponse Create a container manager, or replace its options
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-func (c *ClientWithResponses) PutContainerManagerWithBodyWithResponse(ctx context.Context, name Name, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error) {
-	rsp, err := c.PutContainerManagerWithBody(ctx, name, contentType, body, reqEditors...)
+func (c *ClientWithResponses) PutContainerManagerWithBodyWithResponse(ctx context.Context, name Name, params *PutContainerManagerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error) {
+	rsp, err := c.PutContainerManagerWithBody(ctx, name, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParsePutContainerManagerResponse(rsp)
 }
 
-// PutContainerManagerWithResponse Create a container manager
+// PutContainerManagerWithResponse Create a container manager, or replace its options
 //
-// Container managers do not change. The same again is 201; anything else under a taken name is 409. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// The same again is 201; anything else under a taken name is 409, unless `replace` is given. The options are sealed at rest. One of type kubernetes or openshift is asked by a worker first, for up to 10 s: 400 names the option that is not right, 503 says that it does not answer; nothing is stored then. Options: `server_url` with `token` or `certificate_path` and `certificate_key_path`, and `certificate_ca_path` (files of the workers' machines), or `kubeconfig` (the text); `insecure_skip_tls_verify`; `active_when` (`ready`, the default, or `registered`: when a host is active); `ready_timeout` (2 min by default, 1 h at most: how long a node may take to become ready); `max_unavailable` (`2` or `"10%"` of its nodes: how many all rollouts together may have away at once).
+// With `replace` the container manager must be there (404) and be of this type (409). What is checked stays unknown to all until it is found good, and the old options are in force meanwhile. Its nodes and cordons stay. An option that is given as it is shown, such as `[redacted]`, stays as it is; one that is not given goes.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /api/v0/containermanager/{name} (the `PutContainerManager` operationId).
-func (c *ClientWithResponses) PutContainerManagerWithResponse(ctx context.Context, name Name, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error) {
-	rsp, err := c.PutContainerManager(ctx, name, body, reqEditors...)
+func (c *ClientWithResponses) PutContainerManagerWithResponse(ctx context.Context, name Name, params *PutContainerManagerParams, body PutContainerManagerJSONRequestBody, reqEditors ...RequestEditorFn) (*PutContainerManagerResponse, error) {
+	rsp, err := c.PutContainerManager(ctx, name, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

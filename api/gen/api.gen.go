@@ -1086,6 +1086,12 @@ type DeleteContainerManagerParams struct {
 	Force bool `form:"force,omitempty" json:"force,omitempty"`
 }
 
+// PutContainerManagerParams defines parameters for PutContainerManager.
+type PutContainerManagerParams struct {
+	// Replace Give one that is there other options.
+	Replace bool `form:"replace,omitempty" json:"replace,omitempty"`
+}
+
 // ListHostsParams defines parameters for ListHosts.
 type ListHostsParams struct {
 	// Selector Only those whose labels fit.
@@ -1599,9 +1605,9 @@ type ServerInterface interface {
 	// GetContainerManager A container manager
 	// (GET /api/v0/containermanager/{name})
 	GetContainerManager(ctx echo.Context, name Name) error
-	// PutContainerManager Create a container manager
+	// PutContainerManager Create a container manager, or replace its options
 	// (PUT /api/v0/containermanager/{name})
-	PutContainerManager(ctx echo.Context, name Name) error
+	PutContainerManager(ctx echo.Context, name Name, params PutContainerManagerParams) error
 	// ListContainerManagers Names of all container managers
 	// (GET /api/v0/containermanagers)
 	ListContainerManagers(ctx echo.Context) error
@@ -2215,8 +2221,17 @@ func (w *ServerInterfaceWrapper) PutContainerManager(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutContainerManagerParams
+	// ------------- Optional query parameter "replace" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "replace", ctx.QueryParams(), &params.Replace, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter replace: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.PutContainerManager(ctx, name)
+	err = w.Handler.PutContainerManager(ctx, name, params)
 	return err
 }
 
@@ -4146,8 +4161,9 @@ func (response GetContainerManagerdefaultApplicationProblemPlusJSONResponse) Vis
 }
 
 type PutContainerManagerRequestObject struct {
-	Name Name `json:"name"`
-	Body *PutContainerManagerJSONRequestBody
+	Name   Name `json:"name"`
+	Params PutContainerManagerParams
+	Body   *PutContainerManagerJSONRequestBody
 }
 
 type PutContainerManagerResponseObject interface {
@@ -6002,7 +6018,7 @@ type StrictServerInterface interface {
 	// GetContainerManager A container manager
 	// (GET /api/v0/containermanager/{name})
 	GetContainerManager(ctx context.Context, request GetContainerManagerRequestObject) (GetContainerManagerResponseObject, error)
-	// PutContainerManager Create a container manager
+	// PutContainerManager Create a container manager, or replace its options
 	// (PUT /api/v0/containermanager/{name})
 	PutContainerManager(ctx context.Context, request PutContainerManagerRequestObject) (PutContainerManagerResponseObject, error)
 	// ListContainerManagers Names of all container managers
@@ -6855,10 +6871,11 @@ func (sh *strictHandler) GetContainerManager(ctx echo.Context, name Name) error 
 }
 
 // PutContainerManager operation middleware
-func (sh *strictHandler) PutContainerManager(ctx echo.Context, name Name) error {
+func (sh *strictHandler) PutContainerManager(ctx echo.Context, name Name, params PutContainerManagerParams) error {
 	var request PutContainerManagerRequestObject
 
 	request.Name = name
+	request.Params = params
 
 	var body PutContainerManagerJSONRequestBody
 	var err error
