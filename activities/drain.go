@@ -22,6 +22,7 @@ import (
 type CordonStore interface {
 	BeginCordon(ctx context.Context, id, address string) (fleet.ContainerManager, error)
 	CordonStands(ctx context.Context, id, address string) error
+	CordonOf(ctx context.Context, id, address string) (state fleet.Cordon, ended bool, err error)
 	BeginRestore(ctx context.Context, id, address string) (m fleet.ContainerManager, out bool, err error)
 	CordonRestored(ctx context.Context, id, address string) error
 }
@@ -34,6 +35,10 @@ const (
 	// drainQuiet is how long pods that end are nobody's concern: as long as most of them
 	// may take.
 	drainQuiet = 30 * time.Second
+	// sayWhy is left of an attempt to let a node go, to say why it did not work.
+	sayWhy = tellTimeout + time.Second
+	// cannotDrain comes before what is in the way.
+	cannotDrain = "the node cannot be drained: "
 	// mostNamed is how many of a list a sentence names.
 	mostNamed = 3
 )
@@ -141,8 +146,10 @@ func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows
 		switch {
 		case err != nil:
 			return m, err
-		case n.Holder == "":
-			return m, failed("no container manager has the host as a node (any more)")
+		case !n.Type.HasNodes():
+			return m, failed("the container manager of its cluster is gone, or has changed")
+		case !n.Held():
+			return m, failed(cannotDrain+"%s", notHeld(in.Address, n.Manager))
 		}
 		return to.OpenContainerManager(ctx, n.Holder, "")
 	}
@@ -151,13 +158,16 @@ func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows
 
 func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 	var before []fleet.Finding // what could not pass at the last look
-	for {
+	for again := false; ; again = true {
 		var findings []fleet.Finding
 		err := s.ask(ctx, func() (err error) {
-			findings, err = s.k.Diagnose(ctx, s.in.Address, owner(s.in.HostRef), p)
+			findings, err = s.k.Diagnose(ctx, s.in.Address, owner(s.in.HostRef), p, again)
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if err := judgeMarks(ctx, s.to, findings); err != nil {
 			return err
 		}
 		if err := s.say(ctx, s.news(findings)); err != nil {
@@ -167,7 +177,7 @@ func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 		if len(blocking) == 0 {
 			return nil
 		}
-		s.last = "the node cannot be drained: " + sentences(blocking)
+		s.last = cannotDrain + sentences(blocking)
 		lasting := slices.DeleteFunc(blocking, func(f fleet.Finding) bool { return f.Passes })
 		if slices.ContainsFunc(lasting, func(f fleet.Finding) bool { return lasts(f, before) }) {
 			return failed("%s", s.last)
@@ -180,27 +190,48 @@ func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 
 // lasts says whether there is no use in waiting for a finding to pass. Which pods a
 // budget expects is counted from those that there are, also in the moment between the
-// end of one and the start of its successor, as when another node is drained. So a
-// budget is believed when it says the same twice.
+// end of one and the start of its successor, as when another node is drained. And the
+// mark of somebody else is read a moment before the record that says whether it goes. So
+// these are believed when they say the same twice.
 func lasts(f fleet.Finding, before []fleet.Finding) bool {
-	return f.Cause != containermgr.BudgetExhausted || slices.ContainsFunc(before, func(b fleet.Finding) bool {
+	doubtful := f.Cause == containermgr.BudgetExhausted || f.Cause == containermgr.CordonHeld
+	return !doubtful || slices.ContainsFunc(before, func(b fleet.Finding) bool {
 		return b.Cause == f.Cause && b.Object == f.Object
 	})
 }
 
 // Cordon closes the node to new pods and marks it as ours. The record has that before
 // the node is touched, and is asked again before each write. Repeating it finds the mark;
-// once the node was let go it changes nothing any more.
+// once the node was let go it changes nothing any more. A node that bears the mark of
+// another rollout is waited for.
 func (a *Nodes) Cordon(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
-	return a.run(ctx, in, cordoner(in), func(ctx context.Context, s *nodeRun) error {
-		return s.ask(ctx, func() error {
-			mark, err := s.k.Cordon(ctx, in.Address, owner(in.HostRef), s.stands)
-			if err == nil && mark.Prior {
-				s.note = "somebody else had cordoned the node; it stays so afterwards"
+	return a.run(ctx, in, cordoner(in), func(ctx context.Context, s *nodeRun) error { return s.cordon(ctx) })
+}
+
+func (s *nodeRun) cordon(ctx context.Context) error {
+	for {
+		var mark containermgr.Cordon
+		var held error
+		err := s.ask(ctx, func() (err error) {
+			mark, err = s.k.Cordon(ctx, s.in.Address, owner(s.in.HostRef), s.stands)
+			if held = nil; containermgr.Held(err) {
+				held, err = err, nil
 			}
 			return err
 		})
-	})
+		switch {
+		case err != nil:
+			return err
+		case held == nil && mark.Prior:
+			s.note = "somebody else had cordoned the node; it stays so afterwards"
+			return nil
+		case held == nil:
+			return nil
+		}
+		s.last = blamed(s.m, held).Error()
+		s.tell(ctx, s.last)
+		rest(ctx, diagnoseEvery)
+	}
 }
 
 // Drain evicts the pods of the node in passes, until none is left that has to go. Which
@@ -212,12 +243,12 @@ func (a *Nodes) Drain(ctx context.Context, in workflows.DrainStep) (workflows.No
 
 func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
 	begun := time.Now()
+	var pass containermgr.Pass
 	for {
-		var pass containermgr.Pass
 		var lines []string
 		gone := false
 		err := s.ask(ctx, func() (err error) {
-			pass, err = s.k.Evict(ctx, s.in.Address, owner(s.in.HostRef), p, s.stands)
+			pass, err = s.k.Evict(ctx, s.in.Address, owner(s.in.HostRef), p, pass, s.stands)
 			for _, pod := range pass.Evicted {
 				lines = append(lines, "pod "+pod+" was told to go")
 			}
@@ -250,11 +281,21 @@ func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
 // to tell anybody.
 func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass, quiet bool) {
 	var left []string
+	if pass.RetryAfter > 0 {
+		left = append(left, fmt.Sprintf("container manager %s has too many requests and wants to be asked again in %s", s.m.Name, pass.RetryAfter))
+	}
 	for _, f := range pass.Blocked {
 		left = append(left, f.String())
 	}
-	for _, pod := range append(pass.Waiting, pass.Evicted...) {
+	for _, pod := range pass.Left {
+		left = append(left, "pod "+pod+" is still to go")
+	}
+	for _, pod := range slices.Concat(pass.Waiting, pass.Evicted) {
 		left = append(left, "pod "+pod+" has not ended yet")
+	}
+	if len(left) == 0 { // they ended by themselves during the pass
+		s.last = "the node is not known to be empty yet"
+		return
 	}
 	if s.last = "the node is not empty: " + first(left); len(pass.Blocked) == 0 && quiet {
 		s.tell(ctx, "")
@@ -352,6 +393,9 @@ func (a *Nodes) restore(ctx context.Context, m fleet.ContainerManager, in workfl
 		return "", err
 	}
 	defer release()
+	// A try that Temporal ends could not say that it was the last.
+	ctx, cancel := context.WithDeadline(ctx, activity.GetInfo(ctx).Deadline.Add(-sayWhy))
+	defer cancel()
 	return k.Restore(ctx, in.Address, owner(in))
 }
 
@@ -360,7 +404,9 @@ func (a *Nodes) restore(ctx context.Context, m fleet.ContainerManager, in workfl
 func (s *stepRecord) tryAgain(ctx context.Context, m fleet.ContainerManager, err error) error {
 	why := blamed(m, err).Error()
 	s.tell(ctx, why)
-	if s.in.Attempt < workflows.AttemptOfSweep && activity.GetInfo(ctx).Attempt >= workflows.UncordonTries {
+	info := activity.GetInfo(ctx)
+	tried := time.Since(info.ScheduledTime) >= workflows.UncordonFor && info.Attempt >= workflows.UncordonTries
+	if tried && s.in.Attempt < workflows.AttemptOfSweep {
 		return temporal.NewNonRetryableApplicationError(why, workflows.TypeGaveUp, nil)
 	}
 	return errors.New(why)

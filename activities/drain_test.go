@@ -3,6 +3,7 @@ package activities_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -197,6 +198,7 @@ func TestDrainSteps(t *testing.T) {
 		"passing":    waitsForWhatPasses,
 		"late":       givesUpByName,
 		"opened":     noticesWhoOpensTheNode,
+		"held":       waitsForAnotherRollout,
 		"zombie":     closesNothingAfterTheRestore,
 		"asleep":     closesNothingWhenItWakesUp,
 		"removed":    uncordonsWithoutTheHost,
@@ -342,6 +344,28 @@ func noticesWhoOpensTheNode(d *drained) {
 	eventually(d.t, func() bool { return strings.Contains(d.waiting(), "the node is not empty: pod opened/web") }, "it waits for the budget")
 	d.close(false)
 	require.Contains(d.t, requireRefused(d.t, "failed", await(d.t, done)), "has been uncordoned by somebody while it was being drained")
+	require.NoError(d.t, d.uncordon(how{}, 1))
+	d.is(false, false)
+}
+
+// waitsForAnotherRollout to let the node go, for as long as a drain may take.
+func waitsForAnotherRollout(d *drained) {
+	k, err := containermgr.New(fleet.ContainerManager{Name: d.name, Type: fleet.ContainerManagerKubernetes, Options: map[string]any{
+		"server_url": d.kube.URL(), "token": d.token, "certificate_ca_path": d.kube.CAFile(),
+	}})
+	require.NoError(d.t, err)
+	d.t.Cleanup(k.Close)
+	_, err = k.Cordon(d.t.Context(), d.name, "another/held", func(context.Context) error { return nil })
+	require.NoError(d.t, err)
+	_, err = execute(soon(), workflows.CordonNode, d.nodes.Cordon, d.step(workflows.StepCordon))
+	require.Contains(d.t, requireRefused(d.t, workflows.TypeGaveUp, err), "gave up waiting: container manager held: node held has been cordoned for another/held")
+	done := make(chan error, 1)
+	go func() { done <- d.cordon() }()
+	eventually(d.t, func() bool { return strings.Contains(d.waiting(), "node held has been cordoned for another/held") }, "the record says so")
+	_, err = k.Restore(d.t.Context(), d.name, "another/held")
+	require.NoError(d.t, err)
+	require.NoError(d.t, await(d.t, done))
+	d.is(true, true)
 	require.NoError(d.t, d.uncordon(how{}, 1))
 	d.is(false, false)
 }
@@ -517,10 +541,18 @@ func TestDrainStepsWhileKubernetesIsAway(t *testing.T) {
 	stop()
 	require.Error(t, await(t, done))
 
-	requireRetried(t, d.uncordon(how{attempt: 1}, 1))
-	said := requireRefused(t, workflows.TypeGaveUp, d.uncordon(how{attempt: workflows.UncordonTries}, 1))
+	long := time.Now().Add(-workflows.UncordonFor)
+	requireRetried(t, d.uncordon(how{attempt: 100}, 1))
+	requireRetried(t, d.uncordon(how{attempt: workflows.UncordonTries - 1, scheduled: long}, 1))
+	said := requireRefused(t, workflows.TypeGaveUp, d.uncordon(how{attempt: workflows.UncordonTries, scheduled: long}, 1))
 	require.Contains(t, said, "container manager h1: could not get node h1")
-	_, err := d.EndHostRun(t.Context(), store.HostRunEnd{
+	hung, err := net.Listen("tcp", strings.TrimPrefix(r.kube.URL(), "https://"))
+	require.NoError(t, err)
+	limit := time.Now().Add(6 * time.Second)
+	requireRefused(t, workflows.TypeGaveUp, d.uncordon(how{attempt: workflows.UncordonTries, scheduled: long, deadline: limit}, 1))
+	require.Less(t, time.Now(), limit, "it says so before Temporal ends it")
+	require.NoError(t, hung.Close())
+	_, err = d.EndHostRun(t.Context(), store.HostRunEnd{
 		OperationID: d.op.ID, Address: d.name, State: fleet.HostRunFailed, Event: fleet.HostRecovered, Down: true, Turn: 1,
 		Reason: "step uncordon: " + said + "; it is tried again until it works",
 	})
@@ -533,7 +565,7 @@ func TestDrainStepsWhileKubernetesIsAway(t *testing.T) {
 	require.Equal(t, fleet.HostActive, host.State, "nothing is wrong with it")
 
 	require.True(t, d.left())
-	requireRetried(t, d.uncordon(how{attempt: workflows.UncordonTries}, workflows.AttemptOfSweep))
+	requireRetried(t, d.uncordon(how{attempt: workflows.UncordonTries, scheduled: long}, workflows.AttemptOfSweep))
 	said2, err := execute(how{}, workflows.DiagnoseNodes, r.nodes.DiagnoseCluster, workflows.DiagnosisRef{Tenant: fleet.DefaultTenant, Cluster: "h1", Addresses: []string{"h1"}})
 	require.NoError(t, err, "a dry run is of use also without it")
 	require.Contains(t, said2.Unknown, "container manager h1: could not")

@@ -23,6 +23,7 @@ type NodeStore interface {
 	NodeRemoved(ctx context.Context, id string) error
 	SetWaiting(ctx context.Context, id, waiting string) error
 	SetNodeStatus(ctx context.Context, address, manager string, status []byte) error
+	NodesAmong(ctx context.Context, manager string, addresses []string) ([]string, error)
 	Cluster(ctx context.Context, name string) (store.ClusterView, error)
 	CordonStore
 	StepStore
@@ -57,6 +58,9 @@ const (
 	noteRegistered = "the node is registered"
 	noteLeft       = "the host left its cluster"
 )
+
+// noteNewer is what it says of an unregister that met a node that it was not to remove.
+const noteNewer = "a node of that name was made since the host was removed; it stays, and whose it is only its cluster knows"
 
 // Register makes the host a node of its cluster's container manager, and waits for the
 // node to be ready. Repeating it finds the node there. A container manager that does
@@ -172,7 +176,8 @@ func (a *Nodes) Unregister(ctx context.Context, in workflows.HostStep) (workflow
 	if err != nil {
 		return workflows.Nothing{}, verdict(ctx, err)
 	}
-	if err := a.remove(ctx, m, in.HostRef); err != nil {
+	left, err := a.remove(ctx, m, in.HostRef, op.Created)
+	if err != nil {
 		waiting := printable("container manager " + m.Name + ": " + words(err))
 		if err := to.SetWaiting(ctx, in.OperationID, waiting); err != nil {
 			return workflows.Nothing{}, verdict(ctx, err)
@@ -185,16 +190,19 @@ func (a *Nodes) Unregister(ctx context.Context, in workflows.HostStep) (workflow
 	if err := to.SetWaiting(ctx, in.OperationID, ""); err != nil {
 		return workflows.Nothing{}, verdict(ctx, err)
 	}
+	if left {
+		s.note = noteNewer
+	}
 	return workflows.Nothing{}, s.end(ctx, ctx, nil)
 }
 
-func (a *Nodes) remove(ctx context.Context, m fleet.ContainerManager, in workflows.HostRef) error {
+func (a *Nodes) remove(ctx context.Context, m fleet.ContainerManager, in workflows.HostRef, since time.Time) (left bool, err error) {
 	k, release, err := a.clients.get(ctx, in.Tenant, m)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
-	return k.Remove(ctx, in.Address)
+	return k.Remove(ctx, in.Address, since)
 }
 
 // Check asks a container manager that was put whether it will do. It changes nothing. It

@@ -231,6 +231,7 @@ type how struct {
 	ctx         context.Context
 	stop        chan struct{} // closed when the worker stops
 	attempt     int32
+	scheduled   time.Time // by the workflow
 	deadline    time.Time
 	heartbeat   time.Duration // silence after which Temporal gives the step to another
 	unreachable time.Duration
@@ -339,6 +340,9 @@ func (i *info) GetInfo(ctx context.Context) activity.Info {
 	out := i.Next.GetInfo(ctx)
 	if i.h.attempt > 0 {
 		out.Attempt = i.h.attempt
+	}
+	if !i.h.scheduled.IsZero() {
+		out.ScheduledTime = i.h.scheduled
 	}
 	if !i.h.deadline.IsZero() {
 		out.Deadline = i.h.deadline

@@ -73,10 +73,14 @@ const (
 	nodeSettleLimit = 30 * time.Second
 	// uncordonLimit bounds one attempt to let a node go.
 	uncordonLimit = 15 * time.Second
-	// UncordonTries is how often a slot tries that, which takes about a minute. Who
-	// comes after it has no such bound.
-	UncordonTries = 14
+	// UncordonFor is how long a slot tries that. Who comes after it has no such bound.
+	UncordonFor = time.Minute
+	// UncordonTries is how often it does so at least, also when nobody was there to try
+	// for longer than that.
+	UncordonTries = 4
 	uncordonMost  = 5 * time.Second
+	// uncordonBeat is after how much silence another worker tries: a node is closed.
+	uncordonBeat = 3 * time.Second
 )
 
 // onRemoval is for a step that is repeated for a day.
@@ -90,12 +94,12 @@ func onRemoval(ctx workflow.Context, summary string) workflow.Context {
 }
 
 // onCordon is for letting a node go, which nothing but its success ends: it is short,
-// and somebody's node is closed meanwhile. A lost worker is replaced.
+// and somebody's node is closed meanwhile. A lost worker is replaced at once.
 func onCordon(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout:    uncordonLimit,
 		ScheduleToCloseTimeout: recordDeadline,
-		HeartbeatTimeout:       t.Heartbeat,
+		HeartbeatTimeout:       min(t.Heartbeat, uncordonBeat),
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: uncordonMost},
 		Summary:                summary,
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,7 +50,7 @@ const (
 // has changed since it was read. A node that somebody else has cordoned is marked
 // so and else left alone. Repeated, it gives the mark that is there, and closes the
 // node again if somebody has opened it: pods would come back under a drain.
-// Conflict: the node bears the mark of another owner.
+// Conflict: the node bears the mark of another owner (Held).
 //
 // stands is asked after the node has been read and before it is written; its error
 // ends the matter. Whoever sleeps in between meets a node that Restore has changed,
@@ -215,8 +216,23 @@ func markOf(n *corev1.Node) (*Cordon, error) {
 	return &mark, nil
 }
 
+// heldError is the cause of a Conflict over the mark of another owner.
+type heldError struct{ owner string }
+
+func (e *heldError) Error() string { return "the node is held for " + e.owner }
+
+// Held says that a node bears the mark of another owner, who may let it go.
+func Held(err error) bool {
+	var held *heldError
+	return errors.As(err, &held)
+}
+
 func heldByOther(node string, held *Cordon) error {
-	return fleet.Errorf(fleet.Conflict, "node %s has been cordoned for %s since %s; wait for its end, or remove the annotation %s if that is long gone", node, held.Owner, held.Since.Format(time.RFC3339), CordonAnnotation)
+	return &fleet.Error{
+		Kind:   fleet.Conflict,
+		Detail: fmt.Sprintf("node %s has been cordoned for %s since %s; wait for its end, or remove the annotation %s if that is long gone", node, held.Owner, held.Since.Format(time.RFC3339), CordonAnnotation),
+		Err:    &heldError{held.Owner},
+	}
 }
 
 // closedByOther says whether somebody has opened the node and closed it again

@@ -139,7 +139,7 @@ func TestCordonOfANodeThatGoes(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t, kubetest.Shared(t))
 	s.cordon("op")
-	require.NoError(t, s.k.Remove(s.ctx, s.node))
+	s.remove()
 	s.restore("op", containermgr.NothingToRestore)
 	_, err := s.k.Cordon(s.ctx, s.node, "op", standing)
 	require.Equal(t, fleet.NotFound, fleet.KindOf(err))

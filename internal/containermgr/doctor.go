@@ -55,8 +55,9 @@ const graceSlack = 30 * time.Second
 // jobTracking is a finalizer that the job controller takes away by itself.
 const jobTracking = "batch.kubernetes.io/job-tracking"
 
-// Diagnose reads what Snapshot holds, and nothing else.
-func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.Drain) ([]fleet.Finding, error) {
+// Diagnose reads what Snapshot holds, and nothing else. A node is looked at again every
+// other second while it waits, but its volumes are not.
+func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.Drain, again bool) ([]fleet.Finding, error) {
 	s := Snapshot{At: time.Now()}
 	var err error
 	if s.Node, err = k.node(ctx, node); fleet.KindOf(err) == fleet.NotFound {
@@ -74,8 +75,10 @@ func (k *Kubernetes) Diagnose(ctx context.Context, node, owner string, p fleet.D
 		}
 		s.Budgets = append(s.Budgets, budgets...)
 	}
-	if s.Local, err = k.localVolumes(ctx, s.Pods); err != nil {
-		return nil, err
+	if !again {
+		if s.Local, err = k.localVolumes(ctx, s.Pods); err != nil {
+			return nil, err
+		}
 	}
 	return Diagnose(s, node, owner, p)
 }
@@ -136,6 +139,7 @@ func diagnoseNode(n *corev1.Node, owner string, p fleet.Drain) (findings []fleet
 		add(CordonHeld, true, false, "bears a mark of a cordon, %s, that cannot be read; remove it if nothing works on the node", CordonAnnotation)
 	case held != nil && held.Owner != owner:
 		add(CordonHeld, true, true, "has been cordoned for %s since %s; wait for its end", held.Owner, held.Since.Format(time.RFC3339))
+		findings[len(findings)-1].Owner = held.Owner
 	case held == nil && n.Spec.Unschedulable, held != nil && held.Prior:
 		add(CordonedByOther, false, false, "has been cordoned by somebody else, and stays so afterwards")
 	}

@@ -12,6 +12,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"commissaire/internal/fleet"
 )
@@ -29,9 +30,29 @@ type Pass struct {
 	// Refused may not be evicted by the policy; while there are any, nothing is
 	// evicted. Somebody must change the pods or the policy.
 	Refused []fleet.Finding
+	// Left have to go and were not judged, for now: the server has too much to do, or
+	// they changed meanwhile.
+	Left []string
 	// RetryAfter is when the server wants to be asked again, 0 when it did not say.
 	RetryAfter time.Duration
+
+	held map[types.UID]hold // those of Blocked
 }
+
+// hold is a pod that was blocked, and is not asked about again for a while.
+type hold struct {
+	finding fleet.Finding
+	wait    time.Duration
+	until   time.Time
+}
+
+const (
+	// A pod that was blocked is asked about again after holdFirst, then ever later.
+	holdFirst = time.Second
+	holdMost  = 5 * time.Second
+	// standsFor is how long an answer of stands is good for.
+	standsFor = time.Second
+)
 
 // verdict says what a drain does with a pod.
 type verdict int
@@ -46,20 +67,22 @@ const (
 // Evict makes one pass: it tells every pod to go that may, once, and does not wait
 // for any. The caller repeats it, after a second or so, until Done, its deadline,
 // or something Refused; it may do so in another process. A pod that bears the name
-// of one evicted before is another pod, and told anew.
+// of one evicted before is another pod, and told anew. before is the pass before this
+// one, none for the first: what blocked a pod then is believed for some seconds.
 //
-// stands is asked before each eviction; its error ends the pass. So a pass that slept
-// until the node had been restored evicts one pod at most: the one that stands had just
-// allowed. It is a pod that was there when the pass began (another of its name has
-// another UID), that the policy lets go and that its budget lets go now, and moving it
-// is needless, no more. This much remains, since the API has no eviction on condition
-// that the node is cordoned. One on condition that the pod has not changed would not
-// do: refused for that, it still counts against the budget, for two minutes.
+// stands is asked in every pass, and again when its answer is older than a second; its
+// error ends the pass. So a pass that slept until the node had been restored evicts one
+// pod at most, and one that did not sleep those of a second. They are pods
+// that were there when the pass began (another of the same name has
+// another UID), that the policy lets go and that their budgets let go now, and moving
+// them is needless, no more. This much remains, since the API has no eviction on
+// condition that the node is cordoned. One on condition that the pod has not changed
+// would not do: refused for that, it still counts against the budget, for two minutes.
 //
 // Conflict: the node is not cordoned by this owner (any more), so that pods would
 // come back. NotFound: the node is gone, and its pods with it soon.
-func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p fleet.Drain, stands func(context.Context) error) (Pass, error) {
-	var pass Pass
+func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p fleet.Drain, before Pass, stands func(context.Context) error) (Pass, error) {
+	pass := Pass{held: before.held}
 	skip, err := skipped(p)
 	if err != nil {
 		return pass, err
@@ -75,12 +98,20 @@ func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p fleet.Drai
 	if err != nil {
 		return pass, err
 	}
+	if err := stands(ctx); err != nil {
+		return pass, err
+	}
+	stood := wallClock()
 	var candidates []*corev1.Pod
+	pass.held = map[types.UID]hold{}
 	for i := range pods {
 		pod := &pods[i]
 		switch v, finding := judge(pod, p, skip, time.Now()); v {
 		case evict:
 			candidates = append(candidates, pod)
+			if h, ok := before.held[pod.UID]; ok {
+				pass.held[pod.UID] = h
+			}
 		case wait:
 			pass.Waiting = append(pass.Waiting, podName(pod))
 		case refuse:
@@ -91,19 +122,32 @@ func (k *Kubernetes) Evict(ctx context.Context, node, owner string, p fleet.Drai
 		return pass, nil
 	}
 	pass.Done = len(candidates) == 0 && len(pass.Waiting) == 0
-	for _, pod := range candidates {
-		if err := stands(ctx); err != nil {
-			return pass, err
+	for i, pod := range candidates {
+		if h, ok := pass.held[pod.UID]; ok && time.Now().Before(h.until) {
+			pass.Blocked = append(pass.Blocked, h.finding)
+			continue
+		}
+		if now := wallClock(); now.Sub(stood) > standsFor || now.Before(stood) {
+			if err := stands(ctx); err != nil {
+				return pass, err
+			}
+			stood = wallClock()
 		}
 		if err := k.evict(ctx, pod, p, &pass); err != nil {
 			return pass, err
 		}
 		if pass.RetryAfter > 0 {
-			break // the server has too much to do; the rest is for another pass
+			for _, pod := range candidates[i:] {
+				pass.Left = append(pass.Left, podName(pod))
+			}
+			break
 		}
 	}
 	return pass, nil
 }
+
+// wallClock goes on while the machine or the process sleeps.
+func wallClock() time.Time { return time.Now().Round(0) }
 
 // evict asks for one pod and notes the answer in pass.
 func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p fleet.Drain, pass *Pass) error {
@@ -119,7 +163,10 @@ func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p fleet.Drain, 
 		})
 	})
 	blocked := func(cause string, passes bool, format string, args ...any) error {
-		pass.Blocked = append(pass.Blocked, fleet.Finding{Cause: cause, Object: podObject(pod), Pods: []string{name}, Detail: fmt.Sprintf(format, args...), Blocks: true, Passes: passes})
+		f := fleet.Finding{Cause: cause, Object: podObject(pod), Pods: []string{name}, Detail: fmt.Sprintf(format, args...), Blocks: true, Passes: passes}
+		pass.Blocked = append(pass.Blocked, f)
+		wait := min(max(2*pass.held[pod.UID].wait, holdFirst), holdMost)
+		pass.held[pod.UID] = hold{finding: f, wait: wait, until: time.Now().Add(wait)}
 		return nil
 	}
 	switch {
@@ -129,6 +176,7 @@ func (k *Kubernetes) evict(ctx context.Context, pod *corev1.Pod, p fleet.Drain, 
 	case missing(err):
 		return nil // gone by itself
 	case apierrors.IsConflict(err):
+		pass.Left = append(pass.Left, name)
 		return nil // gone, and another has its name; or it changed: the next pass sees
 	case apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause):
 		return blocked(BudgetExhausted, true, "%s", budgetWords(err))

@@ -51,14 +51,14 @@ func atLeast(n int32) policyv1.PodDisruptionBudgetSpec {
 
 func (s *space) diagnose(p fleet.Drain) []fleet.Finding {
 	s.t.Helper()
-	findings, err := s.k.Diagnose(s.ctx, s.node, owner, p)
+	findings, err := s.k.Diagnose(s.ctx, s.node, owner, p, false)
 	require.NoError(s.t, err)
 	return findings
 }
 
 func (s *space) evict(p fleet.Drain) containermgr.Pass {
 	s.t.Helper()
-	pass, err := s.k.Evict(s.ctx, s.node, owner, p, standing)
+	pass, err := s.k.Evict(s.ctx, s.node, owner, p, containermgr.Pass{}, standing)
 	require.NoError(s.t, err)
 	return pass
 }
@@ -464,7 +464,7 @@ func TestEvictNeedsOurCordon(t *testing.T) {
 	s := newSpace(t, kubetest.Shared(t))
 	s.addPod("a")
 	evict := func() error {
-		pass, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, standing)
+		pass, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, standing)
 		require.Empty(t, pass.Evicted)
 		return err
 	}
@@ -491,8 +491,8 @@ func TestNodeDeletedMeanwhile(t *testing.T) {
 	s := newSpace(t, kubetest.Shared(t))
 	s.addPod("a")
 	s.cordon(owner)
-	require.NoError(t, s.k.Remove(s.ctx, s.node))
-	_, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, standing)
+	s.remove()
+	_, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, standing)
 	require.Equal(t, fleet.NotFound, fleet.KindOf(err))
 	findings := s.diagnose(fleet.Drain{})
 	require.Len(t, findings, 1)
@@ -503,9 +503,9 @@ func TestNodeDeletedMeanwhile(t *testing.T) {
 func TestBadSkip(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t, kubetest.Shared(t))
-	_, err := s.k.Diagnose(s.ctx, s.node, owner, fleet.Drain{Skip: "a in ("})
+	_, err := s.k.Diagnose(s.ctx, s.node, owner, fleet.Drain{Skip: "a in ("}, false)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
-	_, err = s.k.Evict(s.ctx, s.node, owner, fleet.Drain{Skip: "a in ("}, standing)
+	_, err = s.k.Evict(s.ctx, s.node, owner, fleet.Drain{Skip: "a in ("}, containermgr.Pass{}, standing)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
 }
 

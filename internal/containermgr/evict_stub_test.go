@@ -1,15 +1,19 @@
 package containermgr_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"commissaire/internal/containermgr"
 	"commissaire/internal/fleet"
@@ -36,9 +40,10 @@ func TestOddEvictions(t *testing.T) {
 		cause      string
 		wait       time.Duration
 		asked      int // of two pods
+		left       int // of them
 	}{
-		"throttled":                {code: 429, retryAfter: "7", body: []byte("Too many requests"), wait: 7 * time.Second, asked: 1},
-		"throttled without a time": {code: 429, body: []byte("Too many requests"), wait: time.Second, asked: 1},
+		"throttled":                {code: 429, retryAfter: "7", body: []byte("Too many requests"), wait: 7 * time.Second, asked: 1, left: 2},
+		"throttled without a time": {code: 429, body: []byte("Too many requests"), wait: time.Second, asked: 1, left: 2},
 		"a budget being computed": {
 			code: 429, retryAfter: "10", cause: containermgr.BudgetExhausted, asked: 2,
 			body: status(429, metav1.StatusReasonTooManyRequests, "no", metav1.StatusCause{Type: "DisruptionBudget", Message: "web is still being processed"}),
@@ -49,7 +54,7 @@ func TestOddEvictions(t *testing.T) {
 		},
 		"a webhook says no":    {code: 400, cause: containermgr.EvictionRefused, body: status(400, "", "admission webhook \"x\" denied the request"), asked: 2},
 		"a webhook is down":    {code: 500, cause: containermgr.EvictionRefused, body: status(500, metav1.StatusReasonInternalError, "failed calling webhook"), asked: 2},
-		"another pod by now":   {code: 409, body: status(409, metav1.StatusReasonConflict, "the UID in the precondition does not match"), asked: 2},
+		"another pod by now":   {code: 409, body: status(409, metav1.StatusReasonConflict, "the UID in the precondition does not match"), asked: 2, left: 2},
 		"gone by now":          {code: 404, body: status(404, metav1.StatusReasonNotFound, "pods \"a\" not found"), asked: 2},
 		"token expired by now": {code: 401, body: status(401, metav1.StatusReasonUnauthorized, "Unauthorized"), kind: fleet.Invalid, asked: 1},
 	} {
@@ -61,14 +66,13 @@ func TestOddEvictions(t *testing.T) {
 				switch {
 				case strings.HasSuffix(r.URL.Path, "/readyz"):
 				case strings.Contains(r.URL.Path, "/nodes/"):
-					n := corev1.Node{TypeMeta: metav1.TypeMeta{Kind: "Node", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{
-						Name: "x", Annotations: map[string]string{containermgr.CordonAnnotation: `{"owner":"op"}`},
-					}, Spec: corev1.NodeSpec{Unschedulable: true}}
-					_ = json.NewEncoder(w).Encode(n)
+					_ = json.NewEncoder(w).Encode(cordonedNode())
 				case strings.HasSuffix(r.URL.Path, "/pods"):
 					list := corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}}
 					for _, name := range []string{"a", "b"} {
-						list.Items = append(list.Items, *kubetest.Pod("default", name, "x"))
+						pod := kubetest.Pod("default", name, "x")
+						pod.UID = types.UID(name)
+						list.Items = append(list.Items, *pod)
 					}
 					_ = json.NewEncoder(w).Encode(list)
 				default:
@@ -81,12 +85,13 @@ func TestOddEvictions(t *testing.T) {
 				}
 			})
 			begin := time.Now()
-			pass, err := newManager(t, s.options(t)).Evict(t.Context(), "x", "op", fleet.Drain{}, standing)
+			pass, err := newManager(t, s.options(t)).Evict(t.Context(), "x", "op", fleet.Drain{}, containermgr.Pass{}, standing)
 			require.Less(t, time.Since(begin), 5*time.Second, "it is the caller who waits")
 			require.Equal(t, c.kind, fleet.KindOf(err), err)
 			require.False(t, pass.Done)
 			require.Empty(t, pass.Evicted)
 			require.Equal(t, c.wait, pass.RetryAfter)
+			require.Len(t, pass.Left, c.left)
 			pods := map[string]bool{}
 			for len(asked) > 0 {
 				pods[<-asked] = true
@@ -102,4 +107,53 @@ func TestOddEvictions(t *testing.T) {
 			require.True(t, pass.Blocked[0].Passes)
 		})
 	}
+}
+
+// cordonedNode is one of the name x that the owner op has cordoned.
+func cordonedNode() corev1.Node {
+	return corev1.Node{TypeMeta: metav1.TypeMeta{Kind: "Node", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{
+		Name: "x", Annotations: map[string]string{containermgr.CordonAnnotation: `{"owner":"op"}`},
+	}, Spec: corev1.NodeSpec{Unschedulable: true}}
+}
+
+// TestBlockedPodsRest between two questions: a drain that waits for a budget makes a pass
+// every second, for every node.
+func TestBlockedPodsRest(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	s := newStub(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.Contains(r.URL.Path, "/nodes/"):
+			_ = json.NewEncoder(w).Encode(cordonedNode())
+		case strings.HasSuffix(r.URL.Path, "/pods"):
+			list := corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}}
+			for _, name := range []string{"a", "b", "c"} {
+				pod := kubetest.Pod("default", name, "x")
+				pod.UID = types.UID(name)
+				list.Items = append(list.Items, *pod)
+			}
+			_ = json.NewEncoder(w).Encode(list)
+		default:
+			asked.Add(1)
+			w.WriteHeader(http.StatusTooManyRequests)
+			_ = json.NewEncoder(w).Encode(metav1.Status{
+				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: 429, Reason: metav1.StatusReasonTooManyRequests,
+				Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: policyv1.DisruptionBudgetCause, Message: "no"}}},
+			})
+		}
+	})
+	k := newManager(t, s.options(t))
+	var pass containermgr.Pass
+	passes, stood, begin := 0, 0, time.Now()
+	for ; asked.Load() < 4*3; passes++ {
+		var err error
+		pass, err = k.Evict(t.Context(), "x", "op", fleet.Drain{}, pass, func(context.Context) error { stood++; return nil })
+		require.NoError(t, err)
+		require.False(t, pass.Done)
+		require.Len(t, pass.Blocked, 3, "also those that were not asked about")
+		time.Sleep(20 * time.Millisecond)
+	}
+	require.GreaterOrEqual(t, time.Since(begin), 7*time.Second, "1 s, 2 s and 4 s")
+	require.Less(t, stood, passes+passes/2+3, "once a pass, and when it takes long")
 }

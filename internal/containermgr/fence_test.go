@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -160,24 +161,42 @@ func TestFenceLeavesOthersAlone(t *testing.T) {
 // TestPausedEviction: a pass that sleeps while the node is restored and pods come back.
 func TestPausedEviction(t *testing.T) {
 	t.Parallel()
-	t.Run("it is told before each pod", func(t *testing.T) {
+	type result struct {
+		pass containermgr.Pass
+		err  error
+	}
+	t.Run("it evicts one pod at most", func(t *testing.T) {
 		t.Parallel()
 		s := newSpace(t, kubetest.Shared(t))
 		for _, name := range []string{"a", "b", "c"} {
 			s.addPod(name)
 		}
 		s.cordon(owner)
-		asked := 0
-		pass, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, func(context.Context) error {
-			if asked++; asked > 1 {
-				return errOver
-			}
-			return nil
-		})
-		require.ErrorIs(t, err, errOver)
-		require.False(t, pass.Done)
-		require.Equal(t, []string{s.namespace + "/a"}, pass.Evicted)
+		u, g := &turn{}, newGate()
+		k := slowRoad(t, s.Cluster, g, func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/eviction") })
+		done := make(chan result, 1)
+		go func() {
+			pass, err := k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, u.stands)
+			done <- result{pass, err}
+		}()
+		g.await(t, s.ctx)
+		u.over.Store(true)
+		time.Sleep(1100 * time.Millisecond) // so old must its leave be
+		close(g.open)
+		r := <-done
+		require.ErrorIs(t, r.err, errOver)
+		require.False(t, r.pass.Done)
+		require.Equal(t, []string{s.namespace + "/a"}, r.pass.Evicted)
 		require.Equal(t, []string{"b", "c"}, s.staying())
+	})
+	t.Run("it is told also when there is nothing to evict", func(t *testing.T) {
+		t.Parallel()
+		s := newSpace(t, kubetest.Shared(t))
+		s.cordon(owner)
+		u := &turn{}
+		u.over.Store(true)
+		_, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, u.stands)
+		require.ErrorIs(t, err, errOver)
 	})
 	t.Run("a pod of the same name is another", func(t *testing.T) {
 		t.Parallel()
@@ -185,13 +204,9 @@ func TestPausedEviction(t *testing.T) {
 		s.addPod("a")
 		s.cordon(owner)
 		g := newGate()
-		type result struct {
-			pass containermgr.Pass
-			err  error
-		}
 		done := make(chan result, 1)
 		go func() {
-			pass, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, func(ctx context.Context) error { g.pass(ctx); return nil })
+			pass, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, func(ctx context.Context) error { g.pass(ctx); return nil })
 			done <- result{pass, err}
 		}()
 		g.await(t, s.ctx)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -83,4 +84,11 @@ func newSpace(t *testing.T, c *kubetest.Cluster) *space {
 	require.NoError(t, c.AddNamespace(s.ctx, s.namespace))
 	require.NoError(t, c.AddNode(s.ctx, s.node))
 	return s
+}
+
+func (s *space) remove() {
+	s.t.Helper()
+	left, err := s.k.Remove(s.ctx, s.node, time.Now())
+	require.NoError(s.t, err)
+	require.False(s.t, left)
 }

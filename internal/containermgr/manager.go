@@ -3,6 +3,7 @@ package containermgr
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -16,8 +17,9 @@ type Manager interface {
 	Check(ctx context.Context) error
 	// Register adds a node; one that is there already is fine.
 	Register(ctx context.Context, node string) error
-	// Remove removes exactly this node; one that is not there is fine.
-	Remove(ctx context.Context, node string) error
+	// Remove removes exactly this node; one that is not there is fine. A node that was
+	// made after since is another, and left: that is said.
+	Remove(ctx context.Context, node string, since time.Time) (left bool, err error)
 	// Registered says whether the node is there.
 	Registered(ctx context.Context, node string) (bool, error)
 	// Status is the whole node as the manager has it, a JSON object.
@@ -35,13 +37,15 @@ type Drainer interface {
 	Cordon(ctx context.Context, node, owner string, stands func(context.Context) error) (Cordon, error)
 	// Restore makes the node as it was before the owner's Cordon.
 	Restore(ctx context.Context, node, owner string) (Restored, error)
-	// Diagnose names what would stand in the way of a drain. It changes nothing.
-	Diagnose(ctx context.Context, node, owner string, p fleet.Drain) ([]fleet.Finding, error)
+	// Diagnose names what would stand in the way of a drain. It changes nothing. again
+	// leaves out the volumes, which take long to read and block nothing.
+	Diagnose(ctx context.Context, node, owner string, p fleet.Drain, again bool) ([]fleet.Finding, error)
 	// DiagnoseMany does so for many nodes at once, for an owner to come. Its answer has
 	// each of them, also one that is not there.
 	DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error)
-	// Evict makes one pass of a drain of a node that the owner has cordoned.
-	Evict(ctx context.Context, node, owner string, p fleet.Drain, stands func(context.Context) error) (Pass, error)
+	// Evict makes one pass of a drain of a node that the owner has cordoned, after the
+	// pass before.
+	Evict(ctx context.Context, node, owner string, p fleet.Drain, before Pass, stands func(context.Context) error) (Pass, error)
 }
 
 // Wait says what Ready waits for.

@@ -97,18 +97,35 @@ func (k *Kubernetes) Register(ctx context.Context, node string) error {
 	})
 }
 
-// Remove deletes the node's object. One with finalizers goes when those do.
-func (k *Kubernetes) Remove(ctx context.Context, node string) error {
+// removeSkew is how far the clocks of a manager and of whoever says since may be apart:
+// a node of ours may have been made just before its host was removed.
+const removeSkew = time.Minute
+
+// Remove deletes the node's object. One with finalizers goes when those do. It is deleted
+// as it was read: a node of that name that somebody makes in between is another.
+func (k *Kubernetes) Remove(ctx context.Context, node string, since time.Time) (left bool, err error) {
 	if checkName(node) != nil {
-		return nil // no node can have it, and an empty one would mean the collection
+		return false, nil // no node can have it, and an empty one would mean the collection
 	}
-	return k.do(ctx, "remove node "+node, func(ctx context.Context) error {
-		err := k.client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})
-		if missing(err) {
-			return nil
-		}
-		return err
+	n, err := k.node(ctx, node)
+	switch {
+	case fleet.KindOf(err) == fleet.NotFound:
+		return false, nil
+	case err != nil:
+		return false, err
+	case n.CreationTimestamp.After(since.Add(removeSkew)):
+		return true, nil
+	}
+	err = k.do(ctx, "remove node "+node, func(ctx context.Context) error {
+		return k.client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &n.UID}})
 	})
+	switch fleet.KindOf(err) {
+	case fleet.NotFound:
+		return false, nil
+	case fleet.Conflict:
+		return true, nil
+	}
+	return false, err
 }
 
 // Registered says whether the node's object is there.

@@ -31,9 +31,12 @@ func TestRestartOfTheServer(t *testing.T) {
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	steps := map[string]func() error{
-		"cordon":   func() error { _, err := s.k.Cordon(s.ctx, s.node, owner, standing); return err },
-		"evict":    func() error { _, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, standing); return err },
-		"diagnose": func() error { _, err := s.k.Diagnose(s.ctx, s.node, owner, fleet.Drain{}); return err },
+		"cordon": func() error { _, err := s.k.Cordon(s.ctx, s.node, owner, standing); return err },
+		"evict": func() error {
+			_, err := s.k.Evict(s.ctx, s.node, owner, fleet.Drain{}, containermgr.Pass{}, standing)
+			return err
+		},
+		"diagnose": func() error { _, err := s.k.Diagnose(s.ctx, s.node, owner, fleet.Drain{}, false); return err },
 		"many":     func() error { _, err := s.k.DiagnoseMany(s.ctx, []string{s.node}, fleet.Drain{}); return err },
 		"register": func() error { return s.k.Register(s.ctx, s.node) },
 		"check":    func() error { return s.k.Check(s.ctx) },

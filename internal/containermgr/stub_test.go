@@ -121,9 +121,10 @@ func TestOddAnswers(t *testing.T) {
 func TestRemoveFromAWebSite(t *testing.T) {
 	t.Parallel()
 	k := newManager(t, newStub(t, answer(404, "<html>no such page</html>")).options(t))
-	require.Equal(t, fleet.Invalid, fleet.KindOf(k.Remove(t.Context(), "x")))
+	_, err := k.Remove(t.Context(), "x", time.Now())
+	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
 	require.Equal(t, fleet.Invalid, fleet.KindOf(k.Check(t.Context())))
-	_, err := k.Restore(t.Context(), "x", "me")
+	_, err = k.Restore(t.Context(), "x", "me")
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
 }
 
@@ -140,7 +141,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 			for what, call := range map[string]func() error{
 				"get":    func() error { _, err := k.Registered(t.Context(), "x"); return err },
 				"create": func() error { return k.Register(t.Context(), "x") },
-				"delete": func() error { return k.Remove(t.Context(), "x") },
+				"delete": func() error { _, err := k.Remove(t.Context(), "x", time.Now()); return err },
 			} {
 				err := call()
 				require.Equal(t, fleet.Invalid, fleet.KindOf(err), what)

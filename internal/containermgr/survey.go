@@ -2,8 +2,10 @@ package containermgr
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,19 +15,26 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// pageSize keeps an answer below maxAnswer, at 80 KB for each object.
-const pageSize = 50
+const (
+	// pageSize keeps an answer below maxAnswer, at 16 KB for each object; where they are
+	// larger, pages become smaller.
+	pageSize = 250
+	// surveyFrom is how many nodes are a reason to read the whole cluster.
+	surveyFrom = 60
+	// diagnoseAtOnce is how many nodes are read at the same time.
+	diagnoseAtOnce = 8
+)
 
-// DiagnoseMany reads the whole cluster once, a page at a time, and keeps what concerns
-// the nodes: less to ask than node by node from a few dozen on.
+// DiagnoseMany reads node by node when they are few. Otherwise it reads the whole cluster
+// once, a page at a time, and keeps what concerns the nodes.
 func (k *Kubernetes) DiagnoseMany(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error) {
 	if _, err := skipped(p); err != nil {
 		return nil, err
 	}
-	found := make(map[string][]fleet.Finding, len(nodes))
-	if len(nodes) == 0 {
-		return found, nil
+	if len(nodes) < surveyFrom {
+		return k.diagnoseEach(ctx, nodes, p)
 	}
+	found := make(map[string][]fleet.Finding, len(nodes))
 	v, err := k.survey(ctx, nodes)
 	if err != nil {
 		return nil, err
@@ -36,6 +45,34 @@ func (k *Kubernetes) DiagnoseMany(ctx context.Context, nodes []string, p fleet.D
 		}
 	}
 	return found, nil
+}
+
+// diagnoseEach ends with the first error.
+func (k *Kubernetes) diagnoseEach(ctx context.Context, nodes []string, p fleet.Drain) (map[string][]fleet.Finding, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		mu    sync.Mutex
+		all   sync.WaitGroup
+		first error
+	)
+	found := make(map[string][]fleet.Finding, len(nodes))
+	turns := make(chan struct{}, diagnoseAtOnce)
+	for _, node := range nodes {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			findings, err := k.Diagnose(ctx, node, "", p, false)
+			mu.Lock()
+			defer mu.Unlock()
+			if found[node] = findings; err != nil && first == nil {
+				first = err
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	return found, first
 }
 
 // survey is what a cluster has that concerns some of its nodes.
@@ -122,15 +159,21 @@ func namespacesOf(pods []corev1.Pod) (namespaces []string) {
 	return slices.Compact(namespaces)
 }
 
-// pages hands every page of a list to take. what is in the words of "could not …".
+// pages hands every page of a list to take. A page that is too large to be read is asked
+// for again as smaller ones. what is in the words of "could not …".
 func pages[L metav1.ListInterface](ctx context.Context, k *Kubernetes, what string, o metav1.ListOptions, list func(context.Context, metav1.ListOptions) (L, error), take func(page L)) error {
 	o.Limit = pageSize
 	for {
 		var page L
-		if err := k.do(ctx, what, func(ctx context.Context) (err error) {
+		err := k.do(ctx, what, func(ctx context.Context) (err error) {
 			page, err = list(ctx, o)
 			return err
-		}); err != nil {
+		})
+		switch {
+		case errors.Is(err, errTooLarge) && o.Limit > 1:
+			o.Limit = max(o.Limit/4, 1)
+			continue
+		case err != nil:
 			return err
 		}
 		take(page)

@@ -1,10 +1,16 @@
 package containermgr_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"path"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +42,7 @@ func TestManyAreAsOne(t *testing.T) {
 						before := w.many(p)
 						alone := map[string][]fleet.Finding{}
 						for _, node := range w.nodes {
-							findings, err := w.k.Diagnose(w.ctx, node, "", p)
+							findings, err := w.k.Diagnose(w.ctx, node, "", p, false)
 							require.NoError(t, err)
 							alone[node] = findings
 						}
@@ -159,12 +165,84 @@ func (w *world) policy() fleet.Drain {
 	return p
 }
 
+// many diagnoses so many at once that the whole cluster is read. Most are not there.
 func (w *world) many(p fleet.Drain) map[string][]fleet.Finding {
 	w.t.Helper()
-	found, err := w.k.DiagnoseMany(w.ctx, w.nodes, p)
+	nodes := slices.Clone(w.nodes)
+	for i := range 60 {
+		nodes = append(nodes, fmt.Sprint("none-", i))
+	}
+	found, err := w.k.DiagnoseMany(w.ctx, nodes, p)
 	require.NoError(w.t, err)
-	require.Len(w.t, found, len(w.nodes))
+	require.Len(w.t, found, len(nodes))
+	for _, node := range nodes[len(w.nodes):] {
+		require.Equal(w.t, containermgr.NodeMissing, found[node][0].Cause)
+		delete(found, node)
+	}
 	return found
+}
+
+// TestPages: a few nodes are no reason to read the pods of the whole cluster, and pages
+// that are too large are read as smaller ones.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	const pods = 600
+	large := strings.Repeat("x", 60<<10)
+	var whole, ofNodes, pages atomic.Int64
+	s := newStub(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		node := func(name string) corev1.Node {
+			return corev1.Node{TypeMeta: metav1.TypeMeta{Kind: "Node", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+		}
+		q := r.URL.Query()
+		switch {
+		case strings.Contains(r.URL.Path, "/nodes/"):
+			_ = json.NewEncoder(w).Encode(node(path.Base(r.URL.Path)))
+		case strings.HasSuffix(r.URL.Path, "/nodes"):
+			list := corev1.NodeList{TypeMeta: metav1.TypeMeta{Kind: "NodeList", APIVersion: "v1"}}
+			list.Items = []corev1.Node{node("n-0"), node("n-1")}
+			_ = json.NewEncoder(w).Encode(list)
+		case strings.HasSuffix(r.URL.Path, "/pods") && q.Get("fieldSelector") != "":
+			ofNodes.Add(1)
+			_ = json.NewEncoder(w).Encode(corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}})
+		case strings.HasSuffix(r.URL.Path, "/pods"):
+			pages.Add(1)
+			limit, _ := strconv.Atoi(q.Get("limit"))
+			from, _ := strconv.Atoi(q.Get("continue"))
+			list := corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}}
+			for i := from; i < min(from+limit, pods); i++ {
+				pod := kubetest.Pod("default", fmt.Sprint("p-", i), "n-0")
+				pod.Annotations = map[string]string{"large": large}
+				pod.OwnerReferences = nil
+				list.Items = append(list.Items, *pod)
+			}
+			if from+limit < pods {
+				list.Continue = strconv.Itoa(from + limit)
+			} else {
+				whole.Add(1)
+			}
+			_ = json.NewEncoder(w).Encode(list)
+		default:
+			fmt.Fprint(w, `{"kind":"PodDisruptionBudgetList","apiVersion":"policy/v1"}`)
+		}
+	})
+	k := newManager(t, s.options(t))
+	names := make([]string, 60)
+	for i := range names {
+		names[i] = fmt.Sprint("n-", i)
+	}
+	_, err := k.DiagnoseMany(t.Context(), names[:20], fleet.Drain{})
+	require.NoError(t, err)
+	require.EqualValues(t, 20, ofNodes.Load())
+	require.Zero(t, pages.Load())
+
+	found, err := k.DiagnoseMany(t.Context(), names, fleet.Drain{})
+	require.NoError(t, err)
+	require.EqualValues(t, 20, ofNodes.Load(), "many are read as a whole")
+	require.EqualValues(t, 1, whole.Load())
+	unmanaged := slices.DeleteFunc(found["n-0"], func(f fleet.Finding) bool { return f.Cause != containermgr.Unmanaged })
+	require.Len(t, unmanaged, pods, "each once")
+	require.EqualValues(t, 1+(pods+61)/62, pages.Load(), "one that was too large, then those of a quarter")
 }
 
 // TestManyNodes: names that are none, and none at all.
@@ -176,7 +254,7 @@ func TestManyNodes(t *testing.T) {
 	require.Len(t, found, 3)
 	require.Empty(t, found[s.node])
 	for _, name := range []string{"fd00::1", ""} {
-		alone, err := s.k.Diagnose(s.ctx, name, "", fleet.Drain{})
+		alone, err := s.k.Diagnose(s.ctx, name, "", fleet.Drain{}, false)
 		require.NoError(t, err)
 		require.Equal(t, alone, found[name])
 		require.Equal(t, containermgr.NodeMissing, alone[0].Cause)

@@ -85,7 +85,7 @@ type Decision struct {
 
 // lookAtShared is how often a rollout looks whether others have given back what they
 // have of the budget that they share.
-const lookAtShared = 2 * time.Second
+const lookAtShared = 5 * time.Second
 
 // lookAtMending is how often a rollout that only waits for bootstraps looks again:
 // nothing tells it when one has ended.

@@ -535,7 +535,7 @@ func TestWhatASharedBudgetSays(t *testing.T) {
 		s.Manager, t.Shared = "k", &s
 		return p.Next(t, Steering{}, now)
 	}
-	three, again := Policy{MaxUnavailable: Count(3)}, now.Add(2*time.Second)
+	three, again := Policy{MaxUnavailable: Count(3)}, now.Add(5*time.Second)
 	idle := Tally{Hosts: 9, Rest: Group{Ready: 9}}
 	require.Equal(t, Decision{Start: 3}, next(three, idle, Shared{Limit: 4, Others: 1, AtWork: 1}))
 	require.Equal(t, Decision{Start: 1, Waiting: "container manager k lets 4 of its nodes be away at once; 3 are away, 2 in other operations", Again: again},

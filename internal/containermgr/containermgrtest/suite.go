@@ -67,15 +67,25 @@ func Run(t *testing.T, kit Kit) {
 	})
 	test("remove is idempotent and takes no other node", func(t *testing.T, ctx context.Context) {
 		node, other := kit.Node(), kit.Node()
-		require.NoError(t, m.Remove(ctx, node), "a node that never was")
+		requireRemoved(t, ctx, m, node)
 		require.NoError(t, m.Register(ctx, node))
 		require.NoError(t, m.Register(ctx, other))
 		for range 2 {
-			require.NoError(t, m.Remove(ctx, node))
+			requireRemoved(t, ctx, m, node)
 			requireRegistered(t, ctx, m, node, false)
 			requireRegistered(t, ctx, m, other, true)
 		}
 		require.NoError(t, m.Register(ctx, node), "it may come back")
+	})
+	test("remove leaves a node that was made later", func(t *testing.T, ctx context.Context) {
+		node, since := kit.Node(), time.Now().Add(-time.Hour)
+		require.NoError(t, m.Register(ctx, node))
+		left, err := m.Remove(ctx, node, since)
+		require.NoError(t, err)
+		require.True(t, left)
+		requireRegistered(t, ctx, m, node, true)
+		requireRemoved(t, ctx, m, node)
+		requireRegistered(t, ctx, m, node, false)
 	})
 	test("status", func(t *testing.T, ctx context.Context) {
 		node := kit.Node()
@@ -120,7 +130,7 @@ func Run(t *testing.T, kit Kit) {
 			requireRegistered(t, ctx, m, name, false)
 			_, err := m.Status(ctx, name)
 			require.Equal(t, fleet.NotFound, fleet.KindOf(err), "status %q", name)
-			require.NoError(t, m.Remove(ctx, name), "remove %q", name)
+			requireRemoved(t, ctx, m, name)
 		}
 		requireRegistered(t, ctx, m, other, true)
 	})
@@ -129,6 +139,13 @@ func Run(t *testing.T, kit Kit) {
 		cancel()
 		require.ErrorIs(t, m.Register(ended, kit.Node()), context.Canceled)
 	})
+}
+
+func requireRemoved(t *testing.T, ctx context.Context, m containermgr.Manager, node string) {
+	t.Helper()
+	left, err := m.Remove(ctx, node, time.Now())
+	require.NoError(t, err, "remove %q", node)
+	require.False(t, left, "remove %q", node)
 }
 
 func requireRegistered(t *testing.T, ctx context.Context, m containermgr.Manager, node string, want bool) {
