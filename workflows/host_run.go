@@ -33,6 +33,7 @@ type hostRun struct {
 	done  []string
 
 	broke   fleet.HostEvent // what a failure means for the host
+	hint    string          // what is to be done about a failure
 	rolls   bool            // it is part of a rollout
 	reboots bool            // it goes away
 	cordons bool            // its node may be cordoned for it
@@ -88,6 +89,9 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 			why += r.stop(ctx, why, isType(failure, TypeGaveUp))
 		}
 		end.State, end.Reason, end.Event = fleet.HostRunFailed, r.sentence(why), r.meaning(failure, cancelled)
+		if !cancelled {
+			end.Reason += r.hint
+		}
 		end.Down = r.away() || isType(failure, TypeGaveUp) && !r.isAt(beforeAway...)
 		r.at = "" // it is not done
 	}

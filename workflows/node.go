@@ -34,6 +34,7 @@ func Unregister(ctx workflow.Context, in HostInput) error {
 	r := newHostRun(in, []string{StepUnregister})
 	r.in.Timing.Hold = removeFor
 	r.broke = ""
+	r.hint = "; nobody tries it again: remove the node yourself, with kubectl delete node " + in.Address
 	return single(ctx, r, func(ctx workflow.Context, _ HostBegun) (HostEnd, error) {
 		_, err := UnregisterNode.Run(onRemoval(ctx, "unregister "+r.in.Address), r.step(ctx, StepUnregister))
 		return HostEnd{State: fleet.HostRunSucceeded}, err

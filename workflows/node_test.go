@@ -88,7 +88,7 @@ func TestUnregister(t *testing.T) {
 	require.Error(t, env.GetWorkflowError())
 	require.Greater(t, env.Now().Sub(began), 8*time.Minute, "the environment of the SDK ends after ten attempts, which Temporal does not")
 	require.Equal(t, fleet.OperationFailed, w.ended.State)
-	require.Contains(t, w.ended.Reason, "container manager kube: away")
+	require.Equal(t, "host a: step unregister: container manager kube: away; nobody tries it again: remove the node yourself, with kubectl delete node a", w.ended.Reason)
 	require.Empty(t, w.ends["a"].Event)
 }
 
