@@ -52,7 +52,7 @@ var rules = map[string]rule{
 	"internal/app":                  {ours: []string{"..."}},
 	"migrations":                    {forbidden: []string{temporalSDK, ssh, http, echo}},
 	"workflows":                     {ours: []string{"internal/fleet"}, forbidden: []string{"net", "net/...", "os", "os/...", ssh, postgres, echo, "math/rand/...", "crypto/rand"}},
-	"activities":                    {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/profile", "internal/containermgr", "internal/containermgr/options", "internal/store", "workflows"}, forbidden: []string{kubernetes, postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
+	"activities":                    {ours: []string{"internal/fleet", "internal/secret", "internal/remote", "internal/hostos", "internal/profile", "internal/containermgr", "internal/containermgr/options", "internal/hostsource", "internal/store", "workflows"}, forbidden: []string{kubernetes, postgres, http, echo, ssh, "go.temporal.io/sdk/client"}},
 	"worker":                        {ours: []string{"activities", "workflows"}, forbidden: []string{postgres, ssh, http, echo}},
 	"api":                           {ours: []string{"api/...", "internal/fleet", "internal/secret", "internal/authn", "internal/authz", "internal/version", "internal/store", "internal/hostos", "internal/containermgr/options"}, forbidden: []string{temporalSDK, ssh, postgres, "github.com/jackc/pgx/..."}},
 	"api/docs":                      {forbidden: []string{temporalSDK, ssh, postgres}},

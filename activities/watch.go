@@ -60,7 +60,7 @@ func (a *Watch) Plan(ctx context.Context, in workflows.WatchInput) (workflows.Wa
 // Page checks the hosts of a page, and writes down what it found. It changes nothing on
 // them, so repeating it is safe; what a forerunner found later is kept.
 func (a *Watch) Page(ctx context.Context, in workflows.WatchPageInput) (counts workflows.WatchCounts, err error) {
-	ctx, stop := a.alive(ctx)
+	ctx, stop := alive(ctx)
 	defer stop()
 	defer func() {
 		if cause := context.Cause(ctx); err != nil && cause != nil {
@@ -115,8 +115,8 @@ func count(counts *workflows.WatchCounts, checks []store.Checked) {
 }
 
 // alive heartbeats until stop is called. The context ends with the activity's, and when
-// the worker stops: another one checks the page anew.
-func (a *Watch) alive(ctx context.Context) (_ context.Context, stop func()) {
+// the worker stops: another one begins anew.
+func alive(ctx context.Context) (_ context.Context, stop func()) {
 	work, cancel := context.WithCancelCause(ctx)
 	beat := time.NewTicker(activity.GetInfo(ctx).HeartbeatTimeout/4 + time.Millisecond)
 	var beating sync.WaitGroup

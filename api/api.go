@@ -17,6 +17,7 @@ import (
 	"commissaire/api/docs"
 	"commissaire/api/gen"
 	"commissaire/internal/authn"
+	"commissaire/internal/fleet"
 )
 
 // Deps is what the API works with.
@@ -29,6 +30,8 @@ type Deps struct {
 	TrustedProxies []netip.Prefix
 	// SelfAuths are the paths that need no credentials, as requests write them.
 	SelfAuths []string
+	// Sources are the host sources of the settings, sorted by name. Only workers ask them.
+	Sources   []fleet.Source
 	Logger    *slog.Logger
 	Metrics   *prometheus.Registry // served under /metrics; the API adds its own metrics to it
 	Version   Version

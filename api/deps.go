@@ -19,6 +19,7 @@ type Store interface {
 	ContainerManagerStore
 	AccessStore
 	AuditStore
+	SourceStore
 }
 
 // ClusterStore keeps clusters.
@@ -90,6 +91,13 @@ type AuditStore interface {
 	BeginAudit(ctx context.Context, e fleet.AuditEntry) (id int64, err error)
 	EndAudit(ctx context.Context, id int64, status int, subject string) error
 	Audit(ctx context.Context, f store.AuditFilter) (page []fleet.AuditEntry, next string, err error)
+}
+
+// SourceStore keeps which host has which source, and gives the hosts for other programs.
+type SourceStore interface {
+	PutHostSource(ctx context.Context, address, source string) error
+	SourceUse(ctx context.Context, sources []string) (hosts map[string]int, last map[string]fleet.Operation, err error)
+	Inventory(ctx context.Context) ([]store.InventoryHost, error)
 }
 
 // OperationStore keeps what was done, and takes orders for more.

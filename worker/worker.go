@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch) worker.Worker {
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) worker.Worker {
 	w := worker.New(c, o.TaskQueue, worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
@@ -35,7 +35,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	})
-	Register(w, record, hosts, nodes, watch)
+	Register(w, record, hosts, nodes, watch, sources)
 	return w
 }
 
@@ -53,7 +53,7 @@ func deployment(revision int) worker.DeploymentOptions {
 }
 
 // Register binds every workflow and every step.
-func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch) {
+func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
 	r.RegisterWorkflow(workflows.Slot)
@@ -98,4 +98,9 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	r.RegisterWorkflow(workflows.Watch)
 	workflows.PlanWatch.Bind(r, watch.Plan)
 	workflows.WatchPage.Bind(r, watch.Page)
+
+	r.RegisterWorkflow(workflows.Sync)
+	r.RegisterWorkflow(workflows.Refresh)
+	workflows.SyncSource.Bind(r, sources.Sync)
+	workflows.OrderRefresh.Bind(r, sources.Refresh)
 }

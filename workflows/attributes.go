@@ -30,6 +30,9 @@ func ClusterWorkflowID(tenant, cluster string) string { return "cluster/" + tena
 // HostWorkflowID names the workflow of an operation on a single host.
 func HostWorkflowID(tenant, address string) string { return "host/" + tenant + "/" + address }
 
+// SourceWorkflowID names the workflow of the sync of a source.
+func SourceWorkflowID(tenant, source string) string { return "source/" + tenant + "/" + source }
+
 // CheckWorkflowID names the workflow that asks a container manager whether it will do.
 func CheckWorkflowID(in ManagerRef) string {
 	return "containermanager/" + in.Tenant + "/" + in.Name + "/" + in.Check
@@ -67,8 +70,11 @@ func slotWorkflowID(in SlotInput) string {
 
 // WorkflowID names the workflow of an operation.
 func WorkflowID(op fleet.Operation) string {
-	if op.Cluster != "" {
+	switch {
+	case op.Cluster != "":
 		return ClusterWorkflowID(op.Tenant, op.Cluster)
+	case op.Source != "":
+		return SourceWorkflowID(op.Tenant, op.Source)
 	}
 	return HostWorkflowID(op.Tenant, op.Host)
 }

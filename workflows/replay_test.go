@@ -38,6 +38,8 @@ var endings = map[string]struct {
 	"CheckManager": {2, []string{"finished", "refused", "away"}},
 	"ReadNode":     {2, []string{"finished", "away"}},
 	"Watch":        {2, []string{"finished", "cancelled"}},
+	"Sync":         {2, []string{"finished", "failed", "cancelled"}},
+	"Refresh":      {2, []string{"finished", "away"}},
 
 	"DiagnoseCluster": {2, []string{"finished", "away"}},
 	"Uncordon":        {2, []string{"finished", "away"}},
@@ -61,7 +63,7 @@ func (r *registered) RegisterActivityWithOptions(any, activity.RegisterOptions) 
 
 func allWorkflows() []any {
 	var r registered
-	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch))
+	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources))
 	return r.workflows
 }
 

@@ -44,6 +44,13 @@ const (
 	Unreachable HostWatchState = "unreachable"
 )
 
+// Defines values for InventoryFormat.
+const (
+	Ansible    InventoryFormat = "ansible"
+	KnownHosts InventoryFormat = "known-hosts"
+	SshConfig  InventoryFormat = "ssh-config"
+)
+
 // Defines values for NetworkType.
 const (
 	FlannelEtcd   NetworkType = "flannel_etcd"
@@ -56,6 +63,7 @@ const (
 	Deploy     OperationKind = "deploy"
 	Register   OperationKind = "register"
 	Restart    OperationKind = "restart"
+	Sync       OperationKind = "sync"
 	Unregister OperationKind = "unregister"
 	Upgrade    OperationKind = "upgrade"
 )
@@ -100,6 +108,9 @@ type Alive struct {
 //
 // Example: 10%
 type Amount = fleet.Amount
+
+// AnsibleInventory As in "Developing dynamic inventory" of Ansible's documentation.
+type AnsibleInventory map[string]interface{}
 
 // AuditEntry Example: {"address":"192.0.2.7","at":"2026-11-20T14:03:00.123456","method":"httpbasicauth","operation":"putHost","path":"/api/v0/host/192.0.2.10","principal":"alice","request_id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d","role":"admin","status":201}
 type AuditEntry struct {
@@ -372,7 +383,9 @@ type Host struct {
 	// Space Bytes, all local filesystems together.
 	Space     int64  `json:"space"`
 	LastCheck string `json:"last_check"`
-	Source    string `json:"source"`
+
+	// Source The source that knows facts of the host, if there is one.
+	Source string `json:"source"`
 
 	// Port Port of sshd, when it is not 22.
 	Port    int    `json:"port,omitempty"`
@@ -528,7 +541,7 @@ type HostPut struct {
 	// RemoteUser Who logs in; root when not given.
 	RemoteUser string `json:"remote_user,omitempty"`
 
-	// Source Ignored.
+	// Source The source that knows facts of the host, see `/sources`. When not given or empty, none for a new host and no change for a known one.
 	Source string `json:"source,omitempty"`
 
 	// Space Ignored.
@@ -576,6 +589,12 @@ type HostRunPage struct {
 // HostRunState A host is staging while it fetches what it will run, and still works; it is running once it has a slot.
 type HostRunState = string
 
+// HostSource Example: {"source":""}
+type HostSource struct {
+	// Source The name of a source; empty for none.
+	Source string `json:"source"`
+}
+
 // HostState defines model for HostState.
 type HostState string
 
@@ -617,6 +636,9 @@ type HostWatchState string
 
 // IgnoredBody Any object; it is ignored.
 type IgnoredBody map[string]interface{}
+
+// InventoryFormat defines model for InventoryFormat.
+type InventoryFormat string
 
 // JoinToken Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","created_by":"alice","expires_at":"2026-11-20T15:03:00.123456","id":"k3v9q2m4x7c1b8n0","remote_user":"root","revoked_at":"","used_at":"","used_by":""}
 type JoinToken struct {
@@ -764,6 +786,15 @@ type Operation struct {
 
 	// ExpectedEnd A guess from the hosts that are done; not there while there is none.
 	ExpectedEnd string `json:"expected_end,omitempty"`
+
+	// Source The source that it asks, if it is a sync.
+	Source string `json:"source,omitempty"`
+
+	// DryRun Of a sync: it changes no host.
+	DryRun bool `json:"dry_run,omitempty"`
+
+	// Sync What came of a sync.
+	Sync *fleet.SyncCounts `json:"sync,omitempty"`
 }
 
 // OperationID UUID version 7.
@@ -934,6 +965,26 @@ type RunStatus string
 // Example: env=prod,tier!=db
 type Selector = string
 
+// Source Example: {"hosts":12,"name":"cmdb","refresh":"1h0m0s","type":"http-json"}
+type Source struct {
+	Name string `json:"name"`
+
+	// Type http-json or ansible.
+	Type string `json:"type"`
+
+	// Refresh How often it is asked without anybody's order, such as 1h0m0s; empty for never.
+	Refresh string `json:"refresh"`
+
+	// Hosts Hosts that have it.
+	Hosts int `json:"hosts"`
+
+	// LastSync Dry runs aside; not there before the first one.
+	LastSync *Operation `json:"last_sync,omitempty"`
+}
+
+// Sources defines model for Sources.
+type Sources = []Source
+
 // Step Example: {"address":"192.0.2.10","attempt":1,"exit_code":0,"finished_at":"2026-11-20T14:03:01.123456","name":"check","output_size":12,"output_stored":12,"started_at":"2026-11-20T14:03:00.123456","state":"succeeded"}
 type Step struct {
 	Address string `json:"address"`
@@ -963,6 +1014,24 @@ type StepPage struct {
 
 	// Next Cursor of the next page; not there on the last one.
 	Next string `json:"next,omitempty"`
+}
+
+// SyncResult What came of asking a source.
+//
+// Example: {"changed":2,"missing":1,"same":9,"strangers":["192.0.2.99"]}
+type SyncResult struct {
+	// Changed Hosts whose facts have changed, or would after a dry run.
+	Changed int `json:"changed"`
+	Same    int `json:"same"`
+
+	// Missing Hosts whose facts stay as they are: the source does not know them, or they changed meanwhile.
+	Missing int `json:"missing"`
+
+	// Strangers Hosts of the source that are not here, the first 1000.
+	Strangers []string `json:"strangers,omitempty"`
+
+	// More How many more of these there are.
+	More int `json:"more,omitempty"`
 }
 
 // Time UTC; empty: never.
@@ -1098,6 +1167,12 @@ type ListHostsParams struct {
 	Selector *Selector `form:"selector,omitempty" json:"selector,omitempty"`
 }
 
+// GetInventoryParams defines parameters for GetInventory.
+type GetInventoryParams struct {
+	// Format For whom: `ansible` is what a dynamic inventory prints with --list, `ssh-config` is for ssh_config(5), and `known-hosts` is the file of pinned host keys that sshd(8) describes.
+	Format InventoryFormat `form:"format" json:"format"`
+}
+
 // ListOperationsParams defines parameters for ListOperations.
 type ListOperationsParams struct {
 	// Cluster Only those on this cluster.
@@ -1223,6 +1298,12 @@ type ListOperationStepsParams struct {
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// SyncSourceParams defines parameters for SyncSource.
+type SyncSourceParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
 type PutClusterJSONRequestBody = ClusterPut
 
@@ -1265,6 +1346,9 @@ type AcceptHostKeyJSONRequestBody = HostKeyPut
 // PutHostLabelsJSONRequestBody defines body for PutHostLabels for application/json ContentType.
 type PutHostLabelsJSONRequestBody = Labels
 
+// PutHostSourceJSONRequestBody defines body for PutHostSource for application/json ContentType.
+type PutHostSourceJSONRequestBody = HostSource
+
 // CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
 type CreateJoinTokenJSONRequestBody = JoinTokenPost
 
@@ -1288,6 +1372,9 @@ type ResumeOperationJSONRequestBody = NoMembers
 
 // RetryOperationJSONRequestBody defines body for RetryOperation for application/json ContentType.
 type RetryOperationJSONRequestBody = RetryPost
+
+// SyncSourceJSONRequestBody defines body for SyncSource for application/json ContentType.
+type SyncSourceJSONRequestBody = IgnoredBody
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenPost
@@ -1979,6 +2066,24 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
 	PutHostLabels(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PutHostSourceWithBody Say which source knows facts of a host
+	//
+	// What another source has said stands no longer above what is found on the host.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+	PutHostSourceWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutHostSource Say which source knows facts of a host
+	//
+	// What another source has said stands no longer above what is found on the host.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+	PutHostSource(ctx context.Context, address Address, body PutHostSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetHostStatus How a host is, and what its container manager says
 	//
 	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
@@ -1990,6 +2095,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
 	ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetInventory The hosts, as other programs read them
+	//
+	// Corresponds with GET /api/v0/inventory (the `GetInventory` operationId).
+	GetInventory(ctx context.Context, params *GetInventoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListJoinTokens Join tokens, used or not
 	//
@@ -2196,6 +2306,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
 	ListOperationSteps(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSources The sources of the settings, and how their last syncs went
+	//
+	// Corresponds with GET /api/v0/sources (the `ListSources` operationId).
+	ListSources(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SyncSourceWithBody Ask a source for facts of its hosts
+	//
+	// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+	SyncSourceWithBody(ctx context.Context, name Name, params *SyncSourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SyncSource Ask a source for facts of its hosts
+	//
+	// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+	SyncSource(ctx context.Context, name Name, params *SyncSourceParams, body SyncSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens API tokens of the caller; those of everybody for an admin
 	//
@@ -3113,6 +3246,44 @@ func (c *Client) PutHostLabels(ctx context.Context, address Address, body PutHos
 	return c.Client.Do(req)
 }
 
+// PutHostSourceWithBody Say which source knows facts of a host
+//
+// What another source has said stands no longer above what is found on the host.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+func (c *Client) PutHostSourceWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostSourceRequestWithBody(c.Server, address, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutHostSource Say which source knows facts of a host
+//
+// What another source has said stands no longer above what is found on the host.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+func (c *Client) PutHostSource(ctx context.Context, address Address, body PutHostSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostSourceRequest(c.Server, address, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetHostStatus How a host is, and what its container manager says
 //
 // `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
@@ -3135,6 +3306,21 @@ func (c *Client) GetHostStatus(ctx context.Context, address Address, reqEditors 
 // Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
 func (c *Client) ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListHostsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetInventory The hosts, as other programs read them
+//
+// Corresponds with GET /api/v0/inventory (the `GetInventory` operationId).
+func (c *Client) GetInventory(ctx context.Context, params *GetInventoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetInventoryRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3621,6 +3807,59 @@ func (c *Client) RetryOperation(ctx context.Context, id OperationID, params *Ret
 // Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
 func (c *Client) ListOperationSteps(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListOperationStepsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSources The sources of the settings, and how their last syncs went
+//
+// Corresponds with GET /api/v0/sources (the `ListSources` operationId).
+func (c *Client) ListSources(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSourcesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SyncSourceWithBody Ask a source for facts of its hosts
+//
+// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+func (c *Client) SyncSourceWithBody(ctx context.Context, name Name, params *SyncSourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSyncSourceRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SyncSource Ask a source for facts of its hosts
+//
+// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+func (c *Client) SyncSource(ctx context.Context, name Name, params *SyncSourceParams, body SyncSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSyncSourceRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5391,6 +5630,53 @@ func NewPutHostLabelsRequestWithBody(server string, address Address, contentType
 	return req, nil
 }
 
+// NewPutHostSourceRequest calls the generic PutHostSource builder with application/json body
+func NewPutHostSourceRequest(server string, address Address, body PutHostSourceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutHostSourceRequestWithBody(server, address, "application/json", bodyReader)
+}
+
+// NewPutHostSourceRequestWithBody constructs an http.Request for the PutHostSource method, with any body, and a specified content type
+func NewPutHostSourceRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/host/%s/source", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetHostStatusRequest constructs an http.Request for the GetHostStatus method
 func NewGetHostStatusRequest(server string, address Address) (*http.Request, error) {
 	var err error
@@ -5463,6 +5749,56 @@ func NewListHostsRequest(server string, params *ListHostsParams) (*http.Request,
 				}
 			}
 
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetInventoryRequest constructs an http.Request for the GetInventory method
+func NewGetInventoryRequest(server string, params *GetInventoryParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/inventory")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6708,6 +7044,107 @@ func NewListOperationStepsRequest(server string, id OperationID, params *ListOpe
 	return req, nil
 }
 
+// NewListSourcesRequest constructs an http.Request for the ListSources method
+func NewListSourcesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/sources")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSyncSourceRequest calls the generic SyncSource builder with application/json body
+func NewSyncSourceRequest(server string, name Name, params *SyncSourceParams, body SyncSourceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSyncSourceRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewSyncSourceRequestWithBody constructs an http.Request for the SyncSource method, with any body, and a specified content type
+func NewSyncSourceRequestWithBody(server string, name Name, params *SyncSourceParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/sources/%s/sync", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListTokensRequest constructs an http.Request for the ListTokens method
 func NewListTokensRequest(server string) (*http.Request, error) {
 	var err error
@@ -7429,6 +7866,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/host/{address}/labels (the `PutHostLabels` operationId).
 	PutHostLabelsWithResponse(ctx context.Context, address Address, body PutHostLabelsJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostLabelsResponse, error)
 
+	// PutHostSourceWithBodyWithResponse Say which source knows facts of a host
+	//
+	// What another source has said stands no longer above what is found on the host.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+	PutHostSourceWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostSourceResponse, error)
+
+	// PutHostSourceWithResponse Say which source knows facts of a host
+	//
+	// What another source has said stands no longer above what is found on the host.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+	PutHostSourceWithResponse(ctx context.Context, address Address, body PutHostSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostSourceResponse, error)
+
 	// GetHostStatusWithResponse How a host is, and what its container manager says
 	//
 	// `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
@@ -7444,6 +7899,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v0/hosts (the `ListHosts` operationId).
 	ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
+
+	// GetInventoryWithResponse The hosts, as other programs read them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/inventory (the `GetInventory` operationId).
+	GetInventoryWithResponse(ctx context.Context, params *GetInventoryParams, reqEditors ...RequestEditorFn) (*GetInventoryResponse, error)
 
 	// ListJoinTokensWithResponse Join tokens, used or not
 	//
@@ -7674,6 +8136,31 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v0/operations/{id}/steps (the `ListOperationSteps` operationId).
 	ListOperationStepsWithResponse(ctx context.Context, id OperationID, params *ListOperationStepsParams, reqEditors ...RequestEditorFn) (*ListOperationStepsResponse, error)
+
+	// ListSourcesWithResponse The sources of the settings, and how their last syncs went
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v0/sources (the `ListSources` operationId).
+	ListSourcesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSourcesResponse, error)
+
+	// SyncSourceWithBodyWithResponse Ask a source for facts of its hosts
+	//
+	// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+	SyncSourceWithBodyWithResponse(ctx context.Context, name Name, params *SyncSourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SyncSourceResponse, error)
+
+	// SyncSourceWithResponse Ask a source for facts of its hosts
+	//
+	// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+	SyncSourceWithResponse(ctx context.Context, name Name, params *SyncSourceParams, body SyncSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*SyncSourceResponse, error)
 
 	// ListTokensWithResponse API tokens of the caller; those of everybody for an admin
 	//
@@ -9460,6 +9947,54 @@ func (r PutHostLabelsResponse) ContentType() string {
 	return ""
 }
 
+type PutHostSourceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *HostSource
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutHostSourceResponse) GetJSON201() *HostSource {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutHostSourceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutHostSourceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutHostSourceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutHostSourceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutHostSourceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetHostStatusResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9550,6 +10085,54 @@ func (r ListHostsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListHostsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetInventoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AnsibleInventory
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetInventoryResponse) GetJSON200() *AnsibleInventory {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetInventoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetInventoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetInventoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetInventoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetInventoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10513,6 +11096,109 @@ func (r ListOperationStepsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListOperationStepsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSourcesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Sources
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSourcesResponse) GetJSON200() *Sources {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSourcesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSourcesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSourcesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSourcesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSourcesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SyncSourceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Operation
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Operation
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SyncSourceResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r SyncSourceResponse) GetJSON201() *Operation {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SyncSourceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SyncSourceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SyncSourceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SyncSourceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SyncSourceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11631,6 +12317,36 @@ func (c *ClientWithResponses) PutHostLabelsWithResponse(ctx context.Context, add
 	return ParsePutHostLabelsResponse(rsp)
 }
 
+// PutHostSourceWithBodyWithResponse Say which source knows facts of a host
+//
+// What another source has said stands no longer above what is found on the host.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+func (c *ClientWithResponses) PutHostSourceWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostSourceResponse, error) {
+	rsp, err := c.PutHostSourceWithBody(ctx, address, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostSourceResponse(rsp)
+}
+
+// PutHostSourceWithResponse Say which source knows facts of a host
+//
+// What another source has said stands no longer above what is found on the host.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/source (the `PutHostSource` operationId).
+func (c *ClientWithResponses) PutHostSourceWithResponse(ctx context.Context, address Address, body PutHostSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostSourceResponse, error) {
+	rsp, err := c.PutHostSource(ctx, address, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostSourceResponse(rsp)
+}
+
 // GetHostStatusWithResponse How a host is, and what its container manager says
 //
 // `container_manager` is what the container manager of the host's cluster says of it: the whole Node object, at most 5 s old, for kubernetes and openshift. It is `{}` when the container manager does not hold the host or does not answer.
@@ -11657,6 +12373,19 @@ func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseListHostsResponse(rsp)
+}
+
+// GetInventoryWithResponse The hosts, as other programs read them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/inventory (the `GetInventory` operationId).
+func (c *ClientWithResponses) GetInventoryWithResponse(ctx context.Context, params *GetInventoryParams, reqEditors ...RequestEditorFn) (*GetInventoryResponse, error) {
+	rsp, err := c.GetInventory(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetInventoryResponse(rsp)
 }
 
 // ListJoinTokensWithResponse Join tokens, used or not
@@ -12055,6 +12784,49 @@ func (c *ClientWithResponses) ListOperationStepsWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseListOperationStepsResponse(rsp)
+}
+
+// ListSourcesWithResponse The sources of the settings, and how their last syncs went
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v0/sources (the `ListSources` operationId).
+func (c *ClientWithResponses) ListSourcesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSourcesResponse, error) {
+	rsp, err := c.ListSources(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSourcesResponse(rsp)
+}
+
+// SyncSourceWithBodyWithResponse Ask a source for facts of its hosts
+//
+// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+func (c *ClientWithResponses) SyncSourceWithBodyWithResponse(ctx context.Context, name Name, params *SyncSourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SyncSourceResponse, error) {
+	rsp, err := c.SyncSourceWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSyncSourceResponse(rsp)
+}
+
+// SyncSourceWithResponse Ask a source for facts of its hosts
+//
+// An operation with a host for each that has this source. The output of its step `sync` is how its facts have changed. A dry run is an operation that changes no host. While one of the same kind runs, the answer is 200 with that. The body is ignored.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/sources/{name}/sync (the `SyncSource` operationId).
+func (c *ClientWithResponses) SyncSourceWithResponse(ctx context.Context, name Name, params *SyncSourceParams, body SyncSourceJSONRequestBody, reqEditors ...RequestEditorFn) (*SyncSourceResponse, error) {
+	rsp, err := c.SyncSource(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSyncSourceResponse(rsp)
 }
 
 // ListTokensWithResponse API tokens of the caller; those of everybody for an admin
@@ -13376,6 +14148,39 @@ func ParsePutHostLabelsResponse(rsp *http.Response) (*PutHostLabelsResponse, err
 	return response, nil
 }
 
+// ParsePutHostSourceResponse parses an HTTP response from a PutHostSourceWithResponse call
+func ParsePutHostSourceResponse(rsp *http.Response) (*PutHostSourceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutHostSourceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest HostSource
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetHostStatusResponse parses an HTTP response from a GetHostStatusWithResponse call
 func ParseGetHostStatusResponse(rsp *http.Response) (*GetHostStatusResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13436,6 +14241,42 @@ func ParseListHostsResponse(rsp *http.Response) (*ListHostsResponse, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetInventoryResponse parses an HTTP response from a GetInventoryWithResponse call
+func ParseGetInventoryResponse(rsp *http.Response) (*GetInventoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetInventoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AnsibleInventory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/plain) unsupported
 
 	}
 
@@ -14116,6 +14957,79 @@ func ParseListOperationStepsResponse(rsp *http.Response) (*ListOperationStepsRes
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSourcesResponse parses an HTTP response from a ListSourcesWithResponse call
+func ParseListSourcesResponse(rsp *http.Response) (*ListSourcesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSourcesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Sources
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSyncSourceResponse parses an HTTP response from a SyncSourceWithResponse call
+func ParseSyncSourceResponse(rsp *http.Response) (*SyncSourceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SyncSourceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

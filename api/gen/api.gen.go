@@ -44,6 +44,13 @@ const (
 	Unreachable HostWatchState = "unreachable"
 )
 
+// Defines values for InventoryFormat.
+const (
+	Ansible    InventoryFormat = "ansible"
+	KnownHosts InventoryFormat = "known-hosts"
+	SshConfig  InventoryFormat = "ssh-config"
+)
+
 // Defines values for NetworkType.
 const (
 	FlannelEtcd   NetworkType = "flannel_etcd"
@@ -56,6 +63,7 @@ const (
 	Deploy     OperationKind = "deploy"
 	Register   OperationKind = "register"
 	Restart    OperationKind = "restart"
+	Sync       OperationKind = "sync"
 	Unregister OperationKind = "unregister"
 	Upgrade    OperationKind = "upgrade"
 )
@@ -100,6 +108,9 @@ type Alive struct {
 //
 // Example: 10%
 type Amount = fleet.Amount
+
+// AnsibleInventory As in "Developing dynamic inventory" of Ansible's documentation.
+type AnsibleInventory map[string]interface{}
 
 // AuditEntry Example: {"address":"192.0.2.7","at":"2026-11-20T14:03:00.123456","method":"httpbasicauth","operation":"putHost","path":"/api/v0/host/192.0.2.10","principal":"alice","request_id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d","role":"admin","status":201}
 type AuditEntry struct {
@@ -372,7 +383,9 @@ type Host struct {
 	// Space Bytes, all local filesystems together.
 	Space     int64  `json:"space"`
 	LastCheck string `json:"last_check"`
-	Source    string `json:"source"`
+
+	// Source The source that knows facts of the host, if there is one.
+	Source string `json:"source"`
 
 	// Port Port of sshd, when it is not 22.
 	Port    int    `json:"port,omitempty"`
@@ -528,7 +541,7 @@ type HostPut struct {
 	// RemoteUser Who logs in; root when not given.
 	RemoteUser string `json:"remote_user,omitempty"`
 
-	// Source Ignored.
+	// Source The source that knows facts of the host, see `/sources`. When not given or empty, none for a new host and no change for a known one.
 	Source string `json:"source,omitempty"`
 
 	// Space Ignored.
@@ -576,6 +589,12 @@ type HostRunPage struct {
 // HostRunState A host is staging while it fetches what it will run, and still works; it is running once it has a slot.
 type HostRunState = string
 
+// HostSource Example: {"source":""}
+type HostSource struct {
+	// Source The name of a source; empty for none.
+	Source string `json:"source"`
+}
+
 // HostState defines model for HostState.
 type HostState string
 
@@ -617,6 +636,9 @@ type HostWatchState string
 
 // IgnoredBody Any object; it is ignored.
 type IgnoredBody map[string]interface{}
+
+// InventoryFormat defines model for InventoryFormat.
+type InventoryFormat string
 
 // JoinToken Example: {"cluster":"web","created_at":"2026-11-20T14:03:00.123456","created_by":"alice","expires_at":"2026-11-20T15:03:00.123456","id":"k3v9q2m4x7c1b8n0","remote_user":"root","revoked_at":"","used_at":"","used_by":""}
 type JoinToken struct {
@@ -764,6 +786,15 @@ type Operation struct {
 
 	// ExpectedEnd A guess from the hosts that are done; not there while there is none.
 	ExpectedEnd string `json:"expected_end,omitempty"`
+
+	// Source The source that it asks, if it is a sync.
+	Source string `json:"source,omitempty"`
+
+	// DryRun Of a sync: it changes no host.
+	DryRun bool `json:"dry_run,omitempty"`
+
+	// Sync What came of a sync.
+	Sync *fleet.SyncCounts `json:"sync,omitempty"`
 }
 
 // OperationID UUID version 7.
@@ -934,6 +965,26 @@ type RunStatus string
 // Example: env=prod,tier!=db
 type Selector = string
 
+// Source Example: {"hosts":12,"name":"cmdb","refresh":"1h0m0s","type":"http-json"}
+type Source struct {
+	Name string `json:"name"`
+
+	// Type http-json or ansible.
+	Type string `json:"type"`
+
+	// Refresh How often it is asked without anybody's order, such as 1h0m0s; empty for never.
+	Refresh string `json:"refresh"`
+
+	// Hosts Hosts that have it.
+	Hosts int `json:"hosts"`
+
+	// LastSync Dry runs aside; not there before the first one.
+	LastSync *Operation `json:"last_sync,omitempty"`
+}
+
+// Sources defines model for Sources.
+type Sources = []Source
+
 // Step Example: {"address":"192.0.2.10","attempt":1,"exit_code":0,"finished_at":"2026-11-20T14:03:01.123456","name":"check","output_size":12,"output_stored":12,"started_at":"2026-11-20T14:03:00.123456","state":"succeeded"}
 type Step struct {
 	Address string `json:"address"`
@@ -963,6 +1014,24 @@ type StepPage struct {
 
 	// Next Cursor of the next page; not there on the last one.
 	Next string `json:"next,omitempty"`
+}
+
+// SyncResult What came of asking a source.
+//
+// Example: {"changed":2,"missing":1,"same":9,"strangers":["192.0.2.99"]}
+type SyncResult struct {
+	// Changed Hosts whose facts have changed, or would after a dry run.
+	Changed int `json:"changed"`
+	Same    int `json:"same"`
+
+	// Missing Hosts whose facts stay as they are: the source does not know them, or they changed meanwhile.
+	Missing int `json:"missing"`
+
+	// Strangers Hosts of the source that are not here, the first 1000.
+	Strangers []string `json:"strangers,omitempty"`
+
+	// More How many more of these there are.
+	More int `json:"more,omitempty"`
 }
 
 // Time UTC; empty: never.
@@ -1098,6 +1167,12 @@ type ListHostsParams struct {
 	Selector *Selector `form:"selector,omitempty" json:"selector,omitempty"`
 }
 
+// GetInventoryParams defines parameters for GetInventory.
+type GetInventoryParams struct {
+	// Format For whom: `ansible` is what a dynamic inventory prints with --list, `ssh-config` is for ssh_config(5), and `known-hosts` is the file of pinned host keys that sshd(8) describes.
+	Format InventoryFormat `form:"format" json:"format"`
+}
+
 // ListOperationsParams defines parameters for ListOperations.
 type ListOperationsParams struct {
 	// Cluster Only those on this cluster.
@@ -1223,6 +1298,12 @@ type ListOperationStepsParams struct {
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// SyncSourceParams defines parameters for SyncSource.
+type SyncSourceParams struct {
+	// DryRun Say what would be done, and change nothing.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
 type PutClusterJSONRequestBody = ClusterPut
 
@@ -1265,6 +1346,9 @@ type AcceptHostKeyJSONRequestBody = HostKeyPut
 // PutHostLabelsJSONRequestBody defines body for PutHostLabels for application/json ContentType.
 type PutHostLabelsJSONRequestBody = Labels
 
+// PutHostSourceJSONRequestBody defines body for PutHostSource for application/json ContentType.
+type PutHostSourceJSONRequestBody = HostSource
+
 // CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
 type CreateJoinTokenJSONRequestBody = JoinTokenPost
 
@@ -1288,6 +1372,9 @@ type ResumeOperationJSONRequestBody = NoMembers
 
 // RetryOperationJSONRequestBody defines body for RetryOperation for application/json ContentType.
 type RetryOperationJSONRequestBody = RetryPost
+
+// SyncSourceJSONRequestBody defines body for SyncSource for application/json ContentType.
+type SyncSourceJSONRequestBody = IgnoredBody
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenPost
@@ -1647,12 +1734,18 @@ type ServerInterface interface {
 	// PutHostLabels Replace all labels of a host
 	// (PUT /api/v0/host/{address}/labels)
 	PutHostLabels(ctx echo.Context, address Address) error
+	// PutHostSource Say which source knows facts of a host
+	// (PUT /api/v0/host/{address}/source)
+	PutHostSource(ctx echo.Context, address Address) error
 	// GetHostStatus How a host is, and what its container manager says
 	// (GET /api/v0/host/{address}/status)
 	GetHostStatus(ctx echo.Context, address Address) error
 	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
 	ListHosts(ctx echo.Context, params ListHostsParams) error
+	// GetInventory The hosts, as other programs read them
+	// (GET /api/v0/inventory)
+	GetInventory(ctx echo.Context, params GetInventoryParams) error
 	// ListJoinTokens Join tokens, used or not
 	// (GET /api/v0/jointokens)
 	ListJoinTokens(ctx echo.Context) error
@@ -1713,6 +1806,12 @@ type ServerInterface interface {
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx echo.Context, id OperationID, params ListOperationStepsParams) error
+	// ListSources The sources of the settings, and how their last syncs went
+	// (GET /api/v0/sources)
+	ListSources(ctx echo.Context) error
+	// SyncSource Ask a source for facts of its hosts
+	// (POST /api/v0/sources/{name}/sync)
+	SyncSource(ctx echo.Context, name Name, params SyncSourceParams) error
 	// ListTokens API tokens of the caller; those of everybody for an admin
 	// (GET /api/v0/tokens)
 	ListTokens(ctx echo.Context) error
@@ -2429,6 +2528,22 @@ func (w *ServerInterfaceWrapper) PutHostLabels(ctx echo.Context) error {
 	return err
 }
 
+// PutHostSource converts echo context to params.
+func (w *ServerInterfaceWrapper) PutHostSource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", ctx.Param("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutHostSource(ctx, address)
+	return err
+}
+
 // GetHostStatus converts echo context to params.
 func (w *ServerInterfaceWrapper) GetHostStatus(ctx echo.Context) error {
 	var err error
@@ -2460,6 +2575,24 @@ func (w *ServerInterfaceWrapper) ListHosts(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListHosts(ctx, params)
+	return err
+}
+
+// GetInventory converts echo context to params.
+func (w *ServerInterfaceWrapper) GetInventory(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetInventoryParams
+	// ------------- Required query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetInventory(ctx, params)
 	return err
 }
 
@@ -3071,6 +3204,40 @@ func (w *ServerInterfaceWrapper) ListOperationSteps(ctx echo.Context) error {
 	return err
 }
 
+// ListSources converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSources(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSources(ctx)
+	return err
+}
+
+// SyncSource converts echo context to params.
+func (w *ServerInterfaceWrapper) SyncSource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SyncSourceParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SyncSource(ctx, name, params)
+	return err
+}
+
 // ListTokens converts echo context to params.
 func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
 	var err error
@@ -3243,8 +3410,12 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/api/v0/host/:address/bootstrap", wrapper.BootstrapHost, options.OperationMiddlewares["bootstrapHost"]...)
 	router.GET(options.BaseURL+"/api/v0/host/:address/labels", wrapper.GetHostLabels, options.OperationMiddlewares["getHostLabels"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/labels", wrapper.PutHostLabels, options.OperationMiddlewares["putHostLabels"]...)
+	router.PUT(options.BaseURL+"/api/v0/host/:address/source", wrapper.PutHostSource, options.OperationMiddlewares["putHostSource"]...)
 	router.GET(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.GetHostKey, options.OperationMiddlewares["getHostKey"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.AcceptHostKey, options.OperationMiddlewares["acceptHostKey"]...)
+	router.GET(options.BaseURL+"/api/v0/sources", wrapper.ListSources, options.OperationMiddlewares["listSources"]...)
+	router.POST(options.BaseURL+"/api/v0/sources/:name/sync", wrapper.SyncSource, options.OperationMiddlewares["syncSource"]...)
+	router.GET(options.BaseURL+"/api/v0/inventory", wrapper.GetInventory, options.OperationMiddlewares["getInventory"]...)
 	router.GET(options.BaseURL+"/api/v0/networks", wrapper.ListNetworks, options.OperationMiddlewares["listNetworks"]...)
 	router.DELETE(options.BaseURL+"/api/v0/network/:name", wrapper.DeleteNetwork, options.OperationMiddlewares["deleteNetwork"]...)
 	router.GET(options.BaseURL+"/api/v0/network/:name", wrapper.GetNetwork, options.OperationMiddlewares["getNetwork"]...)
@@ -4726,6 +4897,46 @@ func (response PutHostLabelsdefaultApplicationProblemPlusJSONResponse) VisitPutH
 	return err
 }
 
+type PutHostSourceRequestObject struct {
+	Address Address `json:"address"`
+	Body    *PutHostSourceJSONRequestBody
+}
+
+type PutHostSourceResponseObject interface {
+	VisitPutHostSourceResponse(w http.ResponseWriter) error
+}
+
+type PutHostSource201JSONResponse HostSource
+
+func (response PutHostSource201JSONResponse) VisitPutHostSourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutHostSourcedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutHostSourcedefaultApplicationProblemPlusJSONResponse) VisitPutHostSourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetHostStatusRequestObject struct {
 	Address Address `json:"address"`
 }
@@ -4793,6 +5004,56 @@ type ListHostsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListHostsdefaultApplicationProblemPlusJSONResponse) VisitListHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetInventoryRequestObject struct {
+	Params GetInventoryParams
+}
+
+type GetInventoryResponseObject interface {
+	VisitGetInventoryResponse(w http.ResponseWriter) error
+}
+
+type GetInventory200JSONResponse AnsibleInventory
+
+func (response GetInventory200JSONResponse) VisitGetInventoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetInventory200TextResponse string
+
+func (response GetInventory200TextResponse) VisitGetInventoryResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(200)
+
+	_, err := w.Write([]byte(fmt.Sprint(response)))
+	return err
+}
+
+type GetInventorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetInventorydefaultApplicationProblemPlusJSONResponse) VisitGetInventoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5662,6 +5923,99 @@ func (response ListOperationStepsdefaultApplicationProblemPlusJSONResponse) Visi
 	return err
 }
 
+type ListSourcesRequestObject struct {
+}
+
+type ListSourcesResponseObject interface {
+	VisitListSourcesResponse(w http.ResponseWriter) error
+}
+
+type ListSources200JSONResponse Sources
+
+func (response ListSources200JSONResponse) VisitListSourcesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSourcesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSourcesdefaultApplicationProblemPlusJSONResponse) VisitListSourcesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SyncSourceRequestObject struct {
+	Name   Name `json:"name"`
+	Params SyncSourceParams
+	Body   *SyncSourceJSONRequestBody
+}
+
+type SyncSourceResponseObject interface {
+	VisitSyncSourceResponse(w http.ResponseWriter) error
+}
+
+type SyncSource200JSONResponse Operation
+
+func (response SyncSource200JSONResponse) VisitSyncSourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SyncSource201JSONResponse Operation
+
+func (response SyncSource201JSONResponse) VisitSyncSourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SyncSourcedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SyncSourcedefaultApplicationProblemPlusJSONResponse) VisitSyncSourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTokensRequestObject struct {
 }
 
@@ -6060,12 +6414,18 @@ type StrictServerInterface interface {
 	// PutHostLabels Replace all labels of a host
 	// (PUT /api/v0/host/{address}/labels)
 	PutHostLabels(ctx context.Context, request PutHostLabelsRequestObject) (PutHostLabelsResponseObject, error)
+	// PutHostSource Say which source knows facts of a host
+	// (PUT /api/v0/host/{address}/source)
+	PutHostSource(ctx context.Context, request PutHostSourceRequestObject) (PutHostSourceResponseObject, error)
 	// GetHostStatus How a host is, and what its container manager says
 	// (GET /api/v0/host/{address}/status)
 	GetHostStatus(ctx context.Context, request GetHostStatusRequestObject) (GetHostStatusResponseObject, error)
 	// ListHosts All hosts, or those with certain labels
 	// (GET /api/v0/hosts)
 	ListHosts(ctx context.Context, request ListHostsRequestObject) (ListHostsResponseObject, error)
+	// GetInventory The hosts, as other programs read them
+	// (GET /api/v0/inventory)
+	GetInventory(ctx context.Context, request GetInventoryRequestObject) (GetInventoryResponseObject, error)
 	// ListJoinTokens Join tokens, used or not
 	// (GET /api/v0/jointokens)
 	ListJoinTokens(ctx context.Context, request ListJoinTokensRequestObject) (ListJoinTokensResponseObject, error)
@@ -6126,6 +6486,12 @@ type StrictServerInterface interface {
 	// ListOperationSteps The steps of an operation, in the order they began
 	// (GET /api/v0/operations/{id}/steps)
 	ListOperationSteps(ctx context.Context, request ListOperationStepsRequestObject) (ListOperationStepsResponseObject, error)
+	// ListSources The sources of the settings, and how their last syncs went
+	// (GET /api/v0/sources)
+	ListSources(ctx context.Context, request ListSourcesRequestObject) (ListSourcesResponseObject, error)
+	// SyncSource Ask a source for facts of its hosts
+	// (POST /api/v0/sources/{name}/sync)
+	SyncSource(ctx context.Context, request SyncSourceRequestObject) (SyncSourceResponseObject, error)
 	// ListTokens API tokens of the caller; those of everybody for an admin
 	// (GET /api/v0/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -7384,6 +7750,54 @@ func (sh *strictHandler) PutHostLabels(ctx echo.Context, address Address) error 
 	return nil
 }
 
+// PutHostSource operation middleware
+func (sh *strictHandler) PutHostSource(ctx echo.Context, address Address) error {
+	var request PutHostSourceRequestObject
+
+	request.Address = address
+
+	var body PutHostSourceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutHostSource(ctx.Request().Context(), request.(PutHostSourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutHostSource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutHostSourceResponseObject); ok {
+		return validResponse.VisitPutHostSourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetHostStatus operation middleware
 func (sh *strictHandler) GetHostStatus(ctx echo.Context, address Address) error {
 	var request GetHostStatusRequestObject
@@ -7428,6 +7842,31 @@ func (sh *strictHandler) ListHosts(ctx echo.Context, params ListHostsParams) err
 		return err
 	} else if validResponse, ok := response.(ListHostsResponseObject); ok {
 		return validResponse.VisitListHostsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetInventory operation middleware
+func (sh *strictHandler) GetInventory(ctx echo.Context, params GetInventoryParams) error {
+	var request GetInventoryRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetInventory(ctx.Request().Context(), request.(GetInventoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetInventory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetInventoryResponseObject); ok {
+		return validResponse.VisitGetInventoryResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -8139,6 +8578,81 @@ func (sh *strictHandler) ListOperationSteps(ctx echo.Context, id OperationID, pa
 		return err
 	} else if validResponse, ok := response.(ListOperationStepsResponseObject); ok {
 		return validResponse.VisitListOperationStepsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSources operation middleware
+func (sh *strictHandler) ListSources(ctx echo.Context) error {
+	var request ListSourcesRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSources(ctx.Request().Context(), request.(ListSourcesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSources")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSourcesResponseObject); ok {
+		return validResponse.VisitListSourcesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SyncSource operation middleware
+func (sh *strictHandler) SyncSource(ctx echo.Context, name Name, params SyncSourceParams) error {
+	var request SyncSourceRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body SyncSourceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SyncSource(ctx.Request().Context(), request.(SyncSourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SyncSource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SyncSourceResponseObject); ok {
+		return validResponse.VisitSyncSourceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -38,6 +38,15 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 
+	configured, err := hostSources(c)
+	if err != nil {
+		return err
+	}
+	var sources []fleet.Source
+	for _, s := range configured {
+		sources = append(sources, s.Source)
+	}
+
 	dispatcher := dispatch.New(p.temporal, allTenants{p.db}, dispatch.Options{TaskQueue: c.TaskQueue, Timing: timing(c)}, log)
 	needed := []part{
 		{api.Check{Name: "postgres", Run: shared(p.db.CheckSchema)}, "Postgres", "nothing can be read or changed"},
@@ -52,6 +61,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	var running sync.WaitGroup
 	running.Go(func() { dispatcher.Run(background) })
 	running.Go(func() { dispatcher.KeepSchedules(background, p.db, watching(c)) })
+	running.Go(func() { dispatcher.KeepRefreshes(background, fleet.DefaultTenant, sources) })
 	running.Go(func() { watch(background, needed, watchEvery, up, log) })
 	defer func() {
 		stop()
@@ -66,6 +76,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		Authn:          front.chain,
 		TrustedProxies: front.proxies,
 		SelfAuths:      c.SelfAuths,
+		Sources:        sources,
 		Logger:         log,
 		Metrics:        registry,
 		Version:        api.Version{Version: version.Version, Commit: version.Commit(), Go: runtime.Version()},

@@ -44,6 +44,10 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err := checkKeys(ctx, p.db, c.SealingKeyFile, log); err != nil {
 		return err
 	}
+	sources, err := hostSources(c)
+	if err != nil {
+		return err
+	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
@@ -65,6 +69,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
 		nodes,
 		activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen),
+		&activities.Sources{Store: func(tenant string) activities.SourceStore { return p.db.For(tenant) }, Known: sources},
 	)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)

@@ -64,6 +64,8 @@ type Config struct {
 	WatchFailures      int           `name:"watch-failures" default:"3" usage:"so many failed checks in a row fail a host; the first good one takes that back"`
 	WatchFactsInterval time.Duration `name:"watch-facts-interval" default:"1h" usage:"how old the facts of a host may become before a check reads them again"`
 
+	HostSources []Plugin `name:"host-sources" flag:"host-source" usage:"inventories that know facts of hosts, the same for servers and workers; on the command line NAME:type=…,option=value"`
+
 	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"20s" usage:"how long requests and steps may finish after SIGTERM"`
 

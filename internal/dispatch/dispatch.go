@@ -136,6 +136,9 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 		attributes = append(attributes, workflows.AttributeHost.ValueSet(op.Host))
 		options.StaticSummary = string(op.Kind) + " " + op.Host
 		flow, input = onHost[op.Kind], workflows.HostInput{HostRef: workflows.HostRef{OperationRef: ref, Address: op.Host}, Timing: d.options.Timing}
+	case op.Kind == fleet.KindSync:
+		options.StaticSummary = "sync of source " + op.Source
+		flow, input = workflows.Sync, workflows.SourceInput{OperationRef: ref, Source: op.Source, Timing: d.options.Timing}
 	case op.Kind.Rollout():
 		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
 		options.StaticSummary = strings.TrimSpace(fmt.Sprintf("%s of cluster %s %s", op.Kind, op.Cluster, op.Version))

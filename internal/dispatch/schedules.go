@@ -87,7 +87,7 @@ func (d *Dispatcher) KeepSchedules(ctx context.Context, record Watched, o WatchO
 func (d *Dispatcher) setSchedules(ctx context.Context, record Watched, o WatchOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, schedulesLimit)
 	defer cancel()
-	there, err := d.schedules(ctx)
+	there, err := d.schedules(ctx, watchPrefix, "Watch")
 	if err != nil {
 		return err
 	}
@@ -121,9 +121,9 @@ func (d *Dispatcher) setSchedules(ctx context.Context, record Watched, o WatchOp
 	return errors.Join(errs...)
 }
 
-// schedules lists those of ours by their ids. The list may lag behind
-// what was done a moment ago, which is why doing it twice is no error.
-func (d *Dispatcher) schedules(ctx context.Context) (ours map[string]*client.ScheduleListEntry, err error) {
+// schedules lists those of ours that start a workflow, by their ids. The list may lag
+// behind what was done a moment ago, which is why doing it twice is no error.
+func (d *Dispatcher) schedules(ctx context.Context, prefix, flow string) (ours map[string]*client.ScheduleListEntry, err error) {
 	list, err := d.client.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: schedulesPage})
 	if err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func (d *Dispatcher) schedules(ctx context.Context) (ours map[string]*client.Sch
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(s.ID, watchPrefix) && s.WorkflowType.Name == "Watch" {
+		if strings.HasPrefix(s.ID, prefix) && s.WorkflowType.Name == flow {
 			ours[s.ID] = s
 		}
 	}
@@ -153,13 +153,16 @@ func (o WatchOptions) note() string {
 	return fmt.Sprintf("Made by Commissaire: checks hosts every %s; an answer after %s is slow; %d failed checks in a row fail a host; facts are at most %s old.", o.Interval, o.Slow, o.Failures, o.Facts)
 }
 
-// spec spreads the schedules over the interval: else all would begin at the same second.
-func (o WatchOptions) spec(id string) client.ScheduleSpec {
+// offset spreads schedules over their interval: else all would begin at the same second.
+func offset(id string, every time.Duration) time.Duration {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(id))
-	offset := time.Duration(h.Sum64() % uint64(o.Interval)).Truncate(time.Second)
+	return time.Duration(h.Sum64() % uint64(every)).Truncate(time.Second)
+}
+
+func (o WatchOptions) spec(id string) client.ScheduleSpec {
 	return client.ScheduleSpec{
-		Intervals: []client.ScheduleIntervalSpec{{Every: o.Interval, Offset: offset}},
+		Intervals: []client.ScheduleIntervalSpec{{Every: o.Interval, Offset: offset(id, o.Interval)}},
 		Jitter:    o.Interval / jitterPart,
 	}
 }
