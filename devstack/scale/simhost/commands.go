@@ -36,6 +36,7 @@ cpus=2
 memory_kib=2097152
 space_kib=20971520
 package_manager=apt
+other_managers=
 bootc=false
 boot_id=%s
 `, h.bootID)
