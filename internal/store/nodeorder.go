@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"commissaire/internal/fleet"
@@ -37,9 +38,21 @@ const (
 
 	mayJoinSQL = `SELECT address, coalesce(cluster, ''), state FROM host WHERE tenant = $1 AND address = ANY ($2)`
 
-	keepUnfinishedSQL = `SELECT FROM operation WHERE id = $1 AND finished IS NULL FOR SHARE`
+	// In the order of addresses, so that two that order for the same hosts wait for each
+	// other in turn.
+	insertOrdersSQL = `INSERT INTO operation (id, tenant, kind, host, manager, requested_by, request_id)
+			SELECT o.id, $1, $2, o.host, o.manager, $6, $7 FROM unnest($3::uuid[], $4::text[], $5::text[]) AS o (id, host, manager) ORDER BY o.host COLLATE "C"
+		ON CONFLICT DO NOTHING RETURNING id::text`
 
-	leavingSQL = `UPDATE node SET leaving = true WHERE tenant = $1 AND address = $2 AND manager = $3`
+	keepUnfinishedSQL = `SELECT host FROM operation WHERE tenant = $1 AND host = ANY ($2) AND finished IS NULL ORDER BY host FOR SHARE`
+
+	insertHostRunsOfOrdersSQL = `INSERT INTO host_run (operation_id, tenant, address, position)
+		SELECT o.id, h.tenant, h.address, 0 FROM unnest($2::uuid[], $3::text[]) AS o (id, host) JOIN host h ON h.tenant = $1 AND h.address = o.host`
+
+	orderedSQL = selectOperations + `WHERE o.tenant = $1 AND o.id = ANY ($2) ORDER BY o.host`
+
+	leavingSQL = `UPDATE node n SET leaving = true FROM unnest($2::text[], $3::text[]) AS l (address, manager)
+		WHERE n.tenant = $1 AND n.address = l.address AND n.manager = l.manager`
 
 	staysSQL = `UPDATE node SET leaving = false WHERE tenant = $1 AND address = ANY ($2) AND leaving`
 
@@ -76,23 +89,64 @@ func (s *Store) orderRemoval(ctx context.Context, q querier, which whichHosts, b
 	if o.nodes, err = s.heldNodes(ctx, q, which); err != nil {
 		return o, err
 	}
-	for _, n := range o.nodes {
-		op, created, err := s.insertOperation(ctx, q, unregister(n, by))
-		switch {
-		case err != nil:
-			return o, err
-		case created:
-			o.ops = append(o.ops, op)
-			continue
+	addresses, managers := columns(o.nodes)
+	if o.ops, err = s.insertOrders(ctx, q, fleet.KindUnregister, addresses, managers, by); err != nil || len(o.ops) == len(o.nodes) {
+		return o, err
+	}
+	// Keeps those that are there from ending before their nodes are marked as leaving.
+	kept, err := collect(ctx, q, pgx.RowTo[string], keepUnfinishedSQL, s.tenant, without(addresses, o.ops))
+	if err == nil && len(kept)+len(o.ops) < len(o.nodes) {
+		err = errAgain
+	}
+	return o, err
+}
+
+// insertOrders puts an operation on record for each of these hosts that has no unfinished
+// one, with the container manager at the same place. It gives those that are new, without
+// what the record adds.
+func (s *Store) insertOrders(ctx context.Context, q querier, kind fleet.OperationKind, addresses, managers []string, by Requester) ([]fleet.Operation, error) {
+	if len(addresses) == 0 {
+		return nil, nil
+	}
+	var ids []string
+	for range addresses {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, err
 		}
-		// Keeps it from ending before the node is marked as leaving.
-		if _, err := one(ctx, q, scanNothing, keepUnfinishedSQL, op.ID); isNoRows(err) {
-			return o, errAgain
-		} else if err != nil {
-			return o, err
+		ids = append(ids, id.String())
+	}
+	created, err := collect(ctx, q, pgx.RowTo[string], insertOrdersSQL, s.tenant, string(kind), ids, addresses, managers, by.Name, by.RequestID)
+	if err != nil {
+		return nil, err
+	}
+	is := map[string]bool{}
+	for _, id := range created {
+		is[id] = true
+	}
+	ops := []fleet.Operation{}
+	for i, id := range ids {
+		if is[id] {
+			ops = append(ops, fleet.Operation{ID: id, Kind: kind, Host: addresses[i], Manager: managers[i]})
 		}
 	}
-	return o, nil
+	return ops, nil
+}
+
+// without gives the addresses that have none of these operations.
+func without(addresses []string, ops []fleet.Operation) []string {
+	have := map[string]bool{}
+	for _, op := range ops {
+		have[op.Host] = true
+	}
+	return slices.DeleteFunc(slices.Clone(addresses), func(address string) bool { return have[address] })
+}
+
+func columns(nodes []heldNode) (addresses, managers []string) {
+	for _, n := range nodes {
+		addresses, managers = append(addresses, n.Address), append(managers, n.Manager)
+	}
+	return addresses, managers
 }
 
 func unregister(n heldNode, by Requester) NewOperation {
@@ -112,28 +166,26 @@ func (s *Store) removal(ctx context.Context, q querier, o orders, addresses []st
 	case !slices.Equal(now, o.nodes):
 		return nil, errAgain
 	}
-	for _, n := range o.nodes {
-		if _, err := q.Exec(ctx, leavingSQL, s.tenant, n.Address, n.Manager); err != nil {
-			return nil, err
-		}
+	leaving, managers := columns(o.nodes)
+	if _, err := q.Exec(ctx, leavingSQL, s.tenant, leaving, managers); err != nil {
+		return nil, err
 	}
 	return s.withHosts(ctx, q, o.ops)
 }
 
-// withHosts gives each operation its host run.
+// withHosts gives each operation its host run, and then the operations as they are.
 func (s *Store) withHosts(ctx context.Context, q querier, ops []fleet.Operation) ([]fleet.Operation, error) {
-	out := []fleet.Operation{}
-	for _, op := range ops {
-		if _, err := q.Exec(ctx, insertHostRunSQL, op.ID, s.tenant, op.Host); err != nil {
-			return nil, err
-		}
-		op, err := s.operation(ctx, q, operationSQL, op.ID)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, op)
+	if len(ops) == 0 {
+		return []fleet.Operation{}, nil
 	}
-	return out, nil
+	var ids, hosts []string
+	for _, op := range ops {
+		ids, hosts = append(ids, op.ID), append(hosts, op.Host)
+	}
+	if _, err := q.Exec(ctx, insertHostRunsOfOrdersSQL, s.tenant, ids, hosts); err != nil {
+		return nil, err
+	}
+	return collect(ctx, q, scanOperation, orderedSQL, s.tenant, ids)
 }
 
 // orderJoin puts a register on record for each host that is to join a cluster whose
@@ -161,30 +213,28 @@ func (s *Store) orderJoin(ctx context.Context, q querier, cluster string, addres
 	if o.nodes, err = s.heldNodes(ctx, q, o.which); err != nil {
 		return o, err
 	}
-	var wanted []NewOperation
-	if t.HasNodes() {
+	kind, wanted, managers := fleet.KindRegister, o.joining, slices.Repeat([]string{o.manager}, len(o.joining))
+	if !t.HasNodes() {
+		kind = fleet.KindUnregister
+		wanted, managers = columns(o.nodes)
+	} else {
 		for _, address := range o.joining {
 			if err := fleet.CheckNodeName(address); err != nil {
 				return o, err
 			}
-			wanted = append(wanted, NewOperation{Kind: fleet.KindRegister, Host: address, Manager: o.manager, RequestedBy: by.Name, RequestID: by.RequestID})
-		}
-	} else {
-		for _, n := range o.nodes {
-			wanted = append(wanted, unregister(n, by))
 		}
 	}
-	for _, n := range wanted {
-		op, created, err := s.insertOperation(ctx, q, n)
-		if err != nil {
-			return o, err
-		}
-		if !created {
-			return o, held(op, "")
-		}
-		o.ops = append(o.ops, op)
+	if o.ops, err = s.insertOrders(ctx, q, kind, wanted, managers, by); err != nil || len(o.ops) == len(wanted) {
+		return o, err
 	}
-	return o, nil
+	holder, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, "", without(wanted, o.ops)[0], "")
+	if isNoRows(err) {
+		return o, errAgain // it ended in between
+	}
+	if err == nil {
+		err = held(holder, "")
+	}
+	return o, err
 }
 
 // joined tells hosts that just joined a cluster who holds them now: its container
