@@ -99,10 +99,7 @@ func (d *Dispatcher) Ready(ctx context.Context) error {
 func (d *Dispatcher) Start(ctx context.Context, op fleet.Operation) {
 	if err := d.start(ctx, op); err != nil {
 		d.log.WarnContext(ctx, "operation is accepted but its workflow could not be started yet; it will be", "operation", op.ID, "kind", op.Kind, "error", err)
-		select {
-		case d.kick <- struct{}{}:
-		default:
-		}
+		d.soon()
 	}
 }
 
@@ -266,14 +263,27 @@ func (d *Dispatcher) startPending(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	started := false
 	for _, op := range ops {
 		err := d.start(ctx, op)
 		if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
 			continue // it begins in a moment, or an older one still ends under the same name
 		}
+		started = started || err == nil
 		errs = append(errs, err)
 	}
+	if started && len(ops) == sweepLimit { // there are more, as after the deletion of a large cluster
+		d.soon()
+	}
 	return errors.Join(errs...)
+}
+
+// soon makes the next sweep come early.
+func (d *Dispatcher) soon() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
 }
 
 // uncordonLeft has nodes let go that are cordoned for a host run that has ended: its own

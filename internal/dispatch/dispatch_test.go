@@ -383,3 +383,31 @@ func TestADiagnosisThatNobodyAnswers(t *testing.T) {
 	_, _, err = r.Diagnose(gone, "default", "web", []string{"a"}, fleet.Drain{})
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// TestManyPendingOperations: those of a large cluster that was deleted are started one
+// page after the other, without a pause of a whole round in between. A page on which
+// everything has been started already is no reason to hurry.
+func TestManyPendingOperations(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec(`INSERT INTO operation (id, tenant, kind, host, manager, created) SELECT gen_random_uuid(), 'default', 'unregister', 'h' || i, 'k', now() - interval '1 minute' FROM generate_series(1, $1::integer) i`, sweepLimit)
+	hurries := func() bool {
+		select {
+		case <-r.kick:
+			return true
+		default:
+			return false
+		}
+	}
+	require.NoError(t, r.startPending(t.Context()))
+	require.True(t, hurries())
+	require.NoError(t, r.startPending(t.Context()))
+	require.False(t, hurries())
+	require.Len(t, r.frontend.starts, sweepLimit)
+	r.exec(`UPDATE operation SET state = 'running', started = now()`)
+	r.rollout("web")
+	r.exec(`UPDATE operation SET created = created - interval '1 minute'`)
+	require.NoError(t, r.startPending(t.Context()))
+	require.False(t, hurries(), "the last page")
+	require.Len(t, r.frontend.starts, sweepLimit+1)
+}
