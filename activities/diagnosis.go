@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"commissaire/internal/containermgr"
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
 )
@@ -32,14 +35,28 @@ func (a *Nodes) DiagnoseCluster(ctx context.Context, in workflows.DiagnosisRef) 
 	if err != nil {
 		return workflows.Diagnosis{}, verdict(ctx, err)
 	}
-	found, err := a.diagnoseMany(ctx, m, in)
+	nodes, err := to.NodesAmong(ctx, m.Name, in.Addresses)
+	if err != nil {
+		return workflows.Diagnosis{}, verdict(ctx, err)
+	}
+	found, err := a.diagnoseMany(ctx, m, in, nodes)
 	if err != nil {
 		return workflows.Diagnosis{Unknown: blamed(m, err).Error()}, nil
+	}
+	for _, findings := range found {
+		if err := judgeMarks(ctx, to, findings); err != nil {
+			return workflows.Diagnosis{}, verdict(ctx, err)
+		}
+	}
+	for _, address := range in.Addresses {
+		if !slices.Contains(nodes, address) {
+			found[address] = []fleet.Finding{notHeld(address, m.Name)}
+		}
 	}
 	return workflows.Diagnosis{Hosts: brief(in.Addresses, found)}, nil
 }
 
-func (a *Nodes) diagnoseMany(ctx context.Context, m fleet.ContainerManager, in workflows.DiagnosisRef) (map[string][]fleet.Finding, error) {
+func (a *Nodes) diagnoseMany(ctx context.Context, m fleet.ContainerManager, in workflows.DiagnosisRef, nodes []string) (map[string][]fleet.Finding, error) {
 	k, release, err := a.clients.get(ctx, in.Tenant, m)
 	if err != nil {
 		return nil, err
@@ -47,7 +64,41 @@ func (a *Nodes) diagnoseMany(ctx context.Context, m fleet.ContainerManager, in w
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, workflows.DiagnoseLimit-sayUnknown)
 	defer cancel()
-	return k.DiagnoseMany(ctx, in.Addresses, in.Policy)
+	return k.DiagnoseMany(ctx, nodes, in.Policy)
+}
+
+// notHeld is what is in the way of draining a host that is to be a node and is none, as
+// far as the record has it: its register failed, or its container manager is new.
+func notHeld(address, manager string) fleet.Finding {
+	return fleet.Finding{
+		Cause: containermgr.NodeMissing, Object: "node " + address, Blocks: true,
+		Detail: fmt.Sprintf("is not registered with container manager %s; bootstrap its host, or leave the node alone (drain.disabled)", manager),
+	}
+}
+
+// judgeMarks asks the record about marks of others on nodes. One whose host run has ended
+// goes when the sweep takes it away, or never. The record of another Commissaire is not
+// ours to read, and its marks are waited for.
+func judgeMarks(ctx context.Context, to CordonStore, findings []fleet.Finding) error {
+	for i := range findings {
+		f := &findings[i]
+		id, address, _ := strings.Cut(f.Owner, "/")
+		if address == "" {
+			continue
+		}
+		state, ended, err := to.CordonOf(ctx, id, address)
+		switch {
+		case fleet.KindOf(err) == fleet.NotFound:
+		case err != nil:
+			return err
+		case ended && state.Stands():
+			f.Detail = fmt.Sprintf("is still cordoned for operation %s, which has ended; it is tried again until that works", id)
+		case ended:
+			f.Passes = false
+			f.Detail = fmt.Sprintf("bears the mark of operation %s, which has ended and does not take it away any more; remove the annotation %s, and uncordon the node unless its \"prior\" is true", id, containermgr.CordonAnnotation)
+		}
+	}
+	return nil
 }
 
 // brief keeps what fits. The first finding of every host, which is the worst, comes

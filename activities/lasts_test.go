@@ -9,7 +9,7 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// A budget is believed when it says the same of itself twice.
+// A budget and a mark are believed when they say the same twice.
 func TestLasts(t *testing.T) {
 	t.Parallel()
 	budget := fleet.Finding{Cause: containermgr.BudgetExhausted, Object: "budget shop/cart", Blocks: true}
@@ -19,4 +19,7 @@ func TestLasts(t *testing.T) {
 	require.False(t, lasts(budget, []fleet.Finding{other, pod}))
 	require.True(t, lasts(budget, []fleet.Finding{other, budget}))
 	require.True(t, lasts(pod, nil))
+	mark := fleet.Finding{Cause: containermgr.CordonHeld, Object: "node web", Blocks: true}
+	require.False(t, lasts(mark, []fleet.Finding{pod}))
+	require.True(t, lasts(mark, []fleet.Finding{mark}))
 }

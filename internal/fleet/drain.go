@@ -62,6 +62,9 @@ type Finding struct {
 	Blocks bool `json:"blocks,omitempty"`
 	// Passes: it may end by itself, so there is use in waiting.
 	Passes bool `json:"passes,omitempty"`
+	// Owner is whom the mark on the node names that somebody of ours has left there, as
+	// "OPERATION/ADDRESS"; "" when this is about no such mark.
+	Owner string `json:"-"`
 }
 
 // String is one sentence for people.
