@@ -154,9 +154,14 @@ func requester(ctx context.Context) store.Requester {
 	return store.Requester{Name: c.principal.Name, RequestID: c.id}
 }
 
-// ordered hands over operations that a change has put on record beside it.
+// startsAtOnce is how many operations a request starts itself. One workflow takes a few
+// milliseconds, and a cluster may have thousands of nodes.
+const startsAtOnce = 20
+
+// ordered hands over operations that a change has put on record beside it. More than some
+// are left to the dispatcher, which finds them on record within seconds.
 func (h *handlers) ordered(ctx context.Context, ops []fleet.Operation) {
-	for _, op := range ops {
+	for _, op := range ops[:min(len(ops), startsAtOnce)] {
 		h.Dispatcher.Start(context.WithoutCancel(ctx), op)
 	}
 }
