@@ -1,11 +1,14 @@
 package workflows_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
@@ -107,4 +110,27 @@ func TestAsking(t *testing.T) {
 	env.ExecuteWorkflow(workflows.ReadNode, workflows.NodeRef{Tenant: "default", Address: "a"})
 	require.Error(t, env.GetWorkflowError())
 	require.LessOrEqual(t, env.Now().Sub(began), workflows.AskLimit, "somebody waits")
+}
+
+// A worker that is lost while it lets a node go is replaced before others would be: a node
+// is closed meanwhile.
+func TestUncordonIsTakenOverSoon(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		set, heartbeat time.Duration
+	}{"default": {0, 3 * time.Second}, "shorter": {2 * time.Second, 2 * time.Second}} {
+		w := nodeWorld("a")
+		env := environment(t, w)
+		var got time.Duration
+		env.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
+			if info.ActivityType.Name == workflows.UncordonNode.Name {
+				got = info.HeartbeatTimeout
+			}
+		})
+		in := host
+		in.Timing.Heartbeat = c.set
+		env.ExecuteWorkflow(workflows.Uncordon, in)
+		require.NoError(t, env.GetWorkflowError(), name)
+		require.Equal(t, c.heartbeat, got, name)
+	}
 }
