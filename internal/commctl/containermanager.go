@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,7 +15,7 @@ import (
 
 func (a *App) containerManagerCommand() *cobra.Command {
 	cmd := group("container_manager", "Container managers, with which hosts of clusters are registered",
-		a.containerManagerCreate(), a.containerManagerDelete(), a.containerManagerGet(), a.containerManagerList())
+		a.containerManagerCreate(), a.containerManagerUpdate(), a.containerManagerDelete(), a.containerManagerGet(), a.containerManagerList())
 	cmd.Aliases = []string{"container-manager", "containermanager"}
 	return cmd
 }
@@ -32,7 +33,7 @@ func (a *App) containerManagerCreate() *cobra.Command {
 	kind := "openshift"
 	var options []string
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a container manager; it cannot be changed later", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
+		Use: "create NAME", Short: "Create a container manager", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl container_manager create -t kubernetes -o server_url=https://192.0.2.1:6443 -o token=sha256~example -o max_unavailable=10% kube\n" +
 			`  commctl container_manager create -o '{"server_url": "https://192.0.2.1:8443"}' shift`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,7 +45,48 @@ func (a *App) containerManagerCreate() *cobra.Command {
 		},
 	}
 	choiceFlag(cmd, &kind, "type", "t", []string{"openshift", "kubernetes", "trivial"}, "`TYPE`: openshift, kubernetes or trivial")
-	cmd.Flags().StringArrayVarP(&options, "options", "o", nil, "`KEY=VALUE` or a JSON object; may be repeated, the last one wins")
+	optionsFlag(cmd, &options)
+	return cmd
+}
+
+func optionsFlag(cmd *cobra.Command, options *[]string) {
+	cmd.Flags().StringArrayVarP(options, "options", "o", nil, "`KEY=VALUE` or a JSON object; may be repeated, the last one wins")
+}
+
+func (a *App) containerManagerUpdate() *cobra.Command {
+	var options []string
+	cmd := &cobra.Command{
+		Use: "update NAME", Short: "Change options of a container manager; the others stay", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
+		Long: `Change options of a container manager; the others stay, and so do its nodes. The
+new ones are checked first, and the old ones are in force meanwhile. null in a
+JSON object takes an option away. Do not point it to another cluster of
+Kubernetes: nobody can tell, and its nodes are not there.`,
+		Example: "  commctl container_manager update kube -o token=sha256~example\n" +
+			`  commctl container_manager update kube -o '{"max_unavailable": null}'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			changes, err := mergeOptions(options)
+			if err != nil {
+				return fmt.Errorf("--options: %w", err)
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			old, err := fetch[client.ContainerManager](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
+				return c.GetContainerManager(ctx, args[0])
+			})
+			if err != nil {
+				return err
+			}
+			merged := map[string]any{}
+			maps.Copy(merged, old.Options) // secrets as they are shown, which leaves them as they are
+			maps.Copy(merged, changes)
+			maps.DeleteFunc(merged, func(_ string, value any) bool { return value == nil })
+			return a.old(cmd.Context(), http.MethodPut, route("containermanager", args[0])+"?replace=true", map[string]any{"type": old.Type, "options": merged})
+		},
+	}
+	optionsFlag(cmd, &options)
+	_ = cmd.MarkFlagRequired("options")
 	return cmd
 }
 
