@@ -121,6 +121,15 @@ func (s *nodeRun) ask(ctx context.Context, f func() error) error {
 	}
 }
 
+// whileAway asks the record when the container manager does not answer: a host that has
+// left its cluster meanwhile is not waited for.
+func (s *nodeRun) whileAway(ctx context.Context, err error) error {
+	if fleet.KindOf(err) == fleet.Unavailable {
+		_ = s.stands(ctx) // ask sees the fence
+	}
+	return err
+}
+
 // late ends a step that has no time left, by what stood in the way.
 func (s *nodeRun) late(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errDeadline) {
@@ -217,7 +226,7 @@ func (s *nodeRun) cordon(ctx context.Context) error {
 			if held = nil; containermgr.Held(err) {
 				held, err = err, nil
 			}
-			return err
+			return s.whileAway(ctx, err)
 		})
 		switch {
 		case err != nil:
@@ -256,7 +265,7 @@ func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
 			if gone = fleet.KindOf(err) == fleet.NotFound && s.fence == nil; gone {
 				return nil
 			}
-			return err
+			return s.whileAway(ctx, err)
 		})
 		if said := s.say(ctx, lines); err == nil {
 			err = said
