@@ -25,16 +25,9 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 	command.Limits.Head = fleet.OutputHead
 	var out remote.Outcome
 	err := s.contact(ctx, unreachable, func(ctx context.Context, c *remote.Conn) (err error) {
-		// The host may have been out of reach for long, or this worker asleep. Who
-		// ended the step meanwhile did so for good: nothing must start after that.
-		row, err := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt)
-		if err != nil {
+		if err := s.fence(ctx); err != nil {
 			return err
 		}
-		if row.State.Ended() {
-			return fleet.Errorf(fleet.Conflict, "step %s has ended", s.in.Step)
-		}
-		s.row = row
 		out, err = c.Once(ctx, command, s.row.OutputTo, keep{ctx, s.stepRecord})
 		return err
 	})
@@ -42,6 +35,22 @@ func (s *stepRun) once(ctx context.Context, unreachable time.Duration, command r
 		return out, err
 	}
 	return out, s.keepEnd(ctx, out)
+}
+
+// fence comes before anything is changed on the host. It may have been out of reach
+// for long, or this worker asleep. Who ended the step meanwhile did so for good:
+// nothing must start after that.
+func (s *stepRun) fence(ctx context.Context) error {
+	row, err := s.store.BeginStep(ctx, s.in.OperationID, s.in.Address, s.in.Step, s.in.Attempt)
+	if err != nil {
+		return err
+	}
+	if row.State.Ended() {
+		return fleet.Errorf(fleet.Conflict, "step %s has ended", s.in.Step)
+	}
+	row.OutputSize = max(row.OutputSize, row.OutputTo)
+	s.row = row
+	return nil
 }
 
 // keepEnd stores the end of an output whose middle is left out, and what is known

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/profile"
 	"commissaire/internal/store"
 	"commissaire/workflows"
 )
@@ -24,11 +25,13 @@ type RecordStore interface {
 	EndHostRun(ctx context.Context, end store.HostRunEnd) (next *store.Assignment, err error)
 	EndSlot(ctx context.Context, id string, lost store.Assignment, reason string) error
 	HostNode(ctx context.Context, address string) (store.Node, error)
+	HostProfile(ctx context.Context, address string) (string, error)
 }
 
 // Record moves the record on.
 type Record struct {
-	Store func(tenant string) RecordStore
+	Store   func(tenant string) RecordStore
+	Profile string // of hosts whose cluster names none
 }
 
 // BeginOperation marks an operation running. Repeating it finds it running and
@@ -97,7 +100,23 @@ func (a *Record) BeginHost(ctx context.Context, in workflows.HostRef) (workflows
 	if fleet.KindOf(err) == fleet.NotFound {
 		return workflows.HostBegun{}, nil // the next step says so, where it matters
 	}
-	return workflows.HostBegun{Registers: n.Type.HasNodes()}, verdict(ctx, err)
+	if err != nil {
+		return workflows.HostBegun{}, verdict(ctx, err)
+	}
+	name, err := a.profile(ctx, in)
+	return workflows.HostBegun{Registers: n.Type.HasNodes(), Profile: name}, verdict(ctx, err)
+}
+
+// profile is what a bootstrap puts on a host, "" for nothing.
+func (a *Record) profile(ctx context.Context, in workflows.HostRef) (string, error) {
+	name, err := a.Store(in.Tenant).HostProfile(ctx, in.Address)
+	if name == "" {
+		name = a.Profile
+	}
+	if name == profile.None {
+		name = ""
+	}
+	return name, err
 }
 
 // EndHost writes down how a host's part ended and what that means for the host's

@@ -14,6 +14,7 @@ import (
 
 	"commissaire/internal/fleet"
 	"commissaire/internal/hostos"
+	"commissaire/internal/profile"
 	"commissaire/internal/remote"
 	"commissaire/internal/secret"
 	"commissaire/internal/store"
@@ -28,6 +29,7 @@ type HostStore interface {
 	RecordFacts(ctx context.Context, id, address string, facts fleet.Facts) error
 	SetHostRunBootID(ctx context.Context, id, address, bootID string) (string, error)
 	SetHostRunTarget(ctx context.Context, id, address, target string) (string, error)
+	Surroundings(ctx context.Context, address string) (store.Surroundings, error)
 	StepStore
 }
 
@@ -45,6 +47,9 @@ type StepStore interface {
 type Hosts struct {
 	Store func(tenant string) HostStore
 	SSH   *remote.Pool
+	// Settings gives those of the installation for what bootstraps put on hosts; nil
+	// for none.
+	Settings func() (profile.Settings, error)
 }
 
 // failure is an ending of a step that no repetition would change.

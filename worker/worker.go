@@ -73,6 +73,9 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 
 	workflows.Investigate.Bind(r, hosts.Investigate)
 	workflows.Prepare.Bind(r, hosts.Prepare)
+	workflows.Install.Bind(r, hosts.Install)
+	workflows.Configure.Bind(r, hosts.Configure)
+	workflows.Services.Bind(r, hosts.Services)
 	workflows.Check.Bind(r, hosts.Check)
 	workflows.Stage.Bind(r, hosts.Stage)
 	workflows.Upgrade.Bind(r, hosts.Upgrade)

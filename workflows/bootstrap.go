@@ -8,18 +8,21 @@ import (
 )
 
 // Bootstrap makes a host usable: reach it, pin its host key, learn its facts,
-// prove that once-only commands work on it, and make it a node of its cluster's
-// container manager, where that one has nodes. It is an operation of its own;
-// every failure ends in the host state failed with a reason, and it may be
-// started again.
+// prove that once-only commands work on it, put on it what its profile asks for,
+// and make it a node of its cluster's container manager, where that one has nodes.
+// It is an operation of its own; every failure ends in the host state failed with a
+// reason, and it may be started again.
 func Bootstrap(ctx workflow.Context, in HostInput) error {
 	r := newHostRun(in, []string{StepInvestigate, StepPrepare})
 	return single(ctx, r, func(ctx workflow.Context, taken HostBegun) (HostEnd, error) {
 		end := HostEnd{State: fleet.HostRunSucceeded, Event: fleet.HostPrepared}
+		if taken.Profile != "" {
+			r.names = append(r.names, StepInstall, StepConfigure, StepServices)
+		}
 		if taken.Registers {
 			r.names = append(r.names, StepRegister)
 		}
-		if err := bootstrapSteps(ctx, r); err != nil || !taken.Registers {
+		if err := bootstrapSteps(ctx, r, taken.Profile); err != nil || !taken.Registers {
 			return end, err
 		}
 		return registerStep(ctx, r)
@@ -48,13 +51,25 @@ func single(ctx workflow.Context, r *hostRun, work func(workflow.Context, HostBe
 	return endSingle(ctx, r, result, err)
 }
 
-func bootstrapSteps(ctx workflow.Context, r *hostRun) error {
+func bootstrapSteps(ctx workflow.Context, r *hostRun, profile string) error {
 	t := r.in.Timing
 	if _, err := Investigate.Run(onHost(ctx, t, t.Step, "investigate "+r.in.Address), r.step(ctx, StepInvestigate)); err != nil {
 		return err
 	}
 	_, err := Prepare.Run(onHost(ctx, t, t.Step, "prepare "+r.in.Address), r.step(ctx, StepPrepare))
-	return err
+	if err != nil || profile == "" {
+		return err
+	}
+	for _, step := range []struct {
+		name string
+		Step[ContentStep, Nothing]
+	}{{StepInstall, Install}, {StepConfigure, Configure}, {StepServices, Services}} {
+		in := ContentStep{HostStep: r.step(ctx, step.name), Profile: profile}
+		if _, err := step.Run(onHost(ctx, t, t.Step, step.name+" "+r.in.Address), in); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endSingle ends the operation by what became of its host, or of the record.

@@ -29,6 +29,34 @@ func TestBootstrap(t *testing.T) {
 	require.Equal(t, fleet.OperationSucceeded, w.ended.State)
 }
 
+func TestBootstrapByAProfile(t *testing.T) {
+	t.Parallel()
+	w := &world{profile: "p", registers: true, registered: workflows.NodeRegistered{Ready: true}}
+	env := environment(t, w)
+	env.ExecuteWorkflow(workflows.Bootstrap, host)
+	require.NoError(t, env.GetWorkflowError())
+	require.Equal(t, []string{"begin", "take a", "investigate a", "prepare a", "install p a", "configure p a", "services p a", "register a", "leave a", "end"}, w.log)
+
+	for _, c := range []struct {
+		step string
+		err  error
+		last []string
+	}{
+		{"install", permanent("no space"), []string{"install p a", "leave a", "end"}},
+		{"install", temporal.NewNonRetryableApplicationError("gave up", workflows.TypeGaveUp, nil), []string{"install p a", "stop install a", "leave a", "end"}},
+		{"configure", permanent("no space"), []string{"configure p a", "leave a", "end"}},
+		{"services", permanent("it does not run"), []string{"services p a", "leave a", "end"}},
+	} {
+		w := &world{profile: "p", broken: map[string]error{c.step + " p a": c.err}}
+		env := environment(t, w)
+		env.ExecuteWorkflow(workflows.Bootstrap, host)
+		require.Error(t, env.GetWorkflowError())
+		require.Equal(t, c.last, w.log[len(w.log)-len(c.last):])
+		require.Equal(t, fleet.HostBroke, w.ends["a"].Event)
+		require.Contains(t, w.ends["a"].Reason, "step "+c.step+": ")
+	}
+}
+
 func TestBootstrapFailureNamesHostAndStep(t *testing.T) {
 	t.Parallel()
 	w := &world{broken: map[string]error{"investigate a": permanent("the host refused the login")}}

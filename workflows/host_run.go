@@ -126,7 +126,7 @@ func (r *hostRun) end(ctx workflow.Context, failure error, success HostEnd) (Hos
 // waits for it any more: the worker that did may be dead. tried says that patience
 // with the host is over already. It gives what is to be added to the reason.
 func (r *hostRun) stop(ctx workflow.Context, why string, tried bool) string {
-	if !r.isAt(StepPrepare, StepStage, StepUpgrade, StepReboot) {
+	if !r.isAt(StepPrepare, StepInstall, StepStage, StepUpgrade, StepReboot) {
 		return ""
 	}
 	t := r.in.Timing

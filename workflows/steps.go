@@ -41,6 +41,9 @@ var (
 var (
 	Investigate    = Step[HostStep, Nothing]{"host.investigate"}
 	Prepare        = Step[HostStep, Nothing]{"host.prepare"}
+	Install        = Step[ContentStep, Nothing]{"host.install"}
+	Configure      = Step[ContentStep, Nothing]{"host.configure"}
+	Services       = Step[ContentStep, Nothing]{"host.services"}
 	Check          = Step[ChangeStep, Checked]{"host.check"}
 	Stage          = Step[ChangeStep, Nothing]{"host.stage"}
 	Upgrade        = Step[ChangeStep, Nothing]{"host.upgrade"}
@@ -73,6 +76,9 @@ var (
 const (
 	StepInvestigate    = "investigate"
 	StepPrepare        = "prepare"
+	StepInstall        = "install"
+	StepConfigure      = "configure"
+	StepServices       = "services"
 	StepCheck          = "check"
 	StepStage          = "stage"
 	StepUpgrade        = "upgrade"
@@ -174,6 +180,8 @@ type HostBegun struct {
 	// Registers: the container manager of the host's cluster has nodes, and a bootstrap
 	// makes the host one.
 	Registers bool `json:"registers,omitempty"`
+	// Profile says what a bootstrap puts on the host; "" for nothing.
+	Profile string `json:"profile,omitempty"`
 }
 
 // HostEnd is how one host's part ended, or that it is staged.
@@ -205,6 +213,12 @@ type HostStep struct {
 	Step        string        `json:"step"`
 	Attempt     int           `json:"attempt"`
 	Unreachable time.Duration `json:"unreachable"` // how long the host may be out of reach
+}
+
+// ContentStep is a step that puts on a host what a profile asks for.
+type ContentStep struct {
+	HostStep
+	Profile string `json:"profile"`
 }
 
 // StopStep ends the command of a step that is not to go on.

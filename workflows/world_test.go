@@ -41,6 +41,7 @@ type world struct {
 	lefts      []string // boots that nodes were to have left
 	diagnosis  workflows.Diagnosis
 	registers  bool // the container manager of the host's cluster has nodes
+	profile    string
 	registered workflows.NodeRegistered
 	verdict    workflows.ManagerVerdict
 }
@@ -246,7 +247,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			w.held[in.Address]--
 			return workflows.HostBegun{HeldBy: "other"}, nil
 		}
-		return workflows.HostBegun{Registers: w.registers}, w.did("take", in.Address)
+		return workflows.HostBegun{Registers: w.registers, Profile: w.profile}, w.did("take", in.Address)
 	})
 	w.registerNodes(register)
 	w.registerDrain(register)
@@ -266,6 +267,13 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 		{workflows.Verify.Name, workflows.StepVerify}, {workflows.Settle.Name, workflows.StepSettle},
 	} {
 		register(s.activity, onHost(s.step))
+	}
+	for _, step := range []string{workflows.Install.Name, workflows.Configure.Name, workflows.Services.Name} {
+		register(step, func(_ context.Context, in workflows.ContentStep) (workflows.Nothing, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return workflows.Nothing{}, w.did(in.Step+" "+in.Profile, in.Address)
+		})
 	}
 	register(workflows.Stop.Name, func(_ context.Context, in workflows.StopStep) (workflows.Nothing, error) {
 		w.mu.Lock()

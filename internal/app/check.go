@@ -17,7 +17,8 @@ import (
 // whom a server that runs waits for. It connects to nothing.
 func CheckConfig(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	_, sealing := openSealer(c)
-	return errors.Join(sealing, checkSources(c), checkDatabase(ctx, c), checkTemporal(c, log), checkTLS(c, log), checkPlugins(ctx, c, log))
+	_, bootstrap := bootstrapSettings(c)
+	return errors.Join(sealing, bootstrap, checkSources(c), checkDatabase(ctx, c), checkTemporal(c, log), checkTLS(c, log), checkPlugins(ctx, c, log))
 }
 
 func checkSources(c *config.Config) error {

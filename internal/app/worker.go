@@ -13,6 +13,7 @@ import (
 	"commissaire/activities"
 	"commissaire/internal/config"
 	"commissaire/internal/dispatch"
+	"commissaire/internal/profile"
 	"commissaire/internal/remote"
 	"commissaire/worker"
 	"commissaire/workflows"
@@ -65,8 +66,11 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	checks := newWatchMetrics()
 	w := worker.New(p.temporal,
 		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
-		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }},
-		&activities.Hosts{Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool},
+		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }, Profile: c.BootstrapProfile},
+		&activities.Hosts{
+			Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool,
+			Settings: func() (profile.Settings, error) { return bootstrapSettings(c) },
+		},
 		nodes,
 		activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen),
 		&activities.Sources{Store: func(tenant string) activities.SourceStore { return p.db.For(tenant) }, Known: sources},

@@ -64,6 +64,13 @@ type Config struct {
 	WatchFailures      int           `name:"watch-failures" default:"3" usage:"so many failed checks in a row fail a host; the first good one takes that back"`
 	WatchFactsInterval time.Duration `name:"watch-facts-interval" default:"1h" usage:"how old the facts of a host may become before a check reads them again"`
 
+	BootstrapProfile       string `name:"bootstrap-profile" default:"container-host" usage:"what a bootstrap puts on hosts whose cluster names no profile: none, container-host or atomic-2017 (docs/hosts.md)"`
+	RegistryMirror         string `name:"registry-mirror" default:"" usage:"URL of a mirror of Docker Hub that a bootstrap sets up on hosts; empty for none, but http://127.0.0.1:8080 in atomic-2017"`
+	EtcdServerURL          string `name:"etcd-server-url" default:"" usage:"URL of the etcd of flannel, in atomic-2017"`
+	EtcdCertificatePath    string `name:"etcd-certificate-path" default:"" usage:"PEM file on the workers with the client certificate that a bootstrap gives to hosts for that etcd; together with etcd-certificate-key-path"`
+	EtcdCertificateKeyPath string `name:"etcd-certificate-key-path" default:"" usage:"PEM file on the workers with its key"`
+	EtcdCertificateCAPath  string `name:"etcd-certificate-ca-path" default:"" usage:"PEM file on the workers with the authority of that etcd's certificate"`
+
 	HostSources []Plugin `name:"host-sources" flag:"host-source" usage:"inventories that know facts of hosts, the same for servers and workers; on the command line NAME:type=…,option=value"`
 
 	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
@@ -184,6 +191,14 @@ func (c *Config) faults() (errs []error) {
 	case "json", "text":
 	default:
 		bad("log-format", "must be json or text")
+	}
+	switch c.BootstrapProfile {
+	case "none", "container-host", "atomic-2017":
+	default:
+		bad("bootstrap-profile", "must be none, container-host or atomic-2017")
+	}
+	if (c.EtcdCertificatePath == "") != (c.EtcdCertificateKeyPath == "") {
+		bad("etcd-certificate-path", "must be set together with etcd-certificate-key-path")
 	}
 	if c.WatchInterval != 0 && (c.WatchInterval < time.Second || c.WatchInterval > 24*time.Hour) {
 		bad("watch-interval", "must be 0s, or between %s and %s", time.Second, 24*time.Hour)

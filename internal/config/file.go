@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,11 +122,15 @@ func parseJSON(text []byte) (value any, err error) {
 func (l *layer) take(members map[string]any) (errs []error) {
 	known := settingsByName()
 	given := map[string]string{} // name of the setting → name as written
+	handlers := map[string]any{} // what they say of etcd
 	for _, written := range sorted(members) {
 		value := members[written]
 		name := strings.ReplaceAll(written, "_", "-")
 		if slices.Contains(retired, name) {
 			l.retired = append(l.retired, written)
+			if name == "storage-handlers" || name == "register-store-handler" {
+				maps.Copy(handlers, fromStorageHandlers(value))
+			}
 			continue
 		}
 		if name == onePlugin {
@@ -147,5 +152,7 @@ func (l *layer) take(members map[string]any) (errs []error) {
 			l.values[name] = value
 		}
 	}
+	maps.Copy(handlers, l.values) // the settings themselves win
+	l.values = handlers
 	return errs
 }

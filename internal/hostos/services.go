@@ -26,6 +26,11 @@ func ServiceState(name string) []string {
 	return []string{"systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", "--", unit(name)}
 }
 
+// ServiceLog prints the end of what a service said, by journalctl(1).
+func ServiceLog(name string) []string {
+	return []string{"journalctl", "--no-pager", "--output=cat", "--lines=20", "--unit=" + unit(name)}
+}
+
 // unit gives a name its suffix, which show does not do in old versions.
 func unit(name string) string {
 	if strings.Contains(name, ".") {

@@ -26,6 +26,22 @@ const surroundingsSQL = `SELECT coalesce(c.name, ''), coalesce(c.profile, ''),
 		LEFT JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.checking IS NULL
 	WHERE h.tenant = $1 AND h.address = $2`
 
+const hostProfileSQL = `SELECT coalesce(c.profile, '')
+	FROM host h LEFT JOIN cluster c ON c.tenant = h.tenant AND c.name = h.cluster WHERE h.tenant = $1 AND h.address = $2`
+
+// HostProfile gives the profile of a host's cluster; "" for that of the installation, also
+// of a host that is gone.
+func (s *Store) HostProfile(ctx context.Context, address string) (name string, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		err := q.QueryRow(ctx, hostProfileSQL, s.tenant, address).Scan(&name)
+		if isNoRows(err) {
+			return nil
+		}
+		return err
+	})
+	return name, err
+}
+
 // Surroundings gives what a bootstrap of a host goes by.
 func (s *Store) Surroundings(ctx context.Context, address string) (found Surroundings, err error) {
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {

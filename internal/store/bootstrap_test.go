@@ -36,6 +36,9 @@ func TestSurroundings(t *testing.T) {
 
 	fallback := fleet.Network{Name: "default", Type: fleet.NetworkFlannelEtcd, Options: map[string]any{}}
 	f.host(t, "alone", "")
+	name, err := f.HostProfile(ctx, "alone")
+	require.NoError(t, err)
+	require.Empty(t, name)
 	got, err := f.Surroundings(ctx, "alone")
 	require.NoError(t, err)
 	require.Equal(t, Surroundings{Network: fallback}, got)
@@ -48,6 +51,12 @@ func TestSurroundings(t *testing.T) {
 	_, err = f.PutCluster(ctx, ClusterPut{Name: "c", Network: text("net"), ContainerManager: text("m"), Profile: text("none")})
 	require.NoError(t, err)
 	f.host(t, "h", "c")
+	name, err = f.HostProfile(ctx, "h")
+	require.NoError(t, err)
+	require.Equal(t, "none", name)
+	name, err = f.HostProfile(ctx, "nobody")
+	require.NoError(t, err)
+	require.Empty(t, name)
 	got, err = f.Surroundings(ctx, "h")
 	require.NoError(t, err)
 	require.Equal(t, Surroundings{

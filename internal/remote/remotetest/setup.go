@@ -24,7 +24,7 @@ var standInScript []byte
 
 // standIns are the names under which the stand-in script is in the PATH of every
 // host; commands adds those of its system.
-var standIns = []string{"systemctl", "reboot", "shutdown", "systemd-run", "sudo", "uname"}
+var standIns = []string{"systemctl", "reboot", "shutdown", "systemd-run", "journalctl", "sudo", "uname"}
 
 // commands are the stand-ins that only this system has: what is in PATH tells
 // how a host is upgraded.
@@ -39,6 +39,9 @@ func (o OS) commands() []string {
 		names = []string{"zypper", "rpm"}
 	default:
 		names = []string{"dnf", "rpm"}
+	}
+	if o.ID == "rhel" {
+		names = append(names, "subscription-manager")
 	}
 	if o.OSTree {
 		names = append(names, "rpm-ostree")

@@ -37,6 +37,8 @@ install_one() {
   [ "$old" = "$new" ] && { echo "$1 is already the newest version ($old)."; return; }
   put "$H/pkg/$1" "$new"
   echo "Installed $1 $new${old:+ (was $old)}"
+  # Debian starts what it installs.
+  [ -n "$old" ] || [ "$me" != apt-get ] || case $1 in containerd|docker.io|kubelet) : >"$H/units/$1.enabled"; : >"$H/units/$1.active" ;; esac
   case $1 in kernel*|linux-image*|systemd|glibc|libc6)
     echo "*** System restart required ***" >"$H/root/run/reboot-required"
     echo "$1" >>"$H/root/run/reboot-required.pkgs" ;;
@@ -248,6 +250,26 @@ bootc() {
   echo "Queued for next boot: docker://$ref"; echo "  Version: $want"
 }
 
+unit_there() { # a unit comes with its package, or a test has made it
+  case $1 in
+  flanneld) p=flannel ;;
+  crio) p=cri-o ;;
+  docker) p='docker docker.io' ;;
+  kubelet|kube-proxy) p='kubernetes-node kubelet' ;;
+  systemd-*) p=systemd ;;
+  *) p=$1 ;;
+  esac
+  for p in $p; do [ ! -f "$H/pkg/$p" ] || return 0; done
+  [ -f "$H/units/$1.active" ] || [ -f "$H/units/$1.enabled" ] || [ -f "$H/units/$1.unit" ]
+}
+show() { # unit
+  if ! unit_there "$1"; then printf 'LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n'; return; fi
+  echo LoadState=loaded
+  if [ -f "$H/units/$1.failed" ]; then printf 'ActiveState=failed\nSubState=failed\n'
+  elif [ -f "$H/units/$1.active" ]; then printf 'ActiveState=active\nSubState=running\n'
+  else printf 'ActiveState=inactive\nSubState=dead\n'; fi
+  if [ -f "$H/units/$1.enabled" ]; then echo UnitFileState=enabled; else echo UnitFileState=disabled; fi
+}
 systemctl() {
   verb= units= now=
   for a; do case $a in --now) now=1 ;; -*) ;; *) if [ -z "$verb" ]; then verb=$a; else units="$units ${a%.service}"; fi ;; esac; done
@@ -262,12 +284,20 @@ systemctl() {
         echo disabled; return 1
       fi
     done; return 0 ;;
-  show|status) for u in $units; do echo "$u"; done; return 0 ;;
+  show) for u in $units; do show "$u"; done; return 0 ;;
+  status) for u in $units; do echo "$u"; done; return 0 ;;
   esac
+  for u in $units; do
+    unit_there "$u" && continue
+    case $verb in
+    start|restart) echo "Failed to $verb $u.service: Unit $u.service not found." >&2; return 5 ;;
+    enable) echo "Failed to enable unit: Unit file $u.service does not exist." >&2; return 1 ;;
+    esac
+  done
   note "$@"
   for u in $units; do
     case $verb in
-    start|restart|reload-or-restart|try-restart|reload) : >"$H/units/$u.active" ;;
+    start|restart|reload-or-restart|try-restart|reload) rm -f "$H/units/$u.failed"; : >"$H/units/$u.active" ;;
     stop|kill) rm -f "$H/units/$u.active" ;;
     enable) : >"$H/units/$u.enabled"; [ -n "$now" ] && : >"$H/units/$u.active" ;;
     disable) rm -f "$H/units/$u.enabled"; [ -n "$now" ] && rm -f "$H/units/$u.active" ;;
@@ -313,6 +343,8 @@ rpm-ostree) ostree "$@" ;;
 bootc) bootc "$@" ;;
 systemd-run) transient "$@" ;;
 sudo) elevate "$@" ;;
+journalctl) cat "$H/journal" 2>/dev/null ;;
+subscription-manager) note "$@" ;;
 uname) note "$@"; command -p uname "$@" ;; # real, but the host remembers having been asked
 *) echo "stand-in: unknown command $me" >&2; exit 127 ;;
 esac

@@ -1,0 +1,361 @@
+package activities_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/activities"
+	"commissaire/internal/fleet"
+	"commissaire/internal/privatepg/pgtest"
+	"commissaire/internal/profile"
+	"commissaire/internal/remote/remotetest"
+	"commissaire/internal/secret"
+	"commissaire/internal/store"
+	"commissaire/workflows"
+)
+
+const (
+	mirrorFile = "/etc/containerd/certs.d/docker.io/hosts.toml"
+	dockerFile = "/etc/sysconfig/docker"
+)
+
+// contentSteps are those that a profile adds to a bootstrap.
+var contentSteps = []string{workflows.StepInstall, workflows.StepConfigure, workflows.StepServices}
+
+var settings = profile.Settings{RegistryMirror: "http://mirror:5000", Etcd: profile.Etcd{URL: "http://etcd:2379"}}
+
+// prepared is a host that a bootstrap has looked at.
+func prepared(t *testing.T, os remotetest.OS) *rig {
+	t.Helper()
+	r := open(t, pgtest.New(t), track{os: os})
+	r.add(t, r.host.Port())
+	r.looked(t)
+	return r
+}
+
+// looked carries out the first steps of a bootstrap.
+func (r *rig) looked(t *testing.T) {
+	t.Helper()
+	for _, step := range bootstrapSteps {
+		_, err := r.do(r.crew(t), step, how{})
+		require.NoError(t, err)
+	}
+}
+
+// again begins another bootstrap.
+func (r *rig) again(t *testing.T) {
+	t.Helper()
+	r.end(t, fleet.HostPrepared)
+	op, _, err := r.StartOperation(t.Context(), store.NewOperation{Kind: fleet.KindBootstrap, Host: r.host.Address()})
+	require.NoError(t, err)
+	r.begin(t, op)
+	r.looked(t)
+}
+
+// content carries out a step of a profile.
+func (r *rig) content(c *crew, name, step string, h how) error {
+	c.hosts.Settings = func() (profile.Settings, error) { return settings, nil }
+	in := workflows.ContentStep{Profile: name, HostStep: workflows.HostStep{HostRef: r.ref(), Step: step, Attempt: 1, Unreachable: patience}}
+	var err error
+	switch step {
+	case workflows.StepInstall:
+		_, err = execute(h, workflows.Install, c.hosts.Install, in)
+	case workflows.StepConfigure:
+		_, err = execute(h, workflows.Configure, c.hosts.Configure, in)
+	case workflows.StepServices:
+		_, err = execute(h, workflows.Services, c.hosts.Services, in)
+	}
+	return err
+}
+
+func (r *rig) apply(t *testing.T, name string) {
+	t.Helper()
+	for _, step := range contentSteps {
+		require.NoError(t, r.content(r.crew(t), name, step, how{}), step)
+	}
+}
+
+func (r *rig) onHost(path string) string { return filepath.Join(r.host.Dir(), "root", path) }
+
+func (r *rig) read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(r.onHost(path))
+	require.NoError(t, err)
+	return string(b)
+}
+
+func (r *rig) notes(t *testing.T) (notes []string) {
+	t.Helper()
+	for _, step := range contentSteps {
+		row := r.row(t, step)
+		require.Equal(t, fleet.StepSucceeded, row.State, step)
+		notes = append(notes, row.Reason)
+	}
+	return notes
+}
+
+func TestBootstrapContentTwice(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "debian", VersionID: "12"})
+	r.apply(t, profile.ContainerHost)
+	require.Equal(t, []string{"installed containerd", "1 of 1 file changed", "containerd: enabled and running as before"}, r.notes(t))
+	require.Contains(t, r.output(t, workflows.StepInstall), "Installed containerd 1.0")
+	require.Equal(t, `--- /dev/null
++++ /etc/containerd/certs.d/docker.io/hosts.toml
+@@ -0,0 +1,4 @@
++server = "https://registry-1.docker.io"
++
++[host."http://mirror:5000"]
++  capabilities = ["pull", "resolve"]
+1 of 1 file changed
+`, r.output(t, workflows.StepConfigure))
+	right := r.read(t, mirrorFile)
+
+	before := r.effects(t)
+	r.again(t)
+	r.apply(t, profile.ContainerHost)
+	require.Equal(t, []string{"all packages are there already", "1 file is as it should be", "containerd: enabled and running as before"}, r.notes(t))
+	require.Equal(t, map[string]int{"uname -a": 1}, r.since(t, before), "nothing was changed")
+
+	// Somebody changes the file, twice.
+	for i, wrong := range []string{"server = \"elsewhere\"", "again\n"} {
+		require.NoError(t, os.WriteFile(r.onHost(mirrorFile), []byte(wrong), 0o600))
+		require.NoError(t, os.Chmod(r.onHost(mirrorFile), 0o600))
+		r.again(t)
+		r.apply(t, profile.ContainerHost)
+		require.Equal(t, right, r.read(t, mirrorFile))
+		said := r.output(t, workflows.StepConfigure)
+		require.Contains(t, said, mirrorFile+": mode 0600 becomes 0644\n--- "+mirrorFile+"\n")
+		require.Contains(t, said, "\n-"+strings.TrimSpace(wrong)+"\n")
+		require.Equal(t, i == 0, strings.Contains(said, "\\ No newline at end of file"))
+		require.Equal(t, "server = \"elsewhere\"", r.read(t, mirrorFile+".before-commissaire"), "the first one is kept")
+	}
+	// Only the mode, which is nothing to keep.
+	require.NoError(t, os.Remove(r.onHost(mirrorFile+".before-commissaire")))
+	require.NoError(t, os.Chmod(r.onHost(mirrorFile), 0o640))
+	r.again(t)
+	r.apply(t, profile.ContainerHost)
+	require.Equal(t, mirrorFile+": mode 0640 becomes 0644\n1 of 1 file changed\n", r.output(t, workflows.StepConfigure))
+	require.NoFileExists(t, r.onHost(mirrorFile+".before-commissaire"))
+}
+
+func TestBootstrapContentOfImages(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "fedora", VersionID: "43", OSTree: true})
+	r.apply(t, profile.ContainerHost)
+	require.Equal(t, []string{"an image brings its own packages; nothing is installed", "1 of 1 file changed", "the profile has no services for this host"}, r.notes(t))
+}
+
+func TestAtomic2017(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "rhel", VersionID: "7.9"})
+	before := r.effects(t)
+	r.apply(t, profile.Atomic2017)
+	require.Equal(t, []string{"installed libselinux-python, flannel, docker", "2 of 2 files changed", "flanneld, docker: enabled and running"}, r.notes(t))
+	did := r.since(t, before)
+	for what, n := range map[string]int{
+		"subscription-manager repos --enable=rhel-7-server-extras-rpms --enable=rhel-7-server-optional-rpms": 1,
+		"systemctl enable -- flanneld": 1, "systemctl enable -- docker": 1, "systemctl restart -- flanneld": 1, "systemctl restart -- docker": 1,
+	} {
+		require.Equal(t, n, did[what], "%s of %v", what, did)
+	}
+	entries, err := r.host.Ledger()
+	require.NoError(t, err)
+	var order []string
+	for _, e := range entries {
+		if e.What != "boot" && e.What != "uname" {
+			order = append(order, strings.Fields(e.What + " " + e.Args)[0]+" "+strings.Fields(e.Args)[len(strings.Fields(e.Args))-1])
+		}
+	}
+	require.Equal(t, []string{
+		"subscription-manager --enable=rhel-7-server-optional-rpms", "yum libselinux-python", "yum flannel", "yum docker",
+		"systemctl flanneld", "systemctl flanneld", "systemctl docker", "systemctl docker",
+	}, order)
+
+	require.NoError(t, os.WriteFile(r.onHost(dockerFile), []byte("OPTIONS=''\n"), 0o644))
+	before = r.effects(t)
+	r.again(t)
+	r.apply(t, profile.Atomic2017)
+	require.Equal(t, []string{"all packages are there already", "1 of 2 files changed", "flanneld, docker: enabled and running"}, r.notes(t))
+	require.Equal(t, map[string]int{"uname -a": 1, "systemctl restart -- docker": 1}, r.since(t, before), "only who reads the file is restarted")
+	require.Contains(t, r.output(t, workflows.StepServices), "docker: restarted, since a file that it reads has changed\n")
+}
+
+// cutOff is a store that a worker loses at its nth call; the worker is gone then.
+type cutOff struct {
+	activities.HostStore
+	left *int
+	die  context.CancelFunc
+}
+
+var errGone = errors.New("the worker is gone")
+
+func (c cutOff) call() error {
+	if *c.left--; *c.left < 0 {
+		c.die()
+		return errGone
+	}
+	return nil
+}
+
+func (c cutOff) Surroundings(ctx context.Context, address string) (store.Surroundings, error) {
+	if err := c.call(); err != nil {
+		return store.Surroundings{}, err
+	}
+	return c.HostStore.Surroundings(ctx, address)
+}
+
+func (c cutOff) BeginStep(ctx context.Context, id, address, name string, attempt int) (fleet.Step, error) {
+	if err := c.call(); err != nil {
+		return fleet.Step{}, err
+	}
+	return c.HostStore.BeginStep(ctx, id, address, name, attempt)
+}
+
+func (c cutOff) AppendOutput(ctx context.Context, step, offset int64, data []byte) (int64, error) {
+	if err := c.call(); err != nil {
+		return 0, err
+	}
+	return c.HostStore.AppendOutput(ctx, step, offset, data)
+}
+
+func (c cutOff) EndStep(ctx context.Context, end store.StepEnd) (fleet.Step, error) {
+	if err := c.call(); err != nil {
+		return fleet.Step{}, err
+	}
+	return c.HostStore.EndStep(ctx, end)
+}
+
+// TestKilledBetween: a worker dies before each of its calls to the record, which are
+// before and after each thing that it does to the host. Another one goes on: all files
+// are right, and each service was restarted once.
+func TestKilledBetween(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "centos", VersionID: "7"})
+	r.apply(t, profile.Atomic2017)
+	right := r.read(t, dockerFile)
+	deaths := 0
+	for _, dies := range contentSteps[1:] {
+		for n, over := 0, false; !over; n++ {
+			require.Less(t, n, 50)
+			require.NoError(t, os.WriteFile(r.onHost(dockerFile), []byte("by hand\n"), 0o644))
+			r.again(t)
+			before := r.effects(t)
+			for _, step := range contentSteps {
+				if step == dies {
+					left := n
+					ctx, die := context.WithCancel(t.Context())
+					c := r.crew(t)
+					whole := c.hosts.Store
+					c.hosts.Store = func(tenant string) activities.HostStore { return cutOff{whole(tenant), &left, die} }
+					err := r.content(c, profile.Atomic2017, step, how{ctx: ctx})
+					die()
+					require.Contains(t, []string{right, "by hand\n"}, r.read(t, dockerFile))
+					if over = err == nil; !over {
+						deaths++
+					}
+				}
+				require.NoError(t, r.content(r.crew(t), profile.Atomic2017, step, how{}))
+				r.output(t, step)
+			}
+			require.Equal(t, right, r.read(t, dockerFile))
+			require.Equal(t, map[string]int{"systemctl restart -- docker": 1}, r.since(t, before), "%s, killed before call %d", dies, n)
+			require.Contains(t, r.output(t, workflows.StepConfigure), "-by hand\n", "what was there is on record")
+			marks, err := os.ReadDir(filepath.Join(r.host.StateDir(), "restart"))
+			require.NoError(t, err)
+			require.Empty(t, marks)
+			left, err := filepath.Glob(filepath.Dir(r.onHost(dockerFile)) + "/.*")
+			require.NoError(t, err)
+			require.Empty(t, left)
+		}
+	}
+	require.Greater(t, deaths, 8)
+}
+
+// TestKilledInstalls: another worker attaches to what the first one began.
+func TestKilledInstalls(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "debian", VersionID: "12"})
+	require.NoError(t, r.host.OnCommand("apt-get", `case " $* " in *" install "*) echo begun; while [ ! -e "$H/go" ]; do sleep 0.05; done ;; esac`))
+	ctx, die := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { first <- r.content(r.crew(t), profile.ContainerHost, workflows.StepInstall, how{ctx: ctx}) }()
+	eventually(t, func() bool { return r.row(t, workflows.StepInstall).OutputTo > 0 }, "it installs")
+	die()
+	require.Error(t, await(t, first))
+	require.NoError(t, os.WriteFile(filepath.Join(r.host.Dir(), "go"), nil, 0o600))
+	require.NoError(t, r.content(r.crew(t), profile.ContainerHost, workflows.StepInstall, how{}))
+	require.Equal(t, 1, r.host.Count("apt-get", ""))
+	require.Contains(t, r.output(t, workflows.StepInstall), "begun\n")
+	require.Equal(t, "all packages are there", r.row(t, workflows.StepInstall).Reason)
+}
+
+func TestContentThatCannotBe(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "debian", VersionID: "12"})
+	said := requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.Atomic2017, workflows.StepInstall, how{}))
+	require.Contains(t, said, "profile atomic-2017: the profile atomic-2017 is for Fedora, CentOS and RHEL")
+
+	// Each failure ends its bootstrap; the next one goes on from what there is.
+	r.again(t)
+	require.NoError(t, r.host.OnCommand("apt-get", `case " $* " in *" install "*) echo "E: Unable to locate package containerd" >&2; exit 100 ;; esac`))
+	said = requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.ContainerHost, workflows.StepInstall, how{}))
+	require.Contains(t, said, "apt ended with exit code 100")
+	require.NoError(t, r.host.OnCommand("apt-get", ""))
+
+	r.again(t)
+	require.NoError(t, os.MkdirAll(filepath.Dir(r.onHost(mirrorFile)), 0o755))
+	require.NoError(t, os.Symlink("/etc/passwd", r.onHost(mirrorFile)))
+	said = requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.ContainerHost, workflows.StepConfigure, how{}))
+	require.Contains(t, said, mirrorFile+" is a symbolic link on the host, which is left alone")
+	require.NoError(t, os.Remove(r.onHost(mirrorFile)))
+
+	r.again(t)
+	said = requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.ContainerHost, workflows.StepServices, how{}))
+	require.Contains(t, said, "service containerd cannot run on the host: its unit is not-found")
+
+	r.again(t)
+	require.NoError(t, r.content(r.crew(t), profile.ContainerHost, workflows.StepInstall, how{}))
+	require.NoError(t, os.Remove(filepath.Join(r.host.Dir(), "units/containerd.active")))
+	require.NoError(t, os.WriteFile(filepath.Join(r.host.Dir(), "journal"), []byte("one\ncontainerd: no room\n"), 0o600))
+	require.NoError(t, r.host.OnCommand("systemctl", `case $1 in restart) : >"$H/units/containerd.failed"; echo "Job for containerd.service failed." >&2; exit 1 ;; esac`))
+	said = requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.ContainerHost, workflows.StepServices, how{}))
+	require.Equal(t, "restart service containerd ended with exit code 1", said, "what hosts say is in Postgres only")
+	require.Contains(t, r.row(t, workflows.StepServices).Reason, "containerd: no room")
+	require.Contains(t, r.output(t, workflows.StepServices), "journal of containerd:\none\ncontainerd: no room\n")
+}
+
+// TestSecretsOfHosts: keys reach the host and nothing else.
+func TestSecretsOfHosts(t *testing.T) {
+	t.Parallel()
+	cert, err := os.ReadFile("../internal/profile/testdata/pem/client.crt")
+	require.NoError(t, err)
+	key, err := os.ReadFile("../internal/profile/testdata/pem/client.key")
+	require.NoError(t, err)
+	r := prepared(t, remotetest.OS{ID: "fedora", VersionID: "43"})
+	c := r.crew(t)
+	own := settings
+	own.Etcd = profile.Etcd{URL: "https://etcd:2379", Cert: cert, Key: secret.NewText(key)}
+	for i := range 2 {
+		in := workflows.ContentStep{Profile: profile.Atomic2017, HostStep: workflows.HostStep{HostRef: r.ref(), Step: workflows.StepConfigure, Attempt: 1, Unreachable: patience}}
+		c.hosts.Settings = func() (profile.Settings, error) { return own, nil }
+		_, err = execute(how{}, workflows.Configure, c.hosts.Configure, in)
+		require.NoError(t, err)
+		require.Equal(t, string(key), r.read(t, "/etc/etcd/key.crt"))
+		said := r.output(t, workflows.StepConfigure)
+		require.Contains(t, said, []string{"/etc/etcd/key.crt: new; its content is not shown\n", "/etc/etcd/key.crt: changed; its content is not shown\n"}[i])
+		require.NotContains(t, said, "PRIVATE KEY")
+		require.NotContains(t, said, "old secret")
+		require.NoError(t, os.WriteFile(r.onHost("/etc/etcd/key.crt"), []byte("old secret\n"), 0o600))
+		r.again(t)
+	}
+	info, err := os.Stat(r.onHost("/etc/etcd/key.crt"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+}
