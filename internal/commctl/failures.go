@@ -121,6 +121,8 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 	case !fleet.OperationState(op.State).Ended():
 	case kind == fleet.KindBootstrap:
 		next = append(next, "commctl host bootstrap start "+op.Host)
+	case kind == fleet.KindSync:
+		next = append(next, "commctl source sync "+op.Source)
 	case kind == fleet.KindRegister:
 		next = append(next, "commctl host bootstrap start "+op.Host) // which registers it, too
 	case kind.Rollout() && (raw == 0 || raw < len(failed)): // else it would only fail again

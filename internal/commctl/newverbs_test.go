@@ -27,6 +27,10 @@ func TestRequestsOfNewVerbs(t *testing.T) {
 		"POST " + id + "/retry": {201, operation.body}, "GET " + id: operation,
 		"POST " + id + "/retry?dry_run=true":                   {200, `{"kind":"upgrade","cluster":"web","hosts":[]}`},
 		"PUT " + id + "/policy":                                {201, `{}`},
+		"POST /api/v0/sources/cmdb/sync":                       {201, operation.body},
+		"POST /api/v0/sources/cmdb/sync?dry_run=true":          {201, operation.body},
+		"PUT /api/v0/host/192.0.2.1/source":                    {201, `{}`},
+		"GET /api/v0/inventory?format=ansible":                 {200, `{}`},
 		"GET /api/v0/cluster/web/policy":                       {200, `{"max_failures":1,"max_unavailable":3}`},
 		"PUT /api/v0/cluster/web/policy":                       {201, `{}`},
 		"DELETE /api/v0/cluster/web/policy":                    {200, `[]`},
@@ -57,6 +61,11 @@ func TestRequestsOfNewVerbs(t *testing.T) {
 		"operations policy set --max-unavailable 10% --min-ready 90 " + testID:           {"PUT " + id + "/policy", `{"max_unavailable":"10%","min_ready":"1m30s"}`},
 		"cluster policy set web --max-failures 2":                                        {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":2}`},
 		"cluster policy set web --replace --policy - --reboot never":                     {"PUT /api/v0/cluster/web/policy", `{"max_failures":"5%","reboot":"never"}`},
+		"source sync -o name cmdb":                                                       {"POST /api/v0/sources/cmdb/sync", `{}`},
+		"source sync --dry-run cmdb":                                                     {"POST /api/v0/sources/cmdb/sync?dry_run=true", `{}`},
+		"host source set 192.0.2.1 cmdb":                                                 {"PUT /api/v0/host/192.0.2.1/source", `{"source":"cmdb"}`},
+		"host source unset 192.0.2.1":                                                    {"PUT /api/v0/host/192.0.2.1/source", `{"source":""}`},
+		"inventory export":                                                               {"GET /api/v0/inventory?format=ansible", ``},
 		"cluster policy delete web":                                                      {"DELETE /api/v0/cluster/web/policy", ``},
 		"cluster deploy start web 43 --canary 1 --canary-then approve --canary-soak 10m": {"PUT /api/v0/cluster/web/deploy", `{"policy":{"canary":{"hosts":1,"then":"approve","soak":"10m0s"}},"version":"43"}`},
 		"cluster policy set web --no-drain":                                              {"GET /api/v0/cluster/web/policy", ``, "PUT /api/v0/cluster/web/policy", `{"max_unavailable":3,"max_failures":1,"drain":{"disabled":true}}`},
@@ -212,6 +221,7 @@ func TestExitCodesOfNewVerbs(t *testing.T) {
 
 // tables are answers that hold what each table has a column for.
 var tables = map[string]struct{ path, body string }{
+	"source list":                      {"/api/v0/sources", `[{"name":"cmdb","type":"http-json","refresh":"1h0m0s","hosts":12,"last_sync":{"id":"` + testID + `","kind":"sync","source":"cmdb","state":"succeeded","requested_by":"schedule","created_at":"2026-11-20T14:03:00.123456","started_at":"2026-11-20T14:03:00.323456","finished_at":"2026-11-20T14:03:01.323456","sync":{"changed":2,"same":9,"missing":1,"strangers":["192.0.2.99"],"more":3}}},{"name":"files","type":"ansible","refresh":"","hosts":0}]`},
 	"operations list":                  {"/api/v0/operations?limit=50", `{"operations":[` + failedOperation + `,{"id":"019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3e","kind":"deploy","cluster":"web","version":"43.1","state":"running","paused":true,"waiting":"paused by alice","requested_by":"alice","created_at":"2026-11-20T14:03:00.123456","started_at":"2026-11-20T14:03:00.323456","finished_at":"","retry_of":"` + testID + `"}]}`},
 	"operations hosts " + testID:       {"/api/v0/operations/" + testID + "/hosts?limit=1000", `{"hosts":[{"address":"192.0.2.10","state":"succeeded","canary":true,"slot":1,"target":"43.1","started_at":"2026-11-20T14:03:00.123456","finished_at":"2026-11-20T14:04:30.123456"},{"address":"192.0.2.11","state":"pending","waiting":"operation x holds it","started_at":"","finished_at":""}]}`},
 	"operations steps " + testID:       {"/api/v0/operations/" + testID + "/steps?limit=1000", `{"steps":[{"address":"192.0.2.10","name":"upgrade","attempt":2,"state":"failed","reason":"apt ended\nbadly \u001b[2J","exit_code":100,"output_size":7,"output_stored":7,"started_at":"2026-11-20T14:03:00.123456","finished_at":"2026-11-20T14:03:01.623456"}]}`},

@@ -37,7 +37,7 @@ var operationView = view[client.Operation]{
 	columns: []column[client.Operation]{
 		{head: "ID", cell: func(o client.Operation) string { return o.Id }},
 		{head: "KIND", cell: func(o client.Operation) string { return string(o.Kind) }},
-		{head: "OF", cell: func(o client.Operation) string { return o.Cluster + o.Host }},
+		{head: "OF", cell: func(o client.Operation) string { return o.Cluster + o.Host + o.Source }},
 		{head: "STATE", cell: operationState},
 		{head: "DONE", cell: func(o client.Operation) string {
 			if o.Progress == nil {
@@ -50,6 +50,7 @@ var operationView = view[client.Operation]{
 		{head: "TOOK", cell: func(o client.Operation) string { return took(o.StartedAt, o.FinishedAt) }},
 		{head: "VERSION", wide: true, cell: func(o client.Operation) string { return o.Version }},
 		{head: "RETRY-OF", wide: true, cell: func(o client.Operation) string { return o.RetryOf }},
+		{head: "FOUND", wide: true, cell: syncFound},
 		{head: "WAITING", wide: true, cell: waitingFor},
 		{head: "REASON", wide: true, cell: func(o client.Operation) string { return o.Reason }},
 	},
@@ -160,6 +161,10 @@ func (a *App) operationsList() *cobra.Command {
 	var since, until string
 	var limit int
 	var cluster, host, kind, state, by string
+	var kinds []string
+	for _, k := range fleet.Kinds {
+		kinds = append(kinds, string(k))
+	}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List operations, newest first", Args: cobra.NoArgs,
 		Example: "  commctl operations list --cluster web\n  commctl operations list --state running -o name\n  commctl operations list --since 24h --state failed -o wide",
@@ -168,7 +173,7 @@ func (a *App) operationsList() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVarP(&cluster, "cluster", "c", "", "only those on this cluster: `NAME`")
 	flags.StringVar(&host, "host", "", "only those on this host: `ADDRESS`")
-	choiceFlag(cmd, &kind, "kind", "", []string{"bootstrap", "restart", "upgrade", "deploy"}, "only this `KIND`: bootstrap, restart, upgrade or deploy")
+	choiceFlag(cmd, &kind, "kind", "", kinds, "only this `KIND`: "+strings.Join(kinds[:len(kinds)-1], ", ")+" or "+kinds[len(kinds)-1])
 	choiceFlag(cmd, &state, "state", "", operationStates, "only in this `STATE`: pending, running, succeeded, failed or cancelled")
 	flags.StringVar(&by, "by", "", "only what this `USER` asked for")
 	flags.StringVar(&since, "since", "", "only those asked for since a `TIME`, or so long ago: 2026-11-20T14:00:00Z, 24h")

@@ -136,6 +136,8 @@ func title(op client.Operation) string {
 		name += " of " + op.Cluster
 	case op.Host != "":
 		name += " of " + op.Host
+	case op.Source != "":
+		name += " of " + op.Source
 	}
 	if op.Version != "" {
 		name += " to " + op.Version
