@@ -199,7 +199,8 @@ func (s *Store) openContainerManager(ctx context.Context, q querier, name, check
 // given back, so that the caller can cancel their workflows.
 //
 // While nodes of it bear cordons of rollouts it is a Conflict, since nobody could take
-// those back. By force they are left as they are, and the events of the rollouts say which.
+// those back. By force they are left as they are, until one of that name is there again, and
+// the events of the rollouts say which.
 func (s *Store) DeleteContainerManager(ctx context.Context, name string, force bool) (ended []fleet.Operation, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		ended = nil
@@ -286,7 +287,7 @@ func (s *Store) leaveCordons(ctx context.Context, q querier, name string, rollou
 	case slices.ContainsFunc(now, func(id string) bool { return !slices.Contains(rollouts, id) }):
 		return errAgain
 	}
-	_, err = q.Exec(ctx, leaveCordonsSQL, s.tenant, name, "container manager "+name+" was deleted; if the node is cordoned it stays so, and is to be uncordoned by hand")
+	_, err = q.Exec(ctx, leaveCordonsSQL, s.tenant, name, "container manager "+name+" was deleted; if the node is cordoned it stays so until one of that name is created again, or somebody uncordons it")
 	return err
 }
 

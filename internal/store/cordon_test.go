@@ -422,24 +422,24 @@ func TestDeletingAContainerManagerWithCordons(t *testing.T) {
 	require.Empty(t, ended, "rollouts go on")
 	require.Equal(t, "h1 left, h2 left, h3 left, h4 left, h5 left, h6 left, h7 restored, h8 none",
 		f.scan(t, "SELECT string_agg(address || ' ' || cordon, ', ' ORDER BY address) FROM host_run WHERE operation_id = $1", op.ID))
-	const why = "container manager k was deleted; if the node is cordoned it stays so, and is to be uncordoned by hand"
+	const why = "container manager k was deleted; if the node is cordoned it stays so until one of that name is created again, or somebody uncordons it"
 	require.Equal(t, "h1 running, h2 running, h3 failed, h4 running, h5 running, h6 running",
 		f.scan(t, "SELECT string_agg(address || ' ' || state, ', ' ORDER BY address) FROM event WHERE operation_id = $1 AND reason = $2", op.ID, why))
 	require.Empty(t, f.left(t))
 	require.Equal(t, "out other", f.cordonOf(t, elsewhere.ID, "h11"))
 
-	// Also when there is one of that name again.
+	// When there is one of that name again, they are taken back.
 	_, err = f.PutContainerManager(ctx, fleet.ContainerManager{Name: "k", Type: fleet.ContainerManagerKubernetes})
 	require.NoError(t, err)
 	for _, host := range []string{"h1", "h2", "h3"} {
 		_, out, err := f.BeginRestore(ctx, op.ID, host)
 		require.NoError(t, err)
-		require.False(t, out)
+		require.True(t, out)
 		require.NoError(t, f.CordonRestored(ctx, op.ID, host))
 		requireKind(t, fleet.Conflict, f.CordonStands(ctx, op.ID, host))
 		_, err = f.BeginCordon(ctx, op.ID, host)
 		requireKind(t, fleet.Conflict, err)
-		require.Equal(t, "left k", f.cordonOf(t, op.ID, host))
+		require.Equal(t, "restored k", f.cordonOf(t, op.ID, host))
 	}
 	_, err = f.BeginCordon(ctx, op.ID, "h8")
 	requireKind(t, fleet.Conflict, err)

@@ -166,6 +166,7 @@ func testPlans(t *testing.T, rows string) {
 		"claim a node":              {claimNodeSQL, []any{tenant, "h7", "m"}},
 		"a node is ready":           {setReadySQL, []any{tenant, []string{"h7"}, "m", false}},
 		"held nodes":                {heldSQL, []any{tenant, "", []string{"h7"}}},
+		"nodes among hosts":         {nodesAmongSQL, []any{tenant, []string{"h7"}, "m"}},
 		"a node is leaving":         {leavingSQL, []any{tenant, []string{"h7"}, []string{"m"}}},
 		"hosts that are at work":    {keepUnfinishedSQL, []any{tenant, []string{"h7"}}},
 		"host runs of orders":       {insertHostRunsOfOrdersSQL, []any{tenant, []string{id}, []string{"h7"}}},
