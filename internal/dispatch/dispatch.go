@@ -73,6 +73,7 @@ const (
 	orphanAge   = time.Minute
 	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
 	cordonAge   = 2 * time.Second // a host run lets its node go before it ends
+	cordonTask  = 2 * time.Second // then a worker that took the task and is silent has lost it
 	sweepLimit  = 200
 )
 
@@ -311,6 +312,7 @@ func (d *Dispatcher) uncordon(ctx context.Context, host workflows.HostRef) error
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		Memo:                     map[string]any{workflows.MemoOperation: host.OperationID},
+		WorkflowTaskTimeout:      cordonTask,
 		StaticSummary:            "uncordon " + host.Address,
 		TypedSearchAttributes:    temporal.NewSearchAttributes(workflows.AttributeHost.ValueSet(host.Address)),
 	}, workflows.Uncordon, workflows.HostInput{HostRef: host, Timing: d.options.Timing})
