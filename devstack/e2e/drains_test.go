@@ -86,6 +86,13 @@ func (d *drains) enter(t *testing.T, name string, hosts int, manager map[string]
 	d.mu.Lock()
 	require.GreaterOrEqual(t, len(d.free), hosts, "the site has too few hosts")
 	f.hosts, d.free = d.free[:hosts], d.free[hosts:]
+	if most, shared := manager["max_unavailable"].(int); shared {
+		budget := nodes.Manager{Name: name, Most: most, Nodes: map[string]bool{}}
+		for _, h := range f.hosts {
+			budget.Nodes[h.Address()] = true
+		}
+		d.rules.Managers = append(d.rules.Managers, budget)
+	}
 	d.mu.Unlock()
 	f.drains = &drains{nodeSite: &nodeSite{site: d.in(t), kube: d.kube, token: d.token}, watch: d.watch}
 	require.NoError(t, d.kube.AddNamespace(t.Context(), name))
