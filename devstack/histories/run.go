@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,6 +26,7 @@ type Options struct {
 	Root string // of the product's module
 	Out  string // folder of all revisions; "" is the one of package workflows
 	Dir  string // for state and logs; empty or missing
+	Only string // name of the one story to play; "" for all
 	Say  io.Writer
 }
 
@@ -73,6 +75,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
+	sources, err := makeSources(filepath.Join(o.Dir, "sources"))
+	if err != nil {
+		return err
+	}
 	for _, part := range []struct {
 		harness.Options
 		stories []story
@@ -80,11 +86,15 @@ func Run(ctx context.Context, o Options) (err error) {
 		{harness.Options{Name: "histories", Binary: binary, Machines: machines(stories)}, stories},
 		{harness.Options{Name: "keeping", Binary: keeping, Machines: machines(keepingStories)}, keepingStories},
 		{harness.Options{Name: "watching", Binary: binary, Machines: machines(watchStories), Env: []string{"COMMISSAIRE_WATCH_INTERVAL=1s"}}, watchStories},
+		{harness.Options{Name: "sources", Binary: binary, Machines: machines(sourceStories), Env: []string{sources}}, sourceStories},
 		{harness.Options{Name: "nodes", Binary: binary, Machines: machines(nodeStories)}, nodeStories},
 	} {
+		if o.Only != "" && !slices.ContainsFunc(part.stories, func(s story) bool { return s.name == o.Only }) {
+			continue
+		}
 		part.Dir, part.Postgres, part.Temporal = o.Dir, pg, server.Addr()
 		part.Env = append(part.Env, "COMMISSAIRE_REBOOT_TIMEOUT=8s")
-		if err := record(ctx, part.Options, part.stories, kube, out, o.Say); err != nil {
+		if err := record(ctx, part.Options, part.stories, o.Only, kube, out, o.Say); err != nil {
 			return err
 		}
 	}
@@ -92,7 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // record plays stories one after another on an installation of their own.
-func record(ctx context.Context, o harness.Options, stories []story, kube *kubetest.Cluster, out string, say io.Writer) error {
+func record(ctx context.Context, o harness.Options, stories []story, only string, kube *kubetest.Cluster, out string, say io.Writer) error {
 	i, err := harness.New(ctx, o)
 	if err != nil {
 		return err
@@ -107,6 +117,9 @@ func record(ctx context.Context, o harness.Options, stories []story, kube *kubet
 	for _, s := range stories {
 		r := &recorder{Installation: i, ctx: ctx, kube: kube, cluster: s.name, hosts: hosts[:len(s.hosts)], out: out, say: say}
 		hosts = hosts[len(s.hosts):]
+		if only != "" && s.name != only {
+			continue
+		}
 		if s.play(r); r.err != nil {
 			return fmt.Errorf("%s: %w", s.name, r.err)
 		}

@@ -24,6 +24,7 @@ func run() (err error) {
 	o := histories.Options{Say: os.Stdout}
 	flag.StringVar(&o.Root, "root", ".", "folder of the product's module")
 	flag.StringVar(&o.Out, "out", "", "folder to write to, below one for the revision; that of the tests when it is not given")
+	flag.StringVar(&o.Only, "story", "", "the one story to play; all when it is not given")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
