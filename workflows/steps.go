@@ -144,7 +144,7 @@ type Assignment struct {
 	Stage   bool   `json:"stage,omitempty"` // only stage what it will boot; takes no slot
 	Slot    int    `json:"slot"`
 	Turn    int    `json:"turn"`           // in which its slot was handed out
-	Node    bool   `json:"node,omitempty"` // its cluster's container manager has it as a node
+	Node    bool   `json:"node,omitempty"` // its cluster has a container manager with nodes
 }
 
 // HostPolicy is the part of an operation's policy that concerns one host. The

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -57,11 +58,13 @@ type Dispatcher struct {
 	mu      sync.Mutex
 	checked time.Time // when Temporal was last asked whether it is there
 	health  error
+
+	letGo map[workflows.HostRef]time.Time // when a node was last to be let go; Run's own
 }
 
 // New makes a dispatcher. Run must be called for it to repeat what failed.
 func New(c client.Client, store Store, o Options, log *slog.Logger) *Dispatcher {
-	return &Dispatcher{client: c, store: store, options: o, log: log, kick: make(chan struct{}, 1)}
+	return &Dispatcher{client: c, store: store, options: o, log: log, kick: make(chan struct{}, 1), letGo: map[workflows.HostRef]time.Time{}}
 }
 
 const (
@@ -72,9 +75,11 @@ const (
 	orphanEvery = time.Minute // running operations without a workflow
 	orphanAge   = time.Minute
 	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
-	cordonAge   = 2 * time.Second // a host run lets its node go before it ends
+	cordonEvery = 2 * time.Second // nodes that are still cordoned for a host run that has ended
+	cordonAgain = 15 * time.Second
 	cordonTask  = 2 * time.Second // then a worker that took the task and is silent has lost it
 	sweepLimit  = 200
+	sayEvery    = 30 * time.Second // while it does not work
 )
 
 // Ready says whether Temporal answers; the error is fleet.Unavailable.
@@ -230,10 +235,12 @@ func (d *Dispatcher) find(ctx context.Context, op fleet.Operation) (workflowRun,
 
 // Run repeats what could not be done at once, until ctx ends.
 func (d *Dispatcher) Run(ctx context.Context) {
-	sweep, orphans := time.NewTimer(0), time.NewTicker(orphanEvery)
+	sweep, cordons, orphans := time.NewTimer(0), time.NewTicker(cordonEvery), time.NewTicker(orphanEvery)
 	defer sweep.Stop()
+	defer cordons.Stop()
 	defer orphans.Stop()
 	soon := false // the next sweep comes early; later kicks must not put it off
+	var said time.Time
 	for {
 		var err error
 		select {
@@ -247,12 +254,15 @@ func (d *Dispatcher) Run(ctx context.Context) {
 			continue
 		case <-sweep.C:
 			soon = false
-			err = errors.Join(d.startPending(ctx), d.wakeUnseen(ctx), d.uncordonLeft(ctx))
+			err = errors.Join(d.startPending(ctx), d.wakeUnseen(ctx))
 			sweep.Reset(sweepEvery)
+		case <-cordons.C:
+			err = d.uncordonLeft(ctx)
 		case <-orphans.C:
 			err = d.endOrphans(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && time.Since(said) > sayEvery {
+			said = time.Now()
 			d.log.WarnContext(ctx, "dispatcher: will try again", "error", err)
 		}
 	}
@@ -288,15 +298,24 @@ func (d *Dispatcher) soon() {
 }
 
 // uncordonLeft has nodes let go that are cordoned for a host run that has ended: its own
-// workflow could not do it, or was terminated.
+// workflow could not do it, or was terminated. A workflow that does so goes on by itself, so
+// it is looked for now and then only.
 func (d *Dispatcher) uncordonLeft(ctx context.Context) error {
-	left, err := d.store.LeftCordons(ctx, cordonAge, sweepLimit)
+	left, err := d.store.LeftCordons(ctx, 0, sweepLimit)
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(d.letGo, func(_ workflows.HostRef, at time.Time) bool { return time.Since(at) > cordonAgain })
 	var errs []error
 	for _, host := range left {
-		errs = append(errs, d.uncordon(ctx, host))
+		if _, done := d.letGo[host]; done {
+			continue
+		}
+		err := d.uncordon(ctx, host)
+		if err == nil {
+			d.letGo[host] = time.Now()
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -39,7 +39,7 @@ func TestASharedBudgetOfTwoRollouts(t *testing.T) {
 	require.Equal(t, []Assignment{{"h11", false, 1, 1, true}}, c.Assignments)
 	require.Equal(t, "container manager k lets 3 of its nodes be away at once; 3 are away, 2 in other operations", c.Waiting)
 	require.Equal(t, c.Waiting, c.Operation.Waiting)
-	require.WithinDuration(t, time.Now().Add(2*time.Second), c.Again, time.Second)
+	require.WithinDuration(t, time.Now().Add(5*time.Second), c.Again, 2*time.Second)
 	require.Equal(t, c.Assignments, f.claims(t, b.ID, 1).Assignments, "the same turn hands out nothing new")
 
 	// A slot is handed on only while it is in the budget.
