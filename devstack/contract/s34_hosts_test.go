@@ -130,7 +130,8 @@ func TestHosts(t *testing.T) {
 		s.get(t, "cluster/h16/hosts").is(http.StatusOK, "[]")
 	})
 	fact(t, "3.4-17 6.1-2 9-15", func(t *testing.T) {
-		put(t, "h17.example", M{"ssh_priv_key": newKey(t), "source": "cloudforms"}).status(http.StatusCreated)
+		put(t, "h17.example", M{"ssh_priv_key": newKey(t), "source": "cloudforms"}).problem(http.StatusBadRequest, "source")
+		put(t, "h17.example", M{"ssh_priv_key": newKey(t), "source": ""}).status(http.StatusCreated)
 		require.Equal(t, "", s.get(t, "host/h17.example").object()["source"])
 	})
 	fact(t, "3.4-23", func(t *testing.T) {

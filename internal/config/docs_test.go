@@ -11,6 +11,7 @@ import (
 
 	"commissaire/internal/authn"
 	"commissaire/internal/config"
+	"commissaire/internal/hostsource"
 )
 
 var update = flag.Bool("update", false, "write the tables of docs/configuration.md anew")
@@ -21,7 +22,7 @@ const docs = "../../docs/configuration.md"
 // the rest of the page is written by hand.
 func TestDocs(t *testing.T) {
 	t.Parallel()
-	for name, table := range map[string]string{"settings": settingsTable(), "plug-ins": pluginTable()} {
+	for name, table := range map[string]string{"settings": settingsTable(), "plug-ins": pluginTable(), "sources": sourceTable()} {
 		begins, ends := "<!-- "+name+": made by go test ./internal/config -run TestDocs -update -->\n", "<!-- end of "+name+" -->\n"
 		page, err := os.ReadFile(docs)
 		require.NoError(t, err)
@@ -62,6 +63,15 @@ func pluginTable() string {
 		for _, o := range p.Options {
 			fmt.Fprintf(&b, "| | `%s` | %s | %s |\n", o.Name, code(o.Default), o.Usage)
 		}
+	}
+	return b.String()
+}
+
+func sourceTable() string {
+	var b strings.Builder
+	b.WriteString("| option | default | what it is |\n|---|---|---|\n")
+	for _, o := range hostsource.Options() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.Name, code(o.Default), o.Usage)
 	}
 	return b.String()
 }
