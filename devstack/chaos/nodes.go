@@ -123,11 +123,8 @@ func Nodes(ctx context.Context, o NodeOptions) (r NodeResult, err error) {
 	}
 	fmt.Fprintf(o.Out, "k8s: %d runs from seed %d, %d lanes of %d nodes\n", o.Runs, o.Seed, len(lanes), webHosts+dbHosts)
 	harmNodes(ctx, lanes, o, &r)
-	if err := errors.Join(ctx.Err(), watch.Err()); err != nil {
-		return r, err
-	}
-	p.judge(o.Out, &r)
-	return r, nil
+	p.judge(o.Out, &r) // also of what was done until somebody interrupted it
+	return r, errors.Join(ctx.Err(), watch.Err())
 }
 
 // harmNodes carries out the runs, each lane taking the next one when it is free.
