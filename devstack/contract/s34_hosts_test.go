@@ -72,7 +72,7 @@ func TestHosts(t *testing.T) {
 		s.get(t, "host/h8.example/creds").is(http.StatusOK, jsonOf(t, M{"address": "h8.example", "ssh_priv_key": key, "remote_user": "ops"}))
 	})
 	fact(t, "3.4-9", func(t *testing.T) {
-		facts := M{"status": "active", "os": "fedora", "cpus": 4, "memory": 1, "space": 2, "last_check": "2016-01-01T00:00:00.000000", "source": "elsewhere"}
+		facts := M{"status": "active", "os": "fedora", "cpus": 4, "memory": 1, "space": 2, "last_check": "2016-01-01T00:00:00.000000"}
 		body := M{"ssh_priv_key": newKey(t)}
 		for name, value := range facts {
 			body[name] = value

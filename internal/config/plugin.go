@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Plugin is one entry of authentication-plugins. Names of options have '_' for
-// '-'. A value is a string, bool, int, float64, or a []any or map[string]any of
-// such; package authn knows which option takes which.
+// Plugin is one entry of authentication-plugins or host-sources. Names of options have
+// '_' for '-'. A value is a string, bool, int, float64, or a []any or map[string]any of
+// such; packages authn and hostsource know which option takes which.
 type Plugin struct {
 	Name    string
 	Options map[string]any
@@ -42,7 +42,7 @@ func parsePlugin(text string) (map[string]any, error) {
 func toPlugins(raw any) ([]Plugin, error) {
 	list, ok := raw.([]any)
 	if !ok {
-		return nil, errors.New(`must be a list of objects like {"name": "httpbasicauth", …}`)
+		return nil, errors.New(`must be a list of objects like {"name": "…", …}`)
 	}
 	var out []Plugin
 	for i, entry := range list {
@@ -58,7 +58,7 @@ func toPlugins(raw any) ([]Plugin, error) {
 func toPlugin(raw any) (Plugin, error) {
 	members, ok := raw.(map[string]any)
 	if !ok {
-		return Plugin{}, errors.New(`must be an object like {"name": "httpbasicauth", …}`)
+		return Plugin{}, errors.New(`must be an object like {"name": "…", …}`)
 	}
 	name, _ := members["name"].(string)
 	if name == "" {
