@@ -114,12 +114,13 @@ func (k *kubelet) look(ctx context.Context, boot string) error {
 // join takes over a node that was registered. It may be removed again at any moment, so
 // nothing here waits for it.
 func (k *kubelet) join(ctx context.Context, uid types.UID, boot string) error {
+	// First, since KWOK fills in what a status lacks, and would write over it.
+	if err := k.kube.PatchNodeStatus(ctx, k.name, map[string]any{"nodeInfo": map[string]any{"bootID": boot}}); err != nil {
+		return err
+	}
 	labels := map[string]string{corev1.LabelHostname: k.name}
 	maps.Copy(labels, k.o.Labels)
 	if err := k.kube.PlayNode(ctx, k.name, labels); err != nil {
-		return err
-	}
-	if err := k.kube.PatchNodeStatus(ctx, k.name, map[string]any{"nodeInfo": map[string]any{"bootID": boot}}); err != nil {
 		return err
 	}
 	k.uid, k.boot = uid, boot
