@@ -46,7 +46,7 @@ func TestBootstrapContent(t *testing.T) {
 		body := s.HostBody(h)
 		body["cluster"] = cluster
 		s.put(t, "host/"+h.Address(), jsonOf(t, body)).status(http.StatusCreated)
-		s.until(t, "the bootstrap of "+h.Name(), func() bool { return s.operation(t, "kind=bootstrap&host=" + h.Address())["finished_at"] != "" })
+		s.until(t, "the bootstrap of "+h.Name(), func() bool { return s.operation(t, "kind=bootstrap&host="+h.Address())["finished_at"] != "" })
 		op := s.operation(t, "kind=bootstrap&host="+h.Address())
 		require.Equal(t, "succeeded", op["state"], "%s: %v", h.Name(), op["reason"])
 	}
@@ -143,9 +143,9 @@ FLANNEL_ETCD_PREFIX="/atomic01/network"
 		h := lacks.Fleet.Hosts()[0]
 		lacks.put(t, "cluster/web", `{"profile": "atomic-2017"}`).status(http.StatusCreated)
 		lacks.put(t, "host/"+h.Address(), jsonOf(t, lacks.HostBody(h))).status(http.StatusCreated)
-		lacks.until(t, "the end of the bootstrap", func() bool { return lacks.operation(t, "kind=bootstrap&host=" + h.Address())["finished_at"] != "" })
+		lacks.until(t, "the end of the bootstrap", func() bool { return lacks.operation(t, "kind=bootstrap&host="+h.Address())["finished_at"] != "" })
 		require.Equal(t, "failed", lacks.get(t, "host/"+h.Address()).object()["status"])
-		require.Contains(t, lacks.operation(t, "kind=bootstrap&host=" + h.Address())["reason"], "etcd.server_url is missing")
+		require.Contains(t, lacks.operation(t, "kind=bootstrap&host="+h.Address())["reason"], "etcd.server_url is missing")
 		require.Zero(t, h.Count("dnf", ""))
 	})
 }

@@ -114,7 +114,7 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 		"COMMISSAIRE_REBOOT_TIMEOUT=60s",
 		"COMMISSAIRE_STEP_TIMEOUT=60s",
 		"COMMISSAIRE_BOOTSTRAP_PROFILE=none", // hosts are bootstrapped by the dozen
-		"COMMISSAIRE_WATCH_INTERVAL=0s", // what a test does not expect would disturb it
+		"COMMISSAIRE_WATCH_INTERVAL=0s",      // what a test does not expect would disturb it
 	)
 	l.env = append(l.env, o.Env...)
 	if l.Fleet, err = remotetest.Open(ctx, filepath.Join(l.Dir, "hosts"), append(hosts(o.Hosts), o.Machines...)...); err != nil {

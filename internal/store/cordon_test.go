@@ -467,8 +467,9 @@ func TestACordonWithoutAContainerManager(t *testing.T) {
 	}
 }
 
-// TestWhichHostsAreNodes: only what the container manager of its cluster holds, and only
-// when that is of a type with nodes, also when a slot is handed on or asked for again.
+// TestWhichHostsAreNodes: all of a cluster whose container manager is of a type with nodes,
+// also those that it does not hold (the diagnosis stops them), and also when a slot is handed
+// on or asked for again.
 func TestWhichHostsAreNodes(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -477,7 +478,7 @@ func TestWhichHostsAreNodes(t *testing.T) {
 	f.exec(t, "UPDATE node SET manager = 'other' WHERE address = 'h2'")
 	f.exec(t, "DELETE FROM node WHERE address = 'h3'")
 	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(3)}})
-	want := []Assignment{{"h1", false, 1, 1, true}, {"h2", false, 2, 1, false}, {"h3", false, 3, 1, false}}
+	want := []Assignment{{"h1", false, 1, 1, true}, {"h2", false, 2, 1, true}, {"h3", false, 3, 1, true}}
 	for range 2 {
 		require.Equal(t, want, f.claims(t, op.ID, 1).Assignments)
 	}
