@@ -76,6 +76,13 @@ test-machines: ## Run the tests on real systemd machines (root; installs systemd
 	scripts/setup-nspawn
 	$(GO) test -race -count 1 -timeout $(TIMEOUT) ./internal/remote/nspawntest/...
 
+.PHONY: acceptance
+acceptance: setup ## Let the product work on real machines of all sorts, and look at them (root; ARGS="-images 0")
+	scripts/setup-nspawn
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	cd devstack && $(GO) build -o ../bin/ ./cmd/acceptance
+	bin/acceptance $(ARGS)
+
 .PHONY: chaos
 chaos: build-chaos ## Kill worker and API at every point of every step and see that nothing is lost (long)
 	bin/chaos $(ARGS)
