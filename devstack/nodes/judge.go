@@ -162,7 +162,8 @@ func (j *judge) cordons(e event, n Node) {
 
 // pod judges a change of a pod. One that stops being healthy is one that we took away
 // when it was evicted, when its node goes down with it, and for whatever reason on a
-// node that we have cordoned.
+// node that we have cordoned. The node controller calls pods of lost nodes not ready, as
+// after an apiserver was away for long; that is nobody's doing.
 func (j *judge) pod(e event, p Pod) {
 	k := key(p.Namespace, p.Name)
 	old, known := j.pods[k]
@@ -179,7 +180,8 @@ func (j *judge) pod(e event, p Pod) {
 	}
 	n, there := j.nodes[p.Node]
 	down := there && !e.gone && !p.Ending
-	if !known || !old.Healthy() || !e.gone && p.Healthy() || !p.Evicted && !down && n.Mark == "" {
+	taken := p.Evicted || (down || n.Mark != "") && !n.Lost
+	if !known || !old.Healthy() || !e.gone && p.Healthy() || !taken {
 		return
 	}
 	for _, b := range j.budgets {

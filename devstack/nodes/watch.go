@@ -34,6 +34,7 @@ type Node struct {
 	Closed bool   // spec.unschedulable
 	Mark   string // the annotation of our cordon, "" for none
 	BootID string // of the boot from which its kubelet has reported
+	Lost   bool   // the node controller has not heard of it for long, and says so
 }
 
 // Owner is who has cordoned the node, "" when nobody of ours has.
@@ -302,6 +303,9 @@ func nodeOf(n *corev1.Node) *Node {
 	return &Node{
 		Name: n.Name, UID: n.UID, Closed: n.Spec.Unschedulable, Mark: n.Annotations[containermgr.CordonAnnotation],
 		BootID: n.Status.NodeInfo.BootID,
+		Lost: slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionUnknown
+		}),
 	}
 }
 

@@ -156,6 +156,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	}
 	kubeconfig := "--kubeconfig=" + c.Kubeconfig()
 	if err := c.run(controllerManager, kubeconfig, "--leader-elect=false", "--secure-port=0",
+		// Tests say themselves which kubelets are lost. KWOK's are silent for most of a
+		// minute after an apiserver was away.
+		"--node-monitor-grace-period=10m",
 		// No garbage collector, so that tests may name owners that are not there.
 		"--controllers=disruption-controller,node-lifecycle-controller,pod-garbage-collector-controller,namespace-controller,replicaset-controller,daemonset-controller"); err != nil {
 		return err
