@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"commissaire/devstack/harness"
@@ -76,10 +77,16 @@ func (l *nodeLane) prepare(ctx context.Context) error {
 	if l.worker, err = l.Start("worker"); err != nil {
 		return err
 	}
-	if err := l.Call(ctx, http.MethodPut, "containermanager/kube", map[string]any{"type": "kubernetes", "options": map[string]any{
+	manager := map[string]any{"type": "kubernetes", "options": map[string]any{
 		"server_url": l.kube.URL(), "certificate_ca_path": l.kube.CAFile(), "certificate_path": l.cert, "certificate_key_path": l.key,
 		"max_unavailable": sharedBudget,
-	}}); err != nil {
+	}}
+	// The worker may need longer than the API waits, while all lanes begin at once.
+	err = l.Call(ctx, http.MethodPut, "containermanager/kube", manager)
+	for try := 0; try < 10 && err != nil && strings.Contains(err.Error(), ": 503: "); try++ {
+		err = l.Call(ctx, http.MethodPut, "containermanager/kube", manager)
+	}
+	if err != nil {
 		return err
 	}
 	if err := l.mend(ctx); err != nil {
