@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +80,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	for _, g := range []group{
 		{"debian", all[:o.APT], r.packages(aptSystem(s.repository))},
 		{"fedora", all[o.APT : o.APT+o.DNF], r.packages(dnfSystem(s.repository))},
+		{"images", all[o.APT+o.DNF:], r.images},
 	} {
 		if len(g.machines) == 0 {
 			continue
@@ -121,4 +123,8 @@ func (r *run) count(number *int) {
 func (r *run) failed(g group, err error) {
 	r.count(&r.result.Failed)
 	r.say("FAILED %s: %v", g.cluster, err)
+	for _, m := range g.machines {
+		console := strings.TrimSpace(m.Console())
+		r.say("end of the console of %s, which rebooted %d times:\n%s", m.Name(), m.Reboots(), console[max(0, len(console)-2000):])
+	}
 }

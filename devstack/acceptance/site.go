@@ -52,7 +52,7 @@ func newSite(ctx context.Context, o Options, pg *privatepg.Server, temporal stri
 	if err != nil {
 		return nil, err
 	}
-	machines := nspawntest.Options{Count: o.APT + o.DNF + o.Images, AuthorizedKey: authorized}
+	machines := nspawntest.Options{Count: o.APT + o.DNF + o.Images, Images: o.Images, AuthorizedKey: authorized}
 	for range o.APT {
 		machines.Files = append(machines.Files, map[string]string{"etc/apt/apt.conf.d/90ledger": aptHook})
 	}
@@ -73,7 +73,7 @@ func newSite(ctx context.Context, o Options, pg *privatepg.Server, temporal stri
 	}
 	s.Installation, err = harness.New(ctx, harness.Options{
 		Dir: o.Dir, Name: "acceptance", Binary: o.Binary, Postgres: pg, Temporal: temporal,
-		Env: []string{"COMMISSAIRE_BOOTSTRAP_PROFILE=container-host", "COMMISSAIRE_REGISTRY_MIRROR=http://192.0.2.1:5000", "COMMISSAIRE_STEP_TIMEOUT=" + limit.String()},
+		Env: []string{"COMMISSAIRE_BOOTSTRAP_PROFILE=container-host", "COMMISSAIRE_REGISTRY_MIRROR=http://192.0.2.1:5000", "COMMISSAIRE_STEP_TIMEOUT=" + limit.String(), "COMMISSAIRE_REBOOT_TIMEOUT=" + limit.String()},
 	})
 	if err != nil {
 		return nil, err

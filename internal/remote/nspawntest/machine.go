@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,7 @@ type Machine struct {
 	hostKey string
 	dir     string
 	base    string
+	image   bool // boots OSTree deployments, not the base
 	group   group
 	net     *network
 
@@ -155,7 +157,11 @@ func (m *Machine) boot() (status int, err error) {
 		return 0, err
 	}
 	defer console.Close()
-	args := append([]string{"--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child", "/bin/sh", "-c", bootScript, "boot", m.dir, m.base, m.name, bridgeName}, m.group.dirs()...)
+	script := []string{bootScript, "boot", m.dir, m.base, m.name, bridgeName}
+	if m.image {
+		script = []string{bootImageScript, "boot", m.dir, m.name, bridgeName}
+	}
+	args := slices.Concat([]string{"--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child", "/bin/sh", "-c"}, script, m.group.dirs())
 	cmd := m.net.command(context.Background(), "unshare", args...)
 	cmd.Stdout, cmd.Stderr = console, console
 	// The machine's processes, nspawn's too, are in a process namespace that the

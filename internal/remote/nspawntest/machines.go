@@ -26,12 +26,18 @@ type Options struct {
 	// Files are written into the root of a machine before it boots, by path. The
 	// first map is that of h1; machines without one have none.
 	Files []map[string]string
+	// Images says how many machines, the last ones, boot OSTree deployments: of
+	// version 1.0 of an image that is the base in OSTree's shape, with a stand-in for
+	// rpm-ostree. Of their Files only those of /etc are kept by later deployments.
+	// Packages must have ImagePackages.
+	Images int
 }
 
 // Machines are machines on one network.
 type Machines struct {
 	dir      string
 	net      *network
+	images   string // OSTree repository, to be served; "" without machines that boot images
 	machines []*Machine
 	relays   relays
 }
@@ -95,6 +101,15 @@ func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
 	if ms.net, err = newNetwork(ctx); err != nil {
 		return err
 	}
+	var images string
+	if o.Images > 0 {
+		if images, err = imageBase(ctx, base); err != nil {
+			return err
+		}
+		if ms.images, err = openImages(ctx, ms.dir, images); err != nil {
+			return fmt.Errorf("open a repository of images: %w", err)
+		}
+	}
 	for i := range o.Count {
 		m := &Machine{
 			name: fmt.Sprintf("h%d", i+1), address: fmt.Sprintf("10.77.0.%d", i+1),
@@ -107,7 +122,8 @@ func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
 		if i < len(o.Files) {
 			files = o.Files[i]
 		}
-		if err := m.install(o.AuthorizedKey, files); err != nil {
+		m.image = i >= o.Count-o.Images
+		if err := m.install(ctx, images, o.AuthorizedKey, files); err != nil {
 			return fmt.Errorf("install machine %s: %w", m.name, err)
 		}
 		ms.machines = append(ms.machines, m)
@@ -122,10 +138,17 @@ func (ms *Machines) boot(ctx context.Context, base string, o Options) error {
 }
 
 // install makes the machine's folder. What it has beyond the base is in up, the
-// upper layer of its root.
-func (m *Machine) install(authorizedKey string, files map[string]string) error {
+// upper layer of its root, or in the deployment of an image.
+func (m *Machine) install(ctx context.Context, images, authorizedKey string, files map[string]string) error {
 	for _, dir := range []string{"", "up", "work", "root"} {
 		if err := os.Mkdir(m.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	root := m.path("up")
+	if m.image {
+		var err error
+		if root, err = m.deploy(ctx, images); err != nil {
 			return err
 		}
 	}
@@ -157,7 +180,7 @@ func (m *Machine) install(authorizedKey string, files map[string]string) error {
 		all = append(all, file{name, content, 0o644})
 	}
 	for _, f := range all {
-		path := m.path(filepath.Join("up", f.name))
+		path := filepath.Join(root, f.name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}

@@ -22,12 +22,13 @@ type Package struct {
 }
 
 // Repository is a flat apt repository (sources.list(5)) that all machines reach by
-// HTTP. Its methods are safe for concurrent use.
+// HTTP, and beside it one of RPM packages and one of images. Its methods are safe for concurrent use.
 type Repository struct {
-	url   string
-	mu    sync.Mutex
-	index []byte            // of what was published, as Packages has it
-	files map[string][]byte // by path
+	url    string
+	images string // OSTree repository, "" for none
+	mu     sync.Mutex
+	index  []byte            // of what was published, as Packages has it
+	files  map[string][]byte // by path
 }
 
 // Repository opens an empty repository. It ends with ms.
@@ -40,7 +41,7 @@ func (ms *Machines) Repository() (*Repository, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open an apt repository: %w", err)
 	}
-	r := &Repository{url: "http://" + l.Addr().String(), files: map[string][]byte{}}
+	r := &Repository{url: "http://" + l.Addr().String(), images: ms.images, files: map[string][]byte{}}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	ms.relays.wg.Go(func() { _ = server.Serve(l) }) // until it is closed
 	ms.relays.add(server)
@@ -76,10 +77,14 @@ DEBIAN_FRONTEND=noninteractive apt-get -q -y install "$@"`
 	return err
 }
 
-// ServeHTTP answers apt. It gives no time of modification: two publications may
+// ServeHTTP answers apt, dnf and ostree. It gives no time of modification: two publications may
 // share a second, and apt would keep the first.
 func (r *Repository) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	name := path.Clean(request.URL.Path)
+	if r.images != "" && isImage(name) {
+		r.serveImage(w, request)
+		return
+	}
 	r.mu.Lock()
 	content, ok := r.files[name]
 	r.mu.Unlock()

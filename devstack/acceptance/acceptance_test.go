@@ -1,0 +1,36 @@
+package acceptance_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"commissaire/devstack/acceptance"
+)
+
+// A small set of machines: one with apt, from the base that other tests have made
+// already. The whole set is make acceptance.
+func TestSmallSet(t *testing.T) {
+	if err := acceptance.Available(); err != nil {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // the base may have to be made
+	defer cancel()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // Postgres runs as another user when we are root
+		require.NoError(t, os.Chmod(d, 0o711))
+	}
+	program := filepath.Join(dir, "commissaire")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/commissaire")
+	build.Dir = "../.."
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	result, err := acceptance.Run(ctx, acceptance.Options{Dir: dir, Binary: program, APT: 1, Out: t.Output()})
+	require.NoError(t, err)
+	require.Equal(t, acceptance.Result{Hosts: 1, Reboots: 1, Upgrades: 2}, result)
+}
