@@ -32,6 +32,9 @@ func (a *Nodes) DiagnoseCluster(ctx context.Context, in workflows.DiagnosisRef) 
 		return workflows.Diagnosis{}, verdict(ctx, err)
 	}
 	m, err := to.OpenContainerManager(ctx, cluster.ContainerManager, "")
+	if fleet.KindOf(err) == fleet.NotFound {
+		return workflows.Diagnosis{Unknown: noManager(cluster.ContainerManager)}, nil
+	}
 	if err != nil {
 		return workflows.Diagnosis{}, verdict(ctx, err)
 	}
@@ -67,12 +70,18 @@ func (a *Nodes) diagnoseMany(ctx context.Context, m fleet.ContainerManager, in w
 	return k.DiagnoseMany(ctx, nodes, in.Policy)
 }
 
+// noManager is what is in the way in a cluster that names a container manager which is not
+// there: deleted, or a slip of the pen.
+func noManager(name string) string {
+	return fmt.Sprintf("container manager %s of the cluster does not exist, so nobody can empty its nodes; create it, change the cluster, or leave nodes alone (drain.disabled, --no-drain)", name)
+}
+
 // notHeld is what is in the way of draining a host that is to be a node and is none, as
 // far as the record has it: its register failed, or its container manager is new.
 func notHeld(address, manager string) fleet.Finding {
 	return fleet.Finding{
 		Cause: containermgr.NodeMissing, Object: "node " + address, Blocks: true,
-		Detail: fmt.Sprintf("is not registered with container manager %s; bootstrap its host, or leave the node alone (drain.disabled)", manager),
+		Detail: fmt.Sprintf("is not registered with container manager %s; bootstrap its host, or leave the node alone (drain.disabled, --no-drain)", manager),
 	}
 }
 

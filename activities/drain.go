@@ -32,9 +32,8 @@ const (
 	diagnoseEvery = 2 * time.Second
 	// drainEvery is the time between two passes of a drain.
 	drainEvery = time.Second
-	// drainQuiet is how long pods that end are nobody's concern: as long as most of them
-	// may take.
-	drainQuiet = 30 * time.Second
+	// drainQuiet is how long pods that end, or a node that comes back, are nobody's concern.
+	drainQuiet = 5 * time.Second
 	// sayWhy is left of an attempt to let a node go, to say why it did not work.
 	sayWhy = tellTimeout + time.Second
 	// cannotDrain comes before what is in the way.
@@ -155,6 +154,8 @@ func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows
 		switch {
 		case err != nil:
 			return m, err
+		case n.Manager != "" && n.Type == "":
+			return m, failed(cannotDrain+"%s", noManager(n.Manager))
 		case !n.Type.HasNodes():
 			return m, failed("the container manager of its cluster is gone, or has changed")
 		case !n.Held():
@@ -314,7 +315,7 @@ func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass, quiet bool) 
 }
 
 // Ready waits for the node to be ready after its host was worked on, or looks whether it
-// still is. It only reads, so it may be repeated. The container manager has as long as a
+// still is. It only reads, and notes that the node is ready, so it may be repeated. The container manager has as long as a
 // node may take to become ready.
 func (a *Nodes) Ready(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
 	return a.run(ctx, in.HostStep, cordoner(in.HostStep), func(ctx context.Context, s *nodeRun) error {
@@ -323,11 +324,15 @@ func (a *Nodes) Ready(ctx context.Context, in workflows.RebootStep) (workflows.N
 		defer cancel()
 		err := s.ready(ready, in)
 		if err == nil {
-			return nil
+			return s.to.NodeReady(ctx, in.OperationID, in.Address)
 		}
 		switch s.last = words(err); {
 		case ctx.Err() != nil:
 			return s.late(ctx)
+		case fleet.KindOf(err) == fleet.Invalid && ready.Err() == nil:
+			// Somebody may give another token meanwhile, which the next attempt has.
+			s.tell(ctx, blamed(s.m, err).Error())
+			return later{blamed(s.m, err)}
 		case fleet.KindOf(err) == fleet.NotReady, ready.Err() != nil:
 			return gaveUp("%s", s.last)
 		}
@@ -349,7 +354,16 @@ func (s *nodeRun) ready(ctx context.Context, in workflows.RebootStep) error {
 	if in.Rebooted {
 		w.Left = in.BootID
 	}
-	return s.k.Ready(ctx, in.Address, w)
+	for {
+		look, cancel := context.WithTimeout(ctx, drainQuiet)
+		err := s.k.Ready(look, in.Address, w)
+		again := look.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !again {
+			return err
+		}
+		s.tell(ctx, words(err))
+	}
 }
 
 // Uncordon makes the node as it was before Cordon, if that has begun, and from then on

@@ -55,7 +55,7 @@ func TestDiagnosisByTheRecord(t *testing.T) {
 	require.NoError(t, err)
 	d.checked(t, d.name, d.cluster(t, d.name, nil))
 	d.again(t)
-	const lost = "is not registered with container manager marked; bootstrap its host, or leave the node alone (drain.disabled)"
+	const lost = "is not registered with container manager marked; bootstrap its host, or leave the node alone (drain.disabled, --no-drain)"
 	require.Equal(t, []fleet.Finding{{Cause: containermgr.NodeMissing, Object: "node marked", Blocks: true, Detail: lost}}, dryRun().Findings)
 	require.Equal(t, "the node cannot be drained: node marked "+lost, requireRefused(t, "failed", d.diagnose(how{}, fleet.Drain{})))
 }

@@ -23,6 +23,7 @@ type NodeStore interface {
 	NodeRemoved(ctx context.Context, id string) error
 	SetWaiting(ctx context.Context, id, waiting string) error
 	SetNodeStatus(ctx context.Context, address, manager string, status []byte) error
+	NodeReady(ctx context.Context, id, address string) error
 	NodesAmong(ctx context.Context, manager string, addresses []string) ([]string, error)
 	Cluster(ctx context.Context, name string) (store.ClusterView, error)
 	CordonStore

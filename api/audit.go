@@ -74,8 +74,11 @@ func auditEntry(r *http.Request) fleet.AuditEntry {
 	if len(path) > longest {
 		path = strings.ToValidUTF8(path[:longest], "")
 	}
-	if slices.Equal(r.URL.Query()["dry_run"], []string{"true"}) {
-		path += "?dry_run=true" // which changes nothing; no other query is kept
+	for _, name := range []string{"dry_run", "force", "replace"} { // which say what the act is; no other query is kept
+		if slices.Equal(r.URL.Query()[name], []string{"true"}) {
+			path += "?" + name + "=true"
+			break
+		}
 	}
 	return fleet.AuditEntry{
 		Principal: c.principal.Name, Method: c.principal.Method, Role: c.principal.Role, Address: c.address,

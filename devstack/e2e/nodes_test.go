@@ -186,7 +186,7 @@ func TestKubernetesIsAway(t *testing.T) {
 		op = n.latest("kind=unregister&host=" + a.Address())
 		return op.Waiting != ""
 	})
-	require.Contains(t, op.Waiting, "container manager kube: could not remove node "+a.Address())
+	require.Contains(t, op.Waiting, "container manager kube: could not get node "+a.Address())
 	p = n.refused(http.StatusConflict, http.MethodPut, hostPath(a), n.HostBody(a))
 	require.Contains(t, p.Detail, op.ID)
 

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -120,6 +121,22 @@ func (s *site) liveThrough(cluster, wrongKey string, p places) {
 	require.Equal(t, "succeeded", op.State, op.Reason)
 }
 
+// grantsAll is as much of a Kubernetes API as a check of a container manager asks for.
+func grantsAll(t *testing.T) string {
+	t.Helper()
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path == "/version" {
+			_, _ = io.WriteString(w, `{"major":"1","minor":"34","gitVersion":"v1.34.4"}`)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"kind":"SelfSubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}`)
+	}))
+	t.Cleanup(api.Close)
+	return api.URL
+}
+
 // useTokens makes tokens and a container manager, uses them well and badly, and gives
 // what of them is secret.
 func (s *site) useTokens(cluster, random string) map[string]string {
@@ -133,7 +150,7 @@ func (s *site) useTokens(cluster, random string) map[string]string {
 	api, join := made("tokens", map[string]any{"name": "ci"}), made("jointokens", map[string]any{"cluster": cluster})
 	manager := "manager" + random
 	s.ask(http.StatusCreated, http.MethodPut, "containermanager/kube", map[string]any{
-		"type": "kubernetes", "options": map[string]any{"server_url": "https://192.0.2.1", "token": manager},
+		"type": "kubernetes", "options": map[string]any{"server_url": grantsAll(t), "insecure_skip_tls_verify": true, "token": manager},
 	})
 	s.ask(http.StatusConflict, http.MethodPut, "containermanager/kube", map[string]any{"options": map[string]any{"token": manager}})
 	require.NotContains(t, string(s.ask(http.StatusOK, http.MethodGet, "containermanager/kube", nil).Body), manager)

@@ -77,11 +77,12 @@ const (
 
 	firstFailedSQL = `SELECT address, reason FROM host_run WHERE operation_id = $1 AND state = 'failed' ORDER BY finished, position LIMIT 1`
 
-	// The host's cluster has a container manager with nodes. Whether that has the host is
-	// for its diagnosis: one that was lost on the way must not go away with its pods.
+	// The host's cluster has a container manager with nodes, or names one that is not there,
+	// so nobody can say. Whether that has the host is for its diagnosis: one that was lost on
+	// the way must not go away with its pods.
 	isNode = `EXISTS (SELECT FROM host h JOIN cluster c ON c.tenant = h.tenant AND c.name = h.cluster
-			JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.type <> 'trivial' AND m.checking IS NULL
-		WHERE h.tenant = r.tenant AND h.address = r.address)`
+			LEFT JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.checking IS NULL
+		WHERE h.tenant = r.tenant AND h.address = r.address AND c.container_manager <> '' AND coalesce(m.type, '') <> 'trivial')`
 
 	claimedSQL = `SELECT r.address, r.state = 'staging', r.slot, r.turn, ` + isNode + ` FROM host_run r
 		WHERE r.operation_id = $1 AND r.turn = $2 AND r.state IN ('staging', 'running') ORDER BY r.position`

@@ -20,6 +20,9 @@ const (
 
 	nodeRemovedSQL = `DELETE FROM node n USING operation o WHERE o.tenant = $1 AND o.id = $2 AND n.tenant = $1 AND n.address = o.host AND n.manager = o.manager`
 
+	nodeReadySQL = `UPDATE node n SET ready = true FROM host_run r
+		WHERE r.tenant = $1 AND r.operation_id = $2 AND r.address = $3 AND n.tenant = $1 AND n.address = $3 AND n.manager = r.cordon_manager AND NOT n.ready`
+
 	setWaitingSQL = `UPDATE operation SET waiting = $3 WHERE tenant = $1 AND id = $2 AND finished IS NULL AND waiting <> $3`
 
 	nodesAmongSQL = `SELECT address FROM node WHERE tenant = $1 AND address = ANY ($2) AND manager = $3`
@@ -95,6 +98,12 @@ func (s *Store) CordonOf(ctx context.Context, id, address string) (state fleet.C
 // any more. Repeating it changes nothing; a node of another one stays.
 func (s *Store) NodeRemoved(ctx context.Context, id string) error {
 	return s.change(ctx, nodeRemovedSQL, id)
+}
+
+// NodeReady notes that the container manager that a host run asks has said that the node
+// is ready. Repeating it changes nothing.
+func (s *Store) NodeReady(ctx context.Context, id, address string) error {
+	return s.change(ctx, nodeReadySQL, id, address)
 }
 
 // SetWaiting notes what an operation that does not roll waits for.

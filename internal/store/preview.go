@@ -30,8 +30,8 @@ const previewHostsSQL = `SELECT ` + hostColumns + `,
 		coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 			FROM host_run w JOIN operation x ON x.id = w.operation_id
 			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), ''),
-		EXISTS (SELECT FROM cluster c JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager
-			WHERE c.tenant = h.tenant AND c.name = h.cluster AND m.type <> 'trivial' AND m.checking IS NULL)
+		EXISTS (SELECT FROM cluster c LEFT JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.checking IS NULL
+			WHERE c.tenant = h.tenant AND c.name = h.cluster AND c.container_manager <> '' AND coalesce(m.type, '') <> 'trivial')
 	FROM host h WHERE h.tenant = $1 AND h.address = ANY ($2)`
 
 // PreviewOperation says what StartOperation would put on record, with its checks

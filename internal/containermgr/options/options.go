@@ -120,6 +120,9 @@ func (o *Options) set(name string, value any, blame func(option, format string, 
 		o.ClusterDNS = text
 	case Insecure, Kubelet:
 		flag, isFlag := value.(bool)
+		if !isFlag && (text == "true" || text == "false") { // as commctl -o gives them
+			flag, isFlag = text == "true", true
+		}
 		if !isFlag {
 			blame(name, "must be true or false")
 		}
