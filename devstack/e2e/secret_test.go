@@ -149,10 +149,13 @@ func (s *site) useTokens(cluster, random string) map[string]string {
 	}
 	api, join := made("tokens", map[string]any{"name": "ci"}), made("jointokens", map[string]any{"cluster": cluster})
 	manager := "manager" + random
+	server := grantsAll(t)
 	s.ask(http.StatusCreated, http.MethodPut, "containermanager/kube", map[string]any{
-		"type": "kubernetes", "options": map[string]any{"server_url": grantsAll(t), "insecure_skip_tls_verify": true, "token": manager},
+		"type": "kubernetes", "options": map[string]any{"server_url": server, "insecure_skip_tls_verify": true, "token": manager},
 	})
-	s.ask(http.StatusConflict, http.MethodPut, "containermanager/kube", map[string]any{"options": map[string]any{"token": manager}})
+	s.ask(http.StatusConflict, http.MethodPut, "containermanager/kube", map[string]any{
+		"type": "openshift", "options": map[string]any{"server_url": server, "insecure_skip_tls_verify": true, "token": manager},
+	})
 	require.NotContains(t, string(s.ask(http.StatusOK, http.MethodGet, "containermanager/kube", nil).Body), manager)
 	for _, token := range []string{api, join, api + "x", join[:len(join)-1]} {
 		for _, path := range []string{"/api/v0/hosts", "/api/v0/audit", "/api/v0/tokens/" + token, "/api/v0/host?token=" + token} {
