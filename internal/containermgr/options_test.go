@@ -26,7 +26,7 @@ func TestBadOptions(t *testing.T) {
 		"nothing":            {map[string]any{}, "server_url"},
 		"unknown":            {map[string]any{"server_url": url, "apiserver": "x"}, "apiserver"},
 		"no string":          {map[string]any{"server_url": 1}, "server_url"},
-		"no flag":            {map[string]any{"server_url": url, "insecure_skip_tls_verify": "true"}, "insecure_skip_tls_verify"},
+		"no flag":            {map[string]any{"server_url": url, "insecure_skip_tls_verify": "yes"}, "insecure_skip_tls_verify"},
 		"no scheme":          {map[string]any{"server_url": "10.2.0.1:6443"}, "server_url"},
 		"other scheme":       {map[string]any{"server_url": "file:///etc/passwd"}, "server_url"},
 		"no host":            {map[string]any{"server_url": "https://:6443"}, "server_url"},

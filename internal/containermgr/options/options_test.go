@@ -85,7 +85,7 @@ func TestRefused(t *testing.T) {
 		"unknown":               {map[string]any{"server_url": address, "apiserver": secretWord}, []string{"apiserver"}},
 		"v0's spelling":         {map[string]any{"server_url": address, "Token": secretWord}, []string{"Token"}},
 		"no strings":            {map[string]any{"server_url": 1, "token": []any{secretWord}, "kubeconfig": nil}, []string{"kubeconfig", "server_url", "token"}},
-		"no flag":               {map[string]any{"server_url": address, "insecure_skip_tls_verify": "true"}, []string{"insecure_skip_tls_verify"}},
+		"no flag":               {map[string]any{"server_url": address, "insecure_skip_tls_verify": "yes"}, []string{"insecure_skip_tls_verify"}},
 		"active when":           {map[string]any{"server_url": address, "active_when": "soon"}, []string{"active_when"}},
 		"active when what":      {map[string]any{"server_url": address, "active_when": 1}, []string{"active_when"}},
 		"no time":               {map[string]any{"server_url": address, "ready_timeout": "soon"}, []string{"ready_timeout"}},
