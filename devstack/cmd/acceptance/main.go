@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"commissaire/devstack/acceptance"
+	"commissaire/devstack/harness"
 )
 
 func main() {
@@ -32,10 +33,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if o.Dir, err = os.MkdirTemp("", "acceptance-"); err != nil {
-		return err
-	}
-	if err := os.Chmod(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+	if o.Dir, err = harness.TempDir("acceptance-"); err != nil {
 		return err
 	}
 	result, err := acceptance.Run(ctx, o)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"commissaire/devstack/harness"
 	"commissaire/devstack/scale"
 )
 
@@ -41,10 +42,7 @@ func run() error {
 	if flag.NArg() > 0 || o.Hosts < 1 || o.Rounds < 1 {
 		return errors.New("needs at least one host and one round, and takes flags only; see -help")
 	}
-	if o.Dir, err = os.MkdirTemp("", "benchwatch-"); err != nil {
-		return err
-	}
-	if err := os.Chmod(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+	if o.Dir, err = harness.TempDir("benchwatch-"); err != nil {
 		return err
 	}
 	result, err := scale.Watch(ctx, o)

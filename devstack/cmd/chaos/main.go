@@ -18,6 +18,7 @@ import (
 
 	"commissaire/devstack/chaos"
 	"commissaire/devstack/chaos/proof"
+	"commissaire/devstack/harness"
 )
 
 func main() {
@@ -57,10 +58,7 @@ func run() error {
 	}
 	if o.Dir == "" {
 		var err error
-		if o.Dir, err = os.MkdirTemp("", "chaos-"); err != nil {
-			return err
-		}
-		if err := os.Chmod(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+		if o.Dir, err = harness.TempDir("chaos-"); err != nil {
 			return err
 		}
 	}

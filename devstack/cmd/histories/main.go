@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"commissaire/devstack/harness"
 	"commissaire/devstack/histories"
 )
 
@@ -28,10 +29,7 @@ func run() (err error) {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if o.Dir, err = os.MkdirTemp("", "histories-"); err != nil {
-		return err
-	}
-	if err := os.Chmod(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+	if o.Dir, err = harness.TempDir("histories-"); err != nil {
 		return err
 	}
 	if err := histories.Run(ctx, o); err != nil {

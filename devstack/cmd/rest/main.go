@@ -20,6 +20,7 @@ import (
 	"time"
 
 	apiclient "commissaire/api/client"
+	"commissaire/devstack/harness"
 	"commissaire/devstack/stack"
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote/remotetest"
@@ -40,14 +41,11 @@ func run() error {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir, err := os.MkdirTemp("", "rest-")
+	dir, err := harness.TempDir("rest-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o711); err != nil { // Postgres runs as another user when we are root
-		return err
-	}
 	s, err := stack.Start(ctx, stack.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err

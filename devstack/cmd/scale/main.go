@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"commissaire/devstack/harness"
 	"commissaire/devstack/scale"
 )
 
@@ -46,10 +47,7 @@ func run() error {
 	temporary := o.Dir == ""
 	if temporary {
 		var err error
-		if o.Dir, err = os.MkdirTemp("", "scale-"); err != nil {
-			return err
-		}
-		if err := os.Chmod(o.Dir, 0o711); err != nil { // Postgres runs as another user when we are root
+		if o.Dir, err = harness.TempDir("scale-"); err != nil {
 			return err
 		}
 	}
