@@ -78,9 +78,11 @@ const (
 	// UncordonTries is how often it does so at least, also when nobody was there to try
 	// for longer than that.
 	UncordonTries = 4
+	uncordonFirst = 500 * time.Millisecond
 	uncordonMost  = 5 * time.Second
-	// uncordonBeat is after how much silence another worker tries: a node is closed.
-	uncordonBeat = 3 * time.Second
+	// uncordonBeat is after how much silence another worker tries: a node is closed. A
+	// worker that froze may be given one try for each of its pollers.
+	uncordonBeat = 2 * time.Second
 )
 
 // onRemoval is for a step that is repeated for a day.
@@ -100,7 +102,7 @@ func onCordon(ctx workflow.Context, t Timing, summary string) workflow.Context {
 		StartToCloseTimeout:    uncordonLimit,
 		ScheduleToCloseTimeout: recordDeadline,
 		HeartbeatTimeout:       min(t.Heartbeat, uncordonBeat),
-		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: uncordonMost},
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: uncordonFirst, BackoffCoefficient: 1.5, MaximumInterval: uncordonMost},
 		Summary:                summary,
 	})
 }

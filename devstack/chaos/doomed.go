@@ -136,6 +136,9 @@ func (l *lane) overtaken(ctx context.Context, workflowID, activityID string) (bo
 	if err != nil {
 		return false, err
 	}
+	if d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		return true, nil // nobody will have what was pending when it was terminated
+	}
 	for _, a := range d.GetPendingActivities() {
 		if a.GetActivityId() == activityID {
 			return a.GetAttempt() > 1 && a.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED, nil

@@ -75,7 +75,7 @@ const (
 	orphanEvery = time.Minute // running operations without a workflow
 	orphanAge   = time.Minute
 	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
-	cordonEvery = 2 * time.Second // nodes that are still cordoned for a host run that has ended
+	cordonEvery = time.Second     // nodes that are still cordoned for a host run that has ended
 	cordonAgain = 15 * time.Second
 	cordonTask  = 2 * time.Second // then a worker that took the task and is silent has lost it
 	sweepLimit  = 200
