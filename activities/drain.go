@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 type CordonStore interface {
 	BeginCordon(ctx context.Context, id, address string) (fleet.ContainerManager, error)
 	CordonStands(ctx context.Context, id, address string) error
+	NodeStands(ctx context.Context, id, address string) error
 	CordonOf(ctx context.Context, id, address string) (state fleet.Cordon, ended bool, err error)
 	BeginRestore(ctx context.Context, id, address string) (m fleet.ContainerManager, out bool, err error)
 	CordonRestored(ctx context.Context, id, address string) error
@@ -36,6 +38,10 @@ const (
 	drainQuiet = 5 * time.Second
 	// sayWhy is left of an attempt to let a node go, to say why it did not work.
 	sayWhy = tellTimeout + time.Second
+	// restoreFor is how long one attempt asks a container manager that does not answer to
+	// let a node go, with pauses.
+	restoreFor   = 5 * time.Second
+	restorePause = 250 * time.Millisecond
 	// cannotDrain comes before what is in the way.
 	cannotDrain = "the node cannot be drained: "
 	// mostNamed is how many of a list a sentence names.
@@ -45,34 +51,38 @@ const (
 // nodeRun is a step of a rollout under way on the node of a host.
 type nodeRun struct {
 	*stepRecord
-	to    NodeStore
-	m     fleet.ContainerManager
-	k     *client
-	fence error  // the record does not let the step go on, or does not answer
-	last  string // what stands in the way
-	known map[string]bool
+	nodes   *Nodes
+	to      NodeStore
+	manager whoHolds
+	m       fleet.ContainerManager
+	k       *client
+	release func() // gives the client back
+	fence   error  // the record does not let the step go on, or does not answer
+	last    string // what stands in the way
+	refused string // that the container manager does not let us in, if that was its last answer
+	known   map[string]bool
 }
 
-// run is the frame of a rollout's steps on a node. manager says whom to ask.
-func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager func(context.Context, NodeStore) (fleet.ContainerManager, error), do func(context.Context, *nodeRun) error) (workflows.Nothing, error) {
+// whoHolds gives the container manager that a step is to ask, with its options as they are
+// now.
+type whoHolds func(context.Context, NodeStore) (fleet.ContainerManager, error)
+
+// run is the frame of a rollout's steps on a node.
+func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager whoHolds, do func(context.Context, *nodeRun) error) (workflows.Nothing, error) {
 	to := a.Store(in.Tenant)
-	s := &nodeRun{stepRecord: &stepRecord{steps: to, in: in}, to: to, known: map[string]bool{}}
+	s := &nodeRun{stepRecord: &stepRecord{steps: to, in: in}, nodes: a, to: to, manager: manager, release: func() {}, known: map[string]bool{}}
 	if done, err := s.begin(ctx); done || err != nil {
 		return workflows.Nothing{}, err
 	}
 	work, stop := s.alive(ctx)
-	err := func() (err error) {
-		if s.m, err = manager(work, to); err != nil {
+	err := func() error {
+		defer func() { s.release() }()
+		if err := s.open(work); err != nil {
 			return err
 		}
-		k, release, err := a.clients.get(ctx, in.Tenant, s.m)
-		if err != nil {
-			return blamed(s.m, err)
-		}
-		defer release()
-		s.k = k
 		s.last = fmt.Sprintf("container manager %s has not answered", s.m.Name)
-		if err = do(work, s); err == nil {
+		err := do(work, s)
+		if err == nil {
 			s.tell(work, "")
 		}
 		return err
@@ -81,9 +91,24 @@ func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager func(con
 	return workflows.Nothing{}, s.end(ctx, work, err)
 }
 
+// open makes the container manager be asked as the record has it now.
+func (s *nodeRun) open(ctx context.Context) error {
+	m, err := s.manager(ctx, s.to)
+	if err != nil {
+		return err
+	}
+	k, release, err := s.nodes.clients.get(ctx, s.in.Tenant, m)
+	if err != nil {
+		return blamed(m, err)
+	}
+	s.release()
+	s.m, s.k, s.release = m, k, release
+	return nil
+}
+
 // cordoner gives the container manager at which the node is, or is about to be,
 // cordoned; a Conflict when the node was let go.
-func cordoner(in workflows.HostStep) func(context.Context, NodeStore) (fleet.ContainerManager, error) {
+func cordoner(in workflows.HostStep) whoHolds {
 	return func(ctx context.Context, to NodeStore) (fleet.ContainerManager, error) {
 		return to.BeginCordon(ctx, in.OperationID, in.Address)
 	}
@@ -171,6 +196,9 @@ func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 	for again := false; ; again = true {
 		var findings []fleet.Finding
 		err := s.ask(ctx, func() (err error) {
+			if s.fence = s.to.NodeStands(ctx, s.in.OperationID, s.in.Address); s.fence != nil {
+				return s.fence // a host that has left its cluster meanwhile is not waited for
+			}
 			findings, err = s.k.Diagnose(ctx, s.in.Address, owner(s.in.HostRef), p, again)
 			return err
 		})
@@ -315,34 +343,48 @@ func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass, quiet bool) 
 }
 
 // Ready waits for the node to be ready after its host was worked on, or looks whether it
-// still is. It only reads, and notes that the node is ready, so it may be repeated. The container manager has as long as a
-// node may take to become ready.
+// still is, and notes that. It only reads besides, so it may be repeated. The container
+// manager has as long as a node may take to become ready, also to let us in again:
+// somebody may give another token meanwhile.
 func (a *Nodes) Ready(ctx context.Context, in workflows.RebootStep) (workflows.Nothing, error) {
 	return a.run(ctx, in.HostStep, cordoner(in.HostStep), func(ctx context.Context, s *nodeRun) error {
 		_, spent := patience(ctx)
 		ready, cancel := context.WithTimeout(ctx, max(s.k.wants.ReadyTimeout-spent, lastLook))
 		defer cancel()
-		err := s.ready(ready, in)
-		if err == nil {
-			return s.to.NodeReady(ctx, in.OperationID, in.Address)
+		for {
+			err := s.ready(ready, in)
+			if err == nil {
+				return s.to.NodeReady(ctx, in.OperationID, in.Address)
+			}
+			again := fleet.KindOf(err) == fleet.Invalid && ready.Err() == nil
+			if again {
+				s.refused = blamed(s.m, err).Error()
+				s.tell(ctx, s.refused)
+				rest(ready, askAgain)
+			}
+			switch s.last = cmp.Or(s.refused, words(err)); {
+			case ctx.Err() != nil:
+				return s.late(ctx)
+			case fleet.KindOf(err) == fleet.NotReady, ready.Err() != nil:
+				return gaveUp("%s", s.last)
+			case !again:
+				return blamed(s.m, err)
+			}
+			if err := s.open(ctx); err != nil {
+				return err
+			}
 		}
-		switch s.last = words(err); {
-		case ctx.Err() != nil:
-			return s.late(ctx)
-		case fleet.KindOf(err) == fleet.Invalid && ready.Err() == nil:
-			// Somebody may give another token meanwhile, which the next attempt has.
-			s.tell(ctx, blamed(s.m, err).Error())
-			return later{blamed(s.m, err)}
-		case fleet.KindOf(err) == fleet.NotReady, ready.Err() != nil:
-			return gaveUp("%s", s.last)
-		}
-		return blamed(s.m, err)
 	})
 }
 
 func (s *nodeRun) ready(ctx context.Context, in workflows.RebootStep) error {
+	slow := s.lacks(ctx)
+	lacks := func(why error) {
+		s.refused = ""
+		slow(why)
+	}
 	if s.k.wants.ActiveWhen == options.Registered {
-		return insist(ctx, func(ctx context.Context) error {
+		return insist(ctx, lacks, func(ctx context.Context) error {
 			there, err := s.k.Registered(ctx, in.Address)
 			if err == nil && !there {
 				return fleet.Errorf(fleet.NotFound, "node %s is not registered; bootstrap its host", in.Address)
@@ -350,25 +392,26 @@ func (s *nodeRun) ready(ctx context.Context, in workflows.RebootStep) error {
 			return err
 		})
 	}
-	var w containermgr.Wait
+	w := containermgr.Wait{Lacks: lacks}
 	if in.Rebooted {
 		w.Left = in.BootID
 	}
-	for {
-		look, cancel := context.WithTimeout(ctx, drainQuiet)
-		err := s.k.Ready(look, in.Address, w)
-		again := look.Err() != nil && ctx.Err() == nil
-		cancel()
-		if err == nil || !again {
-			return err
+	return s.k.Ready(ctx, in.Address, w)
+}
+
+// lacks tells why a node is not ready, when that is not so for a moment only.
+func (s *stepRecord) lacks(ctx context.Context) func(why error) {
+	begun := time.Now()
+	return func(why error) {
+		if time.Since(begun) >= drainQuiet {
+			s.tell(ctx, words(why))
 		}
-		s.tell(ctx, words(err))
 	}
 }
 
 // Uncordon makes the node as it was before Cordon, if that has begun, and from then on
 // nobody can cordon it for this host run. It does not matter what became of the host run,
-// the operation, the host and the cluster. One call is one try, which Temporal repeats:
+// the operation, the host and the cluster. One call is a few tries, which Temporal repeats:
 // each part of it finds what was done before. The record says last that the node is let
 // go, so whatever ends in between is done again.
 func (a *Nodes) Uncordon(ctx context.Context, in workflows.HostStep) (workflows.Nothing, error) {
@@ -410,6 +453,8 @@ var restored = map[containermgr.Restored]string{
 	containermgr.NothingToRestore: "the node bore no cordon of ours",
 }
 
+// restore asks for some seconds, while nobody answers: a try that Temporal repeats may
+// be given to a worker that is dead, which only its silence shows.
 func (a *Nodes) restore(ctx context.Context, m fleet.ContainerManager, in workflows.HostRef) (containermgr.Restored, error) {
 	k, release, err := a.clients.get(ctx, in.Tenant, m)
 	if err != nil {
@@ -419,7 +464,19 @@ func (a *Nodes) restore(ctx context.Context, m fleet.ContainerManager, in workfl
 	// A try that Temporal ends could not say that it was the last.
 	ctx, cancel := context.WithDeadline(ctx, activity.GetInfo(ctx).Deadline.Add(-sayWhy))
 	defer cancel()
-	return k.Restore(ctx, in.Address, owner(in))
+	for begun := time.Now(); ; {
+		did, err := k.Restore(ctx, in.Address, owner(in))
+		if fleet.KindOf(err) != fleet.Unavailable || time.Since(begun) > restoreFor {
+			return did, err
+		}
+		select {
+		case <-time.After(restorePause):
+		case <-ctx.Done():
+			return did, err
+		case <-activity.GetWorkerStopChannel(ctx):
+			return did, err
+		}
+	}
 }
 
 // tryAgain says why a node could not be let go. A slot is not held up by that for ever;

@@ -207,6 +207,8 @@ func TestDrainSteps(t *testing.T) {
 		"gone":       drainsANodeThatIsGone,
 		"diagnosed":  diagnosesManyAtOnce,
 		"registered": asksForRegisteredOnly,
+		"slow":       saysWhatTakesLong,
+		"token":      waitsForAToken,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -513,6 +515,7 @@ func diagnosesManyAtOnce(d *drained) {
 	})
 	require.NoError(t, err)
 	require.Contains(t, said.Unknown, "container manager "+d.name+" of the cluster does not exist")
+	require.Equal(t, "the node cannot be drained: "+said.Unknown, requireRefused(t, "failed", d.diagnose(how{}, fleet.Drain{})))
 }
 
 // asksForRegisteredOnly where hosts are active before their nodes are Ready.
@@ -522,6 +525,63 @@ func asksForRegisteredOnly(d *drained) {
 	require.NoError(d.t, d.ready(how{}, workflows.StepNodeReady, "one"))
 	require.NoError(d.t, d.kube.Admin().CoreV1().Nodes().Delete(d.t.Context(), d.name, metav1.DeleteOptions{}))
 	require.Contains(d.t, requireRefused(d.t, "failed", d.ready(how{}, workflows.StepNodeSettle, "one")), "is not registered")
+}
+
+// saysWhatTakesLong while it goes on, and no more when it has passed.
+func saysWhatTakesLong(d *drained) {
+	ctx, t := d.t.Context(), d.t
+	says := func(what string, step func() error, passes func() error) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- step() }()
+		eventually(t, func() bool { return d.waiting() == what }, "the record says: %s", what)
+		require.NoError(t, passes())
+		require.NoError(t, await(t, done))
+		require.Empty(t, d.waiting())
+	}
+	d.pod("pod")
+	require.NoError(t, d.kube.HoldPod(ctx, d.name, "pod"))
+	require.NoError(t, d.kube.SetBootID(ctx, d.name, "one"))
+	require.NoError(t, d.cordon())
+	says("the node is not empty: pod slow/pod has not ended yet",
+		func() error { return d.drain(how{}, fleet.Drain{}) },
+		func() error { return d.kube.ReleasePod(ctx, d.name, "pod") })
+	says("node slow has not reported since its host booted",
+		func() error { return d.ready(how{}, workflows.StepNodeReady, "one") },
+		func() error { return d.kube.SetBootID(ctx, d.name, "two") })
+	require.NoError(t, d.uncordon(how{}, 1))
+}
+
+// waitsForAToken: that of the container manager expires while the host reboots. Somebody
+// gives another one, for as long as a node may take to become ready.
+func waitsForAToken(d *drained) {
+	const refused = "does not know us (401)"
+	t := d.t
+	require.NoError(t, d.cordon())
+	d.login("expired")
+	begun := time.Now()
+	late := how{deadline: begun.Add(2 * time.Hour), spent: time.Hour} // of the 2 min that a node may take
+	require.Contains(t, requireRefused(t, workflows.TypeGaveUp, d.ready(late, workflows.StepNodeReady, "")), refused)
+	require.Less(t, time.Since(begun), patience)
+	done := make(chan error, 1)
+	go func() { done <- d.ready(how{}, workflows.StepNodeReady, "") }()
+	eventually(t, func() bool { return strings.Contains(d.waiting(), refused) }, "the record says so")
+	d.login(d.token)
+	require.NoError(t, await(t, done))
+	require.Empty(t, d.waiting())
+	require.NoError(t, d.uncordon(how{}, 1))
+	d.is(false, false)
+}
+
+// login gives the container manager another token.
+func (d *drained) login(token string) {
+	d.t.Helper()
+	m, err := d.OpenContainerManager(d.t.Context(), d.name, "")
+	require.NoError(d.t, err)
+	m.Options["token"] = token
+	_, check, err := d.ReplaceContainerManager(d.t.Context(), m, func(fleet.ContainerManager) error { return nil })
+	require.NoError(d.t, err)
+	d.checked(d.t, d.name, check)
 }
 
 // While Kubernetes is away, steps wait for it, a slot gives up at last, and the sweep

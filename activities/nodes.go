@@ -105,7 +105,8 @@ func (s *stepRecord) register(ctx context.Context, a *Nodes, to NodeStore) error
 	_, spent := patience(ctx)
 	ready, cancel := context.WithTimeout(ctx, max(k.wants.ReadyTimeout-spent, lastLook))
 	defer cancel()
-	err = insist(ready, func(ctx context.Context) error { return k.Register(ctx, s.in.Address) })
+	lacks := s.lacks(ctx)
+	err = insist(ready, lacks, func(ctx context.Context) error { return k.Register(ctx, s.in.Address) })
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -115,7 +116,7 @@ func (s *stepRecord) register(ctx context.Context, a *Nodes, to NodeStore) error
 		s.note = noteRegistered
 		return nil
 	}
-	err = k.Ready(ready, s.in.Address, containermgr.Wait{})
+	err = k.Ready(ready, s.in.Address, containermgr.Wait{Lacks: lacks})
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -129,12 +130,16 @@ func (s *stepRecord) register(ctx context.Context, a *Nodes, to NodeStore) error
 	return nil
 }
 
-// insist repeats f while trying again may help and ctx lasts. Its last answer stands.
-func insist(ctx context.Context, f func(context.Context) error) error {
+// insist repeats f while trying again may help and ctx lasts, and tells why. Its last
+// answer stands.
+func insist(ctx context.Context, tell func(why error), f func(context.Context) error) error {
 	for {
 		err := f(ctx)
 		if fleet.KindOf(err) != fleet.Unavailable && fleet.KindOf(err) != fleet.Conflict {
 			return err
+		}
+		if ctx.Err() == nil {
+			tell(err)
 		}
 		wait := askAgain
 		if after, said := containermgr.RetryAfter(err); said {

@@ -303,6 +303,10 @@ func TestNodeStepsWhileKubernetesIsAway(t *testing.T) {
 		n, err := r.HostNode(ctx, "h2")
 		return err == nil && n.Held()
 	}, "the record knows whom to tell before it is asked")
+	eventually(t, func() bool {
+		runs, err := r.HostRuns(ctx, in.OperationID)
+		return err == nil && strings.HasPrefix(runs[0].Waiting, "could not register node h2")
+	}, "the record says why it waits")
 	stop()
 	require.Error(t, await(t, done))
 

@@ -75,9 +75,6 @@ func gaveUp(format string, args ...any) error {
 	return &failure{reason: printable(fmt.Sprintf(format, args...)), judgement: true}
 }
 
-// later ends an attempt whose step another one is to go on with.
-type later struct{ error }
-
 // errStopping ends a step because its worker stops; another worker goes on.
 var errStopping = errors.New("this worker is stopping; another one goes on")
 
@@ -177,8 +174,6 @@ func (s *stepRecord) end(ctx, work context.Context, err error) error {
 		end.State, end.Reason = f.state, f.reason+f.detail
 	case ctx.Err() != nil:
 		return ctx.Err() // cancelled, or the step is not ours any more
-	case errors.As(err, &later{}):
-		return err
 	case errors.Is(context.Cause(work), errDeadline):
 		last := ""
 		if !errors.Is(err, errDeadline) && !errors.Is(err, context.Canceled) {

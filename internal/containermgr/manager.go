@@ -55,6 +55,8 @@ type Wait struct {
 	// For most of a minute after a node has gone down, the manager still calls it
 	// Ready.
 	Left string
+	// Lacks, unless nil, is told after each look why the node is not ready.
+	Lacks func(why error)
 }
 
 // Rules are the rights that the account of a container manager needs, as in a

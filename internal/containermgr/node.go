@@ -171,7 +171,7 @@ func (k *Kubernetes) Ready(ctx context.Context, node string, w Wait) error {
 	if err := checkName(node); err != nil {
 		return err
 	}
-	var last error
+	last := fmt.Errorf("%s has not answered", k)
 	for {
 		n, err := k.node(ctx, node)
 		switch {
@@ -185,6 +185,9 @@ func (k *Kubernetes) Ready(ctx context.Context, node string, w Wait) error {
 			return err
 		case ctx.Err() == nil:
 			last = err
+		}
+		if w.Lacks != nil && ctx.Err() == nil {
+			w.Lacks(last)
 		}
 		select {
 		case <-ctx.Done():

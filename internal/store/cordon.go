@@ -37,8 +37,8 @@ const (
 		RETURNING cordon = 'restoring', cordon_manager`
 
 	// A cluster that is deleted lets its hosts go, so it is looked at first.
-	cordonStandsSQL = `SELECT CASE
-			WHEN r.cordon <> 'out' OR r.state <> 'running' OR o.finished IS NOT NULL THEN format('operation %s is not to cordon the node of host "%s" (any more)', o.id, r.address)
+	nodeStandsSQL = `SELECT CASE
+			WHEN $4 AND r.cordon <> 'out' OR r.state <> 'running' OR o.finished IS NOT NULL THEN format('operation %s is not to cordon the node of host "%s" (any more)', o.id, r.address)
 			WHEN o.cluster IS NOT NULL AND (c.name IS NULL OR c.created > o.created) THEN format('cluster "%s" was deleted, so its nodes are left alone', o.cluster)
 			WHEN h.address IS NULL THEN 'the host was removed from the inventory, so its node is left alone'
 			WHEN h.created > o.created THEN 'the host was removed and added again, so its node is left alone'
@@ -130,11 +130,21 @@ func (s *Store) BeginCordon(ctx context.Context, id, address string) (m fleet.Co
 // the host is not in the operation's cluster any more. It is the fence before each write
 // to the node.
 func (s *Store) CordonStands(ctx context.Context, id, address string) error {
+	return s.nodeStands(ctx, id, address, true)
+}
+
+// NodeStands is CordonStands for a node that is not to be cordoned yet: it is nil while
+// the host run goes on and the host is in the operation's cluster.
+func (s *Store) NodeStands(ctx context.Context, id, address string) error {
+	return s.nodeStands(ctx, id, address, false)
+}
+
+func (s *Store) nodeStands(ctx context.Context, id, address string, cordoned bool) error {
 	if uuid.Validate(id) != nil {
 		return notFound("operation", id)
 	}
 	return s.db.read(ctx, func(ctx context.Context, q querier) error {
-		why, err := one(ctx, q, pgx.RowTo[string], cordonStandsSQL, s.tenant, id, address)
+		why, err := one(ctx, q, pgx.RowTo[string], nodeStandsSQL, s.tenant, id, address, cordoned)
 		if err == nil && why != "" {
 			return fleet.Errorf(fleet.Conflict, "%s", why)
 		}

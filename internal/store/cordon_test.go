@@ -109,6 +109,63 @@ func TestACordonThatIsTakenBackFirst(t *testing.T) {
 	require.NoError(t, f.CordonRestored(ctx, op.ID, "h1"))
 }
 
+// A host whose register found its node not Ready works again when a rollout has found it
+// Ready.
+func TestARolloutFindsItsNodeReady(t *testing.T) {
+	t.Parallel()
+	for _, found := range []bool{false, true} {
+		f := setup(t)
+		ctx := t.Context()
+		op := f.cordoned(t, 1)
+		f.exec(t, "UPDATE node SET ready = false")
+		f.exec(t, "UPDATE host SET state = 'disassociated', reason = 'x'")
+		want := fleet.HostDisassociated
+		if found {
+			require.NoError(t, f.NodeReady(ctx, op.ID, "h1"))
+			require.NoError(t, f.NodeReady(ctx, op.ID, "h1"))
+			want = fleet.HostActive
+		}
+		f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Turn: 1})
+		h, err := f.Host(ctx, "h1")
+		require.NoError(t, err)
+		require.Equal(t, want, h.State)
+	}
+}
+
+// Only the container manager that was asked can say so, of the node that it was asked for.
+func TestNodesThatWereNotFoundReady(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	op := f.cordoned(t, 2)
+	f.exec(t, "INSERT INTO container_manager (tenant, name, type, sealed, key_id) VALUES ('default', 'm', 'kubernetes', '', 1)")
+	f.exec(t, "UPDATE node SET ready = false, manager = CASE address WHEN 'h1' THEN 'm' ELSE manager END")
+	require.NoError(t, f.NodeReady(ctx, op.ID, "h1"))
+	require.NoError(t, f.NodeReady(ctx, op.ID, "h2"), "it has no cordon")
+	require.NoError(t, f.NodeReady(ctx, uuid.NewString(), "h1"))
+	requireKind(t, fleet.NotFound, f.NodeReady(ctx, "no id", "h1"))
+	require.Equal(t, "0", f.scan(t, "SELECT count(*)::text FROM node WHERE ready"))
+}
+
+// NodeStands does not ask for a cordon, and for all else as CordonStands does.
+func TestANodeStands(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.kube(t, "c", "k", nil, 1, 1)
+	op := f.rollout(t, NewOperation{})
+	requireKind(t, fleet.Conflict, f.NodeStands(ctx, op.ID, "h1")) // pending
+	f.claims(t, op.ID, 1)
+	require.NoError(t, f.NodeStands(ctx, op.ID, "h1"))
+	requireKind(t, fleet.Conflict, f.CordonStands(ctx, op.ID, "h1"))
+	requireKind(t, fleet.NotFound, f.NodeStands(ctx, op.ID, "h2"))
+	requireKind(t, fleet.NotFound, f.NodeStands(ctx, "no id", "h1"))
+	f.exec(t, "UPDATE host SET cluster = NULL")
+	require.ErrorContains(t, f.NodeStands(ctx, op.ID, "h1"), `the host left cluster "c"`)
+	f.exec(t, "DELETE FROM host")
+	require.ErrorContains(t, f.NodeStands(ctx, op.ID, "h1"), "the host was removed from the inventory")
+}
+
 func TestWhatIsNotCordoned(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -179,7 +179,7 @@ func testPlans(t *testing.T, rows string) {
 		"an operation waits":        {setWaitingSQL, []any{tenant, id, "x"}},
 		"LeftCordons":               {leftCordonsSQL, []any{2.0, 100}},
 		"cordon":                    {cordonSQL, []any{tenant, id, "h3"}},
-		"CordonStands":              {cordonStandsSQL, []any{tenant, id, "h3"}},
+		"CordonStands":              {nodeStandsSQL, []any{tenant, id, "h3", true}},
 		"keep a node's manager":     {keepNodeManagerSQL, []any{tenant, "h7"}},
 		"BeginCordon":               {beginCordonSQL, []any{tenant, id, "h3", "m"}},
 		"BeginRestore":              {beginRestoreSQL, []any{tenant, id, "h3"}},
