@@ -40,7 +40,7 @@ type machineRig struct {
 func newMachineRig(t *testing.T) *machineRig {
 	t.Helper()
 	if err := nspawntest.Available(); err != nil {
-		t.Skip(err)
+		t.Skip(err) // make test-machines installs what they need
 	}
 	r := &machineRig{rig: open(t, pgtest.New(t), restart)}
 	signer, err := ssh.ParsePrivateKey([]byte(r.fleet.ClientKey()))

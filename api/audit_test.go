@@ -91,6 +91,28 @@ func TestAuditTellsDryRuns(t *testing.T) {
 	}, b.auditLog(t)[before:])
 }
 
+// TestAuditTellsForce: a container manager that was replaced, or deleted with nodes
+// cordoned there, is told from one that was put or deleted.
+func TestAuditTellsForce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	before := len(b.auditLog(t))
+	b.v0(t, "PUT /containermanager/m", `{"type":"trivial"}`, 201, "")
+	b.v0(t, "PUT /containermanager/m?replace=true", `{"type":"trivial","options":{"x":"y"}}`, 201, "")
+	b.v0(t, "PUT /containermanager/m?replace=false", `{"type":"trivial"}`, 409, "")
+	b.as(basicCreds("vera")).v0(t, "DELETE /containermanager/m?x=hunter2&force=true", "", 403, "")
+	b.v0(t, "DELETE /containermanager/m?force=true", "", 200, "")
+	b.v0(t, "DELETE /containermanager/m?force=false", "", 404, "")
+	require.Equal(t, []string{
+		"alice admin 127.0.0.1 putContainerManager /api/v0/containermanager/m 201",
+		"alice admin 127.0.0.1 putContainerManager /api/v0/containermanager/m?replace=true 201",
+		"alice admin 127.0.0.1 putContainerManager /api/v0/containermanager/m 409",
+		"vera viewer 127.0.0.1 deleteContainerManager /api/v0/containermanager/m?force=true 403",
+		"alice admin 127.0.0.1 deleteContainerManager /api/v0/containermanager/m?force=true 200",
+		"alice admin 127.0.0.1 deleteContainerManager /api/v0/containermanager/m 404",
+	}, b.auditLog(t)[before:])
+}
+
 // TestAuditNamesTheToken: of several of one owner, the one that leaked can be found.
 func TestAuditNamesTheToken(t *testing.T) {
 	t.Parallel()

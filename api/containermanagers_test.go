@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -62,10 +61,10 @@ func TestContainerManagerIsAsked(t *testing.T) {
 		b.dispatcher.mu.Lock()
 		defer b.dispatcher.mu.Unlock()
 		b.dispatcher.check = func(name, check string) error {
-			m, openErr := b.store.OpenContainerManager(context.Background(), name, check)
+			m, openErr := b.store.OpenContainerManager(t.Context(), name, check)
 			require.NoError(t, openErr)
 			require.Equal(t, "hunter2", m.Options["token"])
-			_, openErr = b.store.ContainerManager(context.Background(), name)
+			_, openErr = b.store.ContainerManager(t.Context(), name)
 			require.Equal(t, fleet.NotFound, fleet.KindOf(openErr), "nobody sees it before")
 			return err
 		}
@@ -106,7 +105,7 @@ func TestOptionsOfAContainerManagerAreReplaced(t *testing.T) {
 	var fails error
 	b.dispatcher.mu.Lock()
 	b.dispatcher.check = func(name, check string) error {
-		m, err := b.store.OpenContainerManager(context.Background(), name, check)
+		m, err := b.store.OpenContainerManager(t.Context(), name, check)
 		require.NoError(t, err)
 		require.Equal(t, "kube", m.Name)
 		require.Equal(t, "new", m.Options["token"])
@@ -189,7 +188,7 @@ func TestNodesOfHosts(t *testing.T) {
 	b.dispatcher.mu.Lock()
 	b.dispatcher.read = func(address string) error {
 		asked++
-		return b.store.SetNodeStatus(context.Background(), address, "kube", []byte(`{"kind":"Node","metadata":{"name":"`+address+`"}}`))
+		return b.store.SetNodeStatus(t.Context(), address, "kube", []byte(`{"kind":"Node","metadata":{"name":"`+address+`"}}`))
 	}
 	b.dispatcher.mu.Unlock()
 	for range 2 {

@@ -56,6 +56,23 @@ func TestEveryOption(t *testing.T) {
 	require.True(t, o.Insecure)
 }
 
+// TestFlags: commctl -o NAME=true gives a text.
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	for _, given := range []any{true, "true", false, "false"} {
+		o, err := options.Parse(map[string]any{
+			"kubeconfig": "x", "insecure_skip_tls_verify": given, "kubelet": given, "kubelet_bootstrap_token": secretWord,
+		})
+		require.NoError(t, err)
+		want := given == true || given == "true"
+		require.Equal(t, []bool{want, want}, []bool{o.Insecure, o.Kubelet}, "%#v", given)
+	}
+	for _, given := range []any{"", "True", "yes", "1", 1, nil} {
+		_, err := options.Parse(map[string]any{"kubeconfig": "x", "insecure_skip_tls_verify": given, "kubelet": given, "kubelet_bootstrap_token": secretWord})
+		requireBlamed(t, err, "insecure_skip_tls_verify", "kubelet")
+	}
+}
+
 func TestMaxUnavailable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
