@@ -52,6 +52,7 @@ type Kubernetes struct {
 	kind      fleet.ContainerManagerType
 	server    string // scheme and host, for people
 	blamed    blamed
+	authority bool // it was given whose certificates to believe
 	warnings  []string
 	client    kubernetes.Interface
 	transport *http.Transport
@@ -82,7 +83,7 @@ func New(cm fleet.ContainerManager) (*Kubernetes, error) {
 	if err != nil {
 		return nil, badTLS(o, err)
 	}
-	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host, blamed: blamedFor(o)}
+	k := &Kubernetes{kind: cm.Type, server: u.Scheme + "://" + u.Host, blamed: blamedFor(o), authority: len(c.CAData) > 0}
 	k.transport = newTransport(tlsConfig, u.Hostname())
 	// The log-in is added below the bound, so the bound sees what the server sent.
 	authenticated, err := rest.HTTPWrappersForConfig(c, k.transport)

@@ -238,8 +238,10 @@ func diagnoseBudget(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) []fleet
 	case s.DisruptionsAllowed <= 0 && s.DesiredHealthy >= s.ExpectedPods:
 		f.Passes = false
 		f.Detail = fmt.Sprintf("can never allow an eviction: it wants %d healthy pods and there are to be %d; change it or scale up", s.DesiredHealthy, s.ExpectedPods)
+	case s.DisruptionsAllowed <= 0 && s.CurrentHealthy > s.DesiredHealthy: // it still counts pods that were just evicted
+		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods, and more have just been told to go; wait until they are up elsewhere", s.DesiredHealthy)
 	case s.DisruptionsAllowed <= 0:
-		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods and has %d; look why pods are not ready", s.DesiredHealthy, s.CurrentHealthy)
+		f.Detail = fmt.Sprintf("allows no eviction now: it needs %d healthy pods, and %d of %d are; look why the others are not", s.DesiredHealthy, s.CurrentHealthy, s.ExpectedPods)
 	case int(s.DisruptionsAllowed) < costly:
 		f.Blocks, f.Passes = false, false
 		f.Detail = fmt.Sprintf("allows %d of these pods to go at once, and %d are ready; the others wait until those are up elsewhere", s.DisruptionsAllowed, costly)

@@ -105,6 +105,27 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// TestWordsOfABudget: they lead to what can be mended.
+func TestWordsOfABudget(t *testing.T) {
+	t.Parallel()
+	pod := kubetest.Pod("default", "a", "n")
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	for says, s := range map[string]policyv1.PodDisruptionBudgetStatus{
+		"allows no eviction now: it needs 2 healthy pods, and 1 of 3 are; look why the others are not":                          {DesiredHealthy: 2, CurrentHealthy: 1, ExpectedPods: 3},
+		"allows no eviction now: it needs 2 healthy pods, and 2 of 3 are; look why the others are not":                          {DesiredHealthy: 2, CurrentHealthy: 2, ExpectedPods: 3},
+		"allows no eviction now: it needs 3 healthy pods, and more have just been told to go; wait until they are up elsewhere": {DesiredHealthy: 3, CurrentHealthy: 4, ExpectedPods: 4},
+		"can never allow an eviction: it wants 3 healthy pods and there are to be 3; change it or scale up":                     {DesiredHealthy: 3, CurrentHealthy: 3, ExpectedPods: 3},
+	} {
+		b := policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{}}, Status: s}
+		findings, err := containermgr.Diagnose(containermgr.Snapshot{Node: node, Pods: []corev1.Pod{*pod}, Budgets: []policyv1.PodDisruptionBudget{b}}, "n", "op", fleet.Drain{})
+		require.NoError(t, err)
+		require.Len(t, findings, 1)
+		require.Equal(t, says, findings[0].Detail)
+	}
+}
+
 // TestTheDoctorIsRight makes pods and budgets at random, and compares what the
 // doctor says with what the Eviction API then does.
 func TestTheDoctorIsRight(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,6 +27,8 @@ const (
 	defaultRetryAfter = time.Second
 	// maxQuote bounds what is repeated of a server's words, in bytes.
 	maxQuote = 500
+	// anonymous is whom Kubernetes takes those for who do not log in.
+	anonymous = "system:anonymous"
 )
 
 // throttled is the cause of an Unavailable error over too many requests.
@@ -85,6 +88,8 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 		return blame(k.blamed.address, "answers with a redirect to %s, which is not followed; give the address of the API itself", redirect.to)
 	case errors.As(err, &address):
 		return blame(k.blamed.address, "is at %s, where no container manager may be; give an address that is not of this machine or its link", address.address)
+	case errors.As(err, &unknown) && k.authority:
+		return blame(k.blamed.authority, "has a certificate of another authority than the one in %s; give that of its API", k.blamed.authority)
 	case errors.As(err, &unknown):
 		return blame(k.blamed.authority, "has a certificate of an authority that is not known here; give the authority's certificate in %s", k.blamed.authority)
 	case errors.As(err, &name):
@@ -99,6 +104,8 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 		return blame(k.blamed.address, "sends more than %d MB; is it a Kubernetes API?", maxAnswer>>20)
 	case errors.As(err, &api):
 		return k.explainStatus(c, err, api.Status(), fail, blame)
+	case errors.As(err, &operation) && operation.Op == "dial":
+		return fail(fleet.Unavailable, "cannot be reached: %s", away(operation))
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail(fleet.Unavailable, "did not answer within %s", callTimeout)
 	case errors.As(err, &broken):
@@ -110,6 +117,22 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 	}
 }
 
+// away says why there is no connection.
+func away(dial *net.OpError) string {
+	var lookup *net.DNSError
+	switch {
+	case errors.As(dial, &lookup) && lookup.IsNotFound:
+		return "no address is known for its name; check the name, and the DNS of the worker"
+	case errors.As(dial, &lookup):
+		return "its name could not be looked up; check the DNS of the worker"
+	case errors.Is(dial, syscall.ECONNREFUSED):
+		return "it refuses connections; check the port, and whether the API runs"
+	case dial.Timeout():
+		return fmt.Sprintf("nothing there answered within %s; check its address, and firewalls between the worker and it", dialTimeout)
+	}
+	return "check its address and the network between the worker and it"
+}
+
 func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail func(fleet.Kind, string, ...any) *fleet.Error, blame func(string, string, ...any) error) error {
 	words := quote(s.Message)
 	if apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
@@ -119,6 +142,8 @@ func (k *Kubernetes) explainStatus(c *call, err error, s metav1.Status, fail fun
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return blame(k.blamed.login, "does not know us (401): the token or the certificate is wrong, expired or withdrawn; give a new one")
+	case apierrors.IsForbidden(err) && strings.Contains(s.Message, anonymous):
+		return blame(k.blamed.login, "takes us for nobody (403 for %s); give a token, or a certificate that it knows", anonymous)
 	case apierrors.IsForbidden(err):
 		// The words name the account and the right that it lacks.
 		return blame(k.blamed.login, "does not let us (403): %s", words)

@@ -18,6 +18,7 @@ import (
 
 	"commissaire/internal/containermgr"
 	"commissaire/internal/fleet"
+	"commissaire/internal/kubetest"
 )
 
 // stub is a server that gives odd answers, which the real one cannot be made to
@@ -79,6 +80,7 @@ func TestOddAnswers(t *testing.T) {
 		"5 MB":               {answer(200, large), fleet.Invalid, "4 MB"},
 		"401":                {answer(401, ""), fleet.Invalid, "expired"},
 		"403":                {answer(403, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"nodes is forbidden: User \"u\" cannot get","reason":"Forbidden","code":403}`), fleet.Invalid, "cannot get"},
+		"nobody":             {answer(403, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"nodes is forbidden: User \"system:anonymous\" cannot get","reason":"Forbidden","code":403}`), fleet.Invalid, "takes us for nobody (403 for system:anonymous); give a token"},
 		"500":                {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd: it hurts","reason":"InternalError","code":500}`), fleet.Unavailable, "it hurts"},
 		"503 of a balancer":  {answer(503, "<html>down</html>"), fleet.Unavailable, "503"},
 		"words to the tty":   {answer(500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"a\u001b[31m\nb","code":500}`), fleet.Unavailable, "a [31m b"},
@@ -223,6 +225,16 @@ func TestTLS(t *testing.T) {
 		require.ErrorContains(t, err, "options.certificate_ca_path")
 		require.Zero(t, s.requests.Load())
 	})
+	t.Run("another authority", func(t *testing.T) {
+		t.Parallel()
+		s := newStub(t, good)
+		o := s.options(t)
+		o["certificate_ca_path"] = kubetest.Shared(t).CAFile()
+		err := registered(newManager(t, o))
+		require.Equal(t, fleet.Invalid, fleet.KindOf(err))
+		require.ErrorContains(t, err, "has a certificate of another authority than the one in certificate_ca_path")
+		require.Zero(t, s.requests.Load())
+	})
 	t.Run("other name", func(t *testing.T) {
 		t.Parallel()
 		s := newStub(t, good)
@@ -267,18 +279,21 @@ func TestNobodyThere(t *testing.T) {
 	for name, c := range map[string]struct {
 		url  string
 		kind fleet.Kind
+		says string
 	}{
-		"refused":     {closed.URL, fleet.Unavailable},
-		"metadata":    {"http://169.254.169.254/latest/meta-data", fleet.Invalid},
-		"link-local":  {"http://[fe80::1]:80", fleet.Invalid},
-		"unspecified": {"http://0.0.0.0:80", fleet.Invalid},
-		"multicast":   {"http://224.0.0.1:80", fleet.Invalid},
-		"mapped":      {"http://[::ffff:169.254.169.254]:80", fleet.Invalid},
+		"refused":     {closed.URL, fleet.Unavailable, "it refuses connections"},
+		"metadata":    {"http://169.254.169.254/latest/meta-data", fleet.Invalid, "no container manager may be"},
+		"link-local":  {"http://[fe80::1]:80", fleet.Invalid, "no container manager may be"},
+		"unspecified": {"http://0.0.0.0:80", fleet.Invalid, "no container manager may be"},
+		"multicast":   {"http://224.0.0.1:80", fleet.Invalid, "no container manager may be"},
+		"mapped":      {"http://[::ffff:169.254.169.254]:80", fleet.Invalid, "no container manager may be"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			k := newManager(t, map[string]any{"server_url": c.url})
-			require.Equal(t, c.kind, fleet.KindOf(k.Register(t.Context(), "x")))
+			err := k.Register(t.Context(), "x")
+			require.Equal(t, c.kind, fleet.KindOf(err))
+			require.ErrorContains(t, err, c.says)
 		})
 	}
 }
