@@ -238,6 +238,26 @@ func TestDeleteContainerManagerByForce(t *testing.T) {
 	}, time.Minute, 50*time.Millisecond)
 }
 
+// TestDryRunUnderASharedBudget: no more hosts go at once than the container manager lets.
+func TestDryRunUnderASharedBudget(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.nodes(t, "web", "h1", "h2", "h3", "h4", "h5")
+	b.diagnoses(func(string, []string, fleet.Drain) (map[string]fleet.HostDiagnosis, string, error) {
+		return nil, "", nil
+	})
+	for limit, want := range map[string]int{`null`: 3, `9`: 3, `3`: 3, `2`: 2, `"50%"`: 2, `"1%"`: 1} {
+		b.exec(t, "UPDATE container_manager SET options = jsonb_build_object('max_unavailable', $1::jsonb)", limit)
+		p := b.planOf(t, "PUT /cluster/web/restart", `{"policy":{"max_unavailable":3}}`)
+		require.Equal(t, want, p.Slots, limit)
+		if want == 3 {
+			require.Empty(t, p.Blocks)
+		} else {
+			require.Equal(t, []string{fmt.Sprintf("container manager kube lets %d of its nodes be away at once, over all rollouts", want)}, p.Blocks)
+		}
+	}
+}
+
 // TestSharedBudgetOfAContainerManager is one of its options.
 func TestSharedBudgetOfAContainerManager(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ func (h *handlers) plan(ctx context.Context, o store.NewOperation) (*gen.Plan, e
 		Cluster:         op.Cluster,
 		Version:         op.Version,
 		Policy:          op.Policy,
-		Slots:           op.Policy.Slots(len(preview.Hosts)),
+		Slots:           preview.Slots,
 		FailuresAllowed: op.Policy.FailuresAllowed(len(preview.Hosts)),
 		Hosts:           make([]gen.PlanHost, len(preview.Hosts)),
 		Blocks:          list(preview.Blocks),

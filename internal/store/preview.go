@@ -16,6 +16,7 @@ type Preview struct {
 	Operation fleet.Operation // without ID and state
 	Hosts     []PreviewHost   // in order
 	Blocks    []string        // what would make it wait, or not begin
+	Slots     int             // how many hosts would be away at once at most
 }
 
 // PreviewHost is a host of a preview.
@@ -63,6 +64,13 @@ func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Previ
 		Tenant: s.tenant, Kind: n.Kind, Cluster: n.Cluster, Version: n.Version, Policy: p.policy, RetryOf: n.RetryOf, Hosts: len(p.hosts),
 		RequestedBy: n.RequestedBy, RequestID: n.RequestID, Approved: old.Approved, ApprovedBy: old.ApprovedBy,
 	}
+	var budget string
+	if v.Slots, budget, err = s.slots(ctx, q, n.Cluster, p); err != nil {
+		return v, err
+	}
+	if budget != "" {
+		v.Blocks = append(v.Blocks, budget)
+	}
 	holder, err := one(ctx, q, scanOperation, unfinishedSQL, s.tenant, n.Cluster, "", "")
 	switch {
 	case err == nil:
@@ -81,6 +89,21 @@ func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Previ
 	}
 	v.Blocks = append(v.Blocks, blocks(v.Hosts)...)
 	return v, nil
+}
+
+// slots is how many hosts of a plan would be away at once at most. budget says so when
+// it is the container manager that lets no more.
+func (s *Store) slots(ctx context.Context, q querier, cluster string, p plan) (slots int, budget string, err error) {
+	slots = p.policy.Slots(len(p.hosts))
+	_, manager, amount, err := s.clusterNow(ctx, q, fleet.Operation{Cluster: cluster, Created: time.Now()})
+	if err != nil || amount == nil {
+		return slots, "", err
+	}
+	limit, err := s.limit(ctx, q, manager, *amount)
+	if err != nil || limit >= slots {
+		return slots, "", err
+	}
+	return limit, fmt.Sprintf("container manager %s lets %d of its nodes be away at once, over all rollouts", manager, limit), nil
 }
 
 func inTheWay(holder fleet.Operation) string {

@@ -39,11 +39,12 @@ const (
 // until the transaction ends. The operation's rollout is locked.
 func (s *Store) shared(ctx context.Context, q querier, op fleet.Operation, manager string, budget fleet.Amount) (*fleet.Shared, error) {
 	out := &fleet.Shared{Manager: manager}
-	var nodes, atWork, away, mending int
-	b := &pgx.Batch{}
-	if budget.Percent { // before others have to wait for us
-		b.Queue(nodesOfManagerSQL, s.tenant, manager).QueryRow(func(row pgx.Row) error { return row.Scan(&nodes) })
+	var err error
+	if out.Limit, err = s.limit(ctx, q, manager, budget); err != nil { // before others have to wait for us
+		return nil, err
 	}
+	var atWork, away, mending int
+	b := &pgx.Batch{}
 	b.Queue(queueManagerSQL, s.tenant, manager)
 	b.Queue(sharedSQL, op.ID, s.tenant, op.Cluster, manager).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&atWork, &away, &mending)
@@ -51,7 +52,17 @@ func (s *Store) shared(ctx context.Context, q querier, op fleet.Operation, manag
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
-	out.Limit = max(budget.Floor(nodes), 1)
 	out.Others, out.AtWork = atWork+away, atWork+mending
 	return out, nil
+}
+
+// limit is how many nodes a container manager with a budget lets be away at once.
+func (s *Store) limit(ctx context.Context, q querier, manager string, budget fleet.Amount) (int, error) {
+	nodes := 0
+	if budget.Percent {
+		if err := q.QueryRow(ctx, nodesOfManagerSQL, s.tenant, manager).Scan(&nodes); err != nil {
+			return 0, err
+		}
+	}
+	return max(budget.Floor(nodes), 1), nil
 }
