@@ -80,6 +80,8 @@ func endSingle(ctx workflow.Context, r *hostRun, result HostResult, err error) e
 		end.State, end.Reason = fleet.OperationFailed, explain(err)
 	case result.State == fleet.HostRunFailed:
 		end.State, end.Reason = fleet.OperationFailed, "host "+r.in.Address+": "+result.Reason
+	case result.Reason != "": // such as a node that was not ready in time
+		end.Reason = "host " + r.in.Address + ": " + result.Reason
 	}
 	if ctx.Err() != nil || temporal.IsCanceledError(err) {
 		end.State = fleet.OperationCancelled

@@ -38,6 +38,11 @@ func TestABootstrapRegistersTheNode(t *testing.T) {
 			c.end.HostRef = host.HostRef
 			require.Equal(t, c.end, w.ends["a"])
 			require.Equal(t, c.state, w.ended.State)
+			if c.end.Reason == "" {
+				require.Empty(t, w.ended.Reason)
+			} else { // also of one that did well as far as it went
+				require.Equal(t, "host a: "+c.end.Reason, w.ended.Reason)
+			}
 		})
 	}
 }
