@@ -64,7 +64,7 @@ func (a *App) clusterDelete() *cobra.Command {
 		Use: "delete NAME...", Short: "Delete clusters; their hosts stay", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
 		Example: "  commctl cluster delete web",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.deleteEach(cmd.Context(), routes("cluster", args))
+			return a.deleteEach(cmd.Context(), routes("cluster", args), a.remove)
 		},
 	}
 }

@@ -50,7 +50,7 @@ func (a *App) containerManagerCreate() *cobra.Command {
 }
 
 func optionsFlag(cmd *cobra.Command, options *[]string) {
-	cmd.Flags().StringArrayVarP(options, "options", "o", nil, "`KEY=VALUE` or a JSON object; may be repeated, the last one wins")
+	cmd.Flags().StringArrayVarP(options, "options", "o", nil, "`KEY=VALUE`, such as kubelet=true, or a JSON object; may be repeated, the last one wins")
 }
 
 func (a *App) containerManagerUpdate() *cobra.Command {
@@ -121,15 +121,28 @@ cordoned until somebody uncordons them by hand.`,
 	}
 	force := cmd.Flags().Bool("force", false, "also while nodes are cordoned there, which then stay so")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		all := routes("containermanager", args)
-		for i := range all {
-			if *force {
-				all[i] += "?force=true"
-			}
+		remove := a.remove
+		if *force {
+			remove = a.removeByForce
 		}
-		return a.deleteEach(cmd.Context(), all)
+		return a.deleteEach(cmd.Context(), routes("containermanager", args), remove)
 	}
 	return cmd
+}
+
+// removeByForce deletes a container manager, and says what it leaves cordoned.
+func (a *App) removeByForce(ctx context.Context, route string) (any, error) {
+	status, answer, err := a.do(ctx, oldRequest{method: http.MethodDelete, route: route, notice: a.Out})
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusConflict {
+		return outcome(http.MethodDelete, route, status, answer)
+	}
+	if p, ok := problem(answer); ok {
+		fmt.Fprintln(a.Err, "commctl: by force, though", legible(strings.Join(problemLines(p), "; ")))
+	}
+	return a.remove(ctx, route+"?force=true")
 }
 
 func (a *App) containerManagerGet() *cobra.Command {

@@ -145,7 +145,7 @@ func (a *App) hostDelete() *cobra.Command {
 					return err
 				}
 			}
-			return a.deleteEach(cmd.Context(), routes("host", addresses))
+			return a.deleteEach(cmd.Context(), routes("host", addresses), a.remove)
 		},
 	}
 }

@@ -46,7 +46,7 @@ func (a *App) networkDelete() *cobra.Command {
 		Use: "delete NAME...", Short: "Delete networks", Args: nameArgs(cobra.MinimumNArgs(1), 0, allArgs),
 		Example: "  commctl network delete overlay",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.deleteEach(cmd.Context(), routes("network", args))
+			return a.deleteEach(cmd.Context(), routes("network", args), a.remove)
 		},
 	}
 }

@@ -185,7 +185,7 @@ func TestNoOperations(t *testing.T) {
 		a := appFor(t, server.URL)
 		require.Zero(t, a.Run(t.Context(), append([]string{"operations", "list", "-o", "name"}, strings.Fields(args)...)), a.errs.String())
 		require.Empty(t, a.out.String())
-		require.Equal(t, "commctl: there is no such operation"+want+"\n", a.errs.String())
+		require.Equal(t, "commctl: no operations"+want+"\n", a.errs.String())
 	}
 }
 
@@ -286,6 +286,29 @@ func TestGetOfAFailedOperation(t *testing.T) {
 	a := appFor(t, newStub(t, replies).URL)
 	require.Zero(t, a.Run(t.Context(), []string{"operations", "get", testID}), a.errs.String())
 	golden(t, "get-failed", a.out.String())
+}
+
+// An operation that goes on, and for what its hosts wait.
+func TestGetOfAWaitingOperation(t *testing.T) {
+	t.Parallel()
+	hosts, err := json.Marshal(client.HostRunPage{Hosts: []client.HostRun{
+		{Address: "192.0.2.10", State: "running"},
+		{Address: "192.0.2.11", State: "running", Waiting: "the node cannot be drained: budget shop/cart allows no eviction now\x1b"},
+	}})
+	require.NoError(t, err)
+	for state, asked := range map[string]int{"running": 2, "pending": 1, "succeeded": 1} {
+		server := newStub(t, map[string]reply{
+			"GET /api/v0/operations/" + testID:                                     {200, `{"id":"` + testID + `","kind":"register","host":"192.0.2.11","state":"` + state + `"}`},
+			"GET /api/v0/operations/" + testID + "/hosts?state=running&limit=1000": {200, string(hosts)},
+		})
+		a := appFor(t, server.URL)
+		require.Zero(t, a.Run(t.Context(), []string{"operations", "get", testID}), a.errs.String())
+		require.Len(t, server.requests(), asked)
+		if state == "running" {
+			require.Contains(t, a.out.String(), "\n\nWAITING      FOR\n192.0.2.11   the node cannot be drained: budget shop/cart allows no eviction now\ufffd\n")
+		}
+		require.NotContains(t, a.out.String(), "192.0.2.10")
+	}
 }
 
 func TestPlan(t *testing.T) {

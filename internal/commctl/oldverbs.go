@@ -178,26 +178,30 @@ func (a *App) oldOrder(ctx context.Context, route string, body any) (running boo
 
 // deleteEach deletes one thing after the other and prints the outcomes as a list,
 // also those before a refusal.
-func (a *App) deleteEach(ctx context.Context, routes []string) error {
+func (a *App) deleteEach(ctx context.Context, routes []string, remove func(ctx context.Context, route string) (any, error)) error {
 	var done []any
 	var failed error
 	for _, r := range routes {
-		status, answer, err := a.do(ctx, oldRequest{method: http.MethodDelete, route: r, notice: a.Out})
-		if err == nil {
-			var value any
-			if value, err = outcome(http.MethodDelete, r, status, answer); err == nil {
-				done = append(done, value)
-			}
-		}
+		value, err := remove(ctx, r)
 		if err != nil {
 			failed = err
 			break
 		}
+		done = append(done, value)
 	}
 	if len(done) == 0 {
 		return failed
 	}
 	return errors.Join(a.printYAML(done), failed)
+}
+
+// remove deletes one thing and gives the outcome.
+func (a *App) remove(ctx context.Context, route string) (any, error) {
+	status, answer, err := a.do(ctx, oldRequest{method: http.MethodDelete, route: route, notice: a.Out})
+	if err != nil {
+		return nil, err
+	}
+	return outcome(http.MethodDelete, route, status, answer)
 }
 
 func (a *App) printYAML(value any) error {

@@ -33,7 +33,7 @@ func TestRequestsOfOldVerbs(t *testing.T) {
 		"container_manager create kube":                     {`PUT /api/v0/containermanager/kube`, `{"options":{},"type":"openshift"}`},
 		`container_manager create -t trivial -o a=1 -o {"b":[2],"a":3} -o c=x=y kube`: {`PUT /api/v0/containermanager/kube`, `{"options":{"a":3,"b":[2],"c":"x=y"},"type":"trivial"}`},
 		"container_manager delete kube":                                               {`DELETE /api/v0/containermanager/kube`, `{}`},
-		"container-manager delete --force kube shift":                                 {`DELETE /api/v0/containermanager/kube?force=true`, `{}`, `DELETE /api/v0/containermanager/shift?force=true`, `{}`},
+		"container-manager delete --force kube shift":                                 {`DELETE /api/v0/containermanager/kube`, `{}`, `DELETE /api/v0/containermanager/shift`, `{}`},
 		"container_manager get kube":                                                  {`GET /api/v0/containermanager/kube`, ``},
 		"container_manager list":                                                      {`GET /api/v0/containermanagers`, ``},
 		"container-manager list":                                                      {`GET /api/v0/containermanagers`, ``},
@@ -69,6 +69,22 @@ func TestRequestsOfOldVerbs(t *testing.T) {
 			require.Equal(t, want, got)
 		})
 	}
+}
+
+// Who deletes a container manager by force is told what stays cordoned.
+func TestDeleteByForce(t *testing.T) {
+	t.Parallel()
+	server := newStub(t, map[string]reply{
+		"DELETE /api/v0/containermanager/kube":             {409, `{"title":"Conflict","status":409,"detail":"1 node is cordoned by operation x (192.0.2.10)"}`},
+		"DELETE /api/v0/containermanager/kube?force=true":  {200, `[]`},
+		"DELETE /api/v0/containermanager/shift":            {409, ``},
+		"DELETE /api/v0/containermanager/shift?force=true": {503, `{"title":"Away","status":503}`},
+	})
+	a := appFor(t, server.URL)
+	require.Equal(t, exitUsage, a.Run(t.Context(), strings.Fields("container_manager delete --force kube shift")), "also where there was one to delete")
+	require.Equal(t, "- Success\n", a.out.String())
+	require.Contains(t, a.errs.String(), "commctl: by force, though 1 node is cordoned by operation x (192.0.2.10)\n")
+	require.Contains(t, a.errs.String(), "Unable to DELETE the object at /api/v0/containermanager/shift?force=true: 503")
 }
 
 // What is printed of an answer, and the exit code.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -221,7 +222,7 @@ func (a *App) operationsList() *cobra.Command {
 // tellNone says that no operation is to be listed, and whether that may be for a name
 // that was mistyped. What cannot be found out is left out.
 func (a *App) tellNone(ctx context.Context, c *client.ClientWithResponses, cluster, host string) {
-	parts := []string{"there is no such operation"}
+	parts := []string{"no operations"}
 	look := func(what, name string, request send) {
 		if name == "" {
 			return
@@ -275,6 +276,9 @@ func (a *App) operationsGet() *cobra.Command {
 		if err := a.describe(op); err != nil {
 			return err
 		}
+		if err := a.printWaiting(cmd.Context(), c, op); err != nil {
+			return err
+		}
 		return a.printFailures(cmd.Context(), c, a.Out, op)
 	})
 }
@@ -318,6 +322,31 @@ func (a *App) describe(op client.Operation) error {
 	line("Retry of", op.RetryOf)
 	_, err := io.WriteString(a.Out, b.String())
 	return err
+}
+
+var waitingHostView = view[client.HostRun]{
+	name: func(h client.HostRun) string { return h.Address },
+	columns: []column[client.HostRun]{
+		{head: "WAITING", cell: func(h client.HostRun) string { return h.Address }},
+		{head: "FOR", long: true, cell: func(h client.HostRun) string { return h.Waiting }},
+	},
+}
+
+// printWaiting tells which hosts at work do not go on, and why.
+func (a *App) printWaiting(ctx context.Context, c *client.ClientWithResponses, op client.Operation) error {
+	if fleet.OperationState(op.State) != fleet.OperationRunning {
+		return nil
+	}
+	hosts, err := operationHosts(ctx, c, op.Id, string(fleet.HostRunRunning))
+	if err != nil {
+		return err
+	}
+	waiting := slices.DeleteFunc(hosts, func(h client.HostRun) bool { return h.Waiting == "" })
+	if len(waiting) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.Out)
+	return renderList(a, formatTable, waitingHostView, waiting)
 }
 
 func progressText(p *client.Progress) string {

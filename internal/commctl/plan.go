@@ -29,8 +29,17 @@ var planHostView = view[client.PlanHost]{
 			}
 			return strings.Join(names, ", ")
 		}},
-		{head: "BLOCKED-BY", cell: func(h client.PlanHost) string { return h.Blocks }},
+		{head: "BLOCKED-BY", long: true, cell: blockedBy},
 	},
+}
+
+// blockedBy is what holds a host back. What is in the way of its drain stands in a table
+// of its own.
+func blockedBy(h client.PlanHost) string {
+	if what, _, isDrain := strings.Cut(h.Blocks, ": "); isDrain && h.Findings != nil && strings.HasPrefix(what, "its node ") {
+		return what
+	}
+	return h.Blocks
 }
 
 // planFinding is what was found at the node of a host.
@@ -114,7 +123,11 @@ func (a *App) printPlan(text []byte, f format) error {
 	if _, err := io.WriteString(a.Out, legible(b.String())+"\n"); err != nil {
 		return err
 	}
-	if err := renderList(a, f, planHostView, plan.Hosts); err != nil {
+	hosts := planHostView
+	if f == "" { // the steps stand below, with their commands
+		hosts.columns = without(hosts.columns, "STEPS")
+	}
+	if err := renderList(a, f, hosts, plan.Hosts); err != nil {
 		return err
 	}
 	if findings := planFindings(plan.Hosts); len(findings) > 0 {

@@ -124,7 +124,7 @@ func (s *Store) PutContainerManager(ctx context.Context, want fleet.ContainerMan
 			return err
 		}
 		if m.Type != want.Type || !sameJSON(opened.Reveal(), text) {
-			return fleet.Errorf(fleet.Conflict, "container manager %q exists with another type or other options; its options change with ?replace=true, its type does not", want.Name)
+			return fleet.Errorf(fleet.Conflict, "container manager %q exists with another type or other options; its options change with ?replace=true (commctl container_manager update), its type does not", want.Name)
 		}
 		return nil
 	})
