@@ -11,7 +11,11 @@ import (
 )
 
 const (
-	acceptKeySQL = `UPDATE host SET host_key = $3, host_key_print = $4, host_key_pinned = now()
+	// Another key is most often that of another machine, on which nothing was done yet. So
+	// checks must not give it the state that the one before it had.
+	acceptKeySQL = `UPDATE host SET host_key = $3, host_key_print = $4, host_key_pinned = now(),
+			watch_prior = CASE WHEN host_key = $3 THEN watch_prior ELSE '' END,
+			reason = CASE WHEN host_key = $3 OR watch_prior = '' THEN reason ELSE $5 END
 		WHERE tenant = $1 AND address = $2 RETURNING host_key, host_key_print, host_key_pinned`
 
 	pinFirstKeySQL = `UPDATE host SET host_key = coalesce(host_key, $3), host_key_print = coalesce(host_key_print, $4),
@@ -20,8 +24,11 @@ const (
 		RETURNING host_key`
 )
 
+const otherKeyReason = "another host key was accepted since the host was lost; bootstrap it"
+
 // AcceptHostKey pins the key that a host must present, in place of an older
-// one: the decision of an operator.
+// one: the decision of an operator. A host that was lost to checks stays failed
+// with another key until a bootstrap has looked at it.
 func (s *Store) AcceptHostKey(ctx context.Context, address, authorizedKey string) (k fleet.HostKey, err error) {
 	text, print, err := parseHostKey(authorizedKey)
 	if err != nil {
@@ -36,7 +43,7 @@ func (s *Store) AcceptHostKey(ctx context.Context, address, authorizedKey string
 
 func (s *Store) pin(ctx context.Context, q querier, address, text, print string) (k fleet.HostKey, err error) {
 	var pinned pgtype.Timestamptz
-	err = q.QueryRow(ctx, acceptKeySQL, s.tenant, address, text, print).Scan(&k.Key, &k.Fingerprint, &pinned)
+	err = q.QueryRow(ctx, acceptKeySQL, s.tenant, address, text, print, otherKeyReason).Scan(&k.Key, &k.Fingerprint, &pinned)
 	k.Pinned = utc(pinned)
 	return k, orNotFound(err, "host", address)
 }

@@ -109,6 +109,37 @@ func TestLostAndFound(t *testing.T) {
 	}
 }
 
+// TestAnotherMachineIsNotFound: a machine that was made anew answers well, and has nothing of
+// what a bootstrap does.
+func TestAnotherMachineIsNotFound(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for address, found := range map[string]fleet.WatchState{"changed": fleet.WatchKeyChanged, "away": fleet.WatchUnreachable} {
+		f.watchable(t, address, "")
+		before := f.check(t, address, found, found, found)
+		require.Equal(t, fleet.HostFailed, before.State)
+
+		_, err := f.AcceptHostKey(t.Context(), address, watchedKey)
+		require.NoError(t, err)
+		h, err := f.Host(t.Context(), address)
+		require.NoError(t, err)
+		require.Equal(t, before.Reason, h.Reason, "the key that was pinned")
+
+		_, err = f.AcceptHostKey(t.Context(), address, otherKey)
+		require.NoError(t, err)
+		h = f.check(t, address, fleet.WatchHealthy)
+		require.Equal(t, fleet.HostFailed, h.State)
+		require.Contains(t, h.Reason, "bootstrap it")
+		require.Equal(t, fleet.WatchHealthy, h.Watch.State)
+
+		op, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindBootstrap, Host: address})
+		require.NoError(t, err)
+		f.bootstrap(t, op, fleet.HostRunSucceeded, fleet.HostPrepared)
+		h = f.check(t, address, found, found, found, fleet.WatchHealthy)
+		require.Equal(t, fleet.HostDisassociated, h.State, "from now on checks bring it back")
+	}
+}
+
 // TestChecksHealNothingElse: what failed a host otherwise is not undone by a good check.
 func TestChecksHealNothingElse(t *testing.T) {
 	t.Parallel()
