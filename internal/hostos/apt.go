@@ -33,8 +33,10 @@ func (apt) Installed(packages []string) []string {
 	return shell(aptInstalled, "installed", packages...)
 }
 
+// Install takes nothing away: with -y alone apt-get would also remove what stands in
+// the way, such as all of Docker where its own containerd is.
 func (apt) Install(packages []string) ([]string, error) {
-	return waiting(aptChange, "install", append([]string{"install"}, packages...)...), checkPackages(packages)
+	return waiting(aptChange, "install", append([]string{"--no-remove", "install"}, packages...)...), checkPackages(packages)
 }
 
 // ParseLeftover reads lines "Inst name …" of a simulation, and of dpkg --audit

@@ -46,6 +46,8 @@ var causes = []cause{
 		`|Cannot find a valid baseurl|Cannot retrieve metalink|Problem retrieving files from|Download \(curl\) error|Valid metadata not found|zypper left out a repository` +
 		`|pinging container registry|dial tcp|While fetching|[Cc]onnection (?:refused|timed out)|Network is unreachable`),
 		"a repository or registry could not be reached%s; check the host's network and that address, then retry"},
+	{regexp.MustCompile(`Packages need to be removed but remove is disabled`),
+		"the packages that are asked for cannot stand beside others of the host%s; its output names those: remove them by hand if nothing needs them, or choose the profile none, then retry"},
 	{regexp.MustCompile(`Sub-process /usr/bin/dpkg returned an error code|script of one of them failed`),
 		"the script of a package failed%s; its output says why: mend that on the host, then retry"},
 }

@@ -24,6 +24,7 @@ func TestDiagnose(t *testing.T) {
 		{"W: GPG error: http://x ./ InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\nE: The repository 'http://x ./ InRelease' is not signed.\nE: Failed to fetch http://x\n", key, ""},
 		{"E: You don't have enough free space in /var/cache/apt/archives/.\n", full, ""},
 		{"dpkg: error processing archive x.deb (--unpack):\n cannot copy extracted data for './usr/x' to '/usr/x.dpkg-new': failed to write (No space left on device)\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n", full, ""},
+		{"The following packages will be REMOVED:\n  containerd.io docker-ce\nE: Packages need to be removed but remove is disabled.\n", "beside others of the host", ""},
 		// dnf 4.14 and 5.4
 		{"RPMDB already locked by 48\n  The application with PID 48 is: dnf\n    Memory :  59 M RSS (116 MB VSZ)\n", lock, "48"},
 		{"Waiting for process with pid 48 to finish.\n", lock, "48"},
