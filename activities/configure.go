@@ -76,17 +76,13 @@ func (s *stepRun) put(ctx context.Context, f profile.File) (changed bool, err er
 				return err
 			}
 		}
-		return refusal(c.WriteFile(ctx, want, !sameContent(found, want), marks...), "%s cannot be written on the host", f.Path)
+		return refusal(c.WriteFile(ctx, want, !found.Holds(want.Content), marks...), "%s cannot be written on the host", f.Path)
 	})
 	return changed, err
 }
 
-func sameContent(found remote.FileFound, want remote.File) bool {
-	return found.Exists && !found.Cut && found.Content.Equal(want.Content)
-}
-
 func asItShould(found remote.FileFound, want remote.File) bool {
-	return sameContent(found, want) && found.Mode == want.Mode && sameOwner(found, want.Owner)
+	return found.Holds(want.Content) && found.Mode == want.Mode && sameOwner(found, want.Owner)
 }
 
 // sameOwner takes an owner that is not known for the right one.
@@ -106,7 +102,7 @@ func difference(found remote.FileFound, want profile.File) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s: owner %s becomes %s", want.Path, printable(found.Owner), want.Owner))
 	}
 	switch {
-	case found.Exists && !found.Cut && found.Content.Equal(want.Content):
+	case found.Holds(want.Content):
 		return lines
 	case want.Secret:
 		return append(lines, want.Path+": changed; its content is not shown")

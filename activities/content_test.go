@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -35,6 +36,7 @@ func prepared(t *testing.T, os remotetest.OS) *rig {
 	t.Helper()
 	r := open(t, pgtest.New(t), track{os: os})
 	r.add(t, r.host.Port())
+	r.settings = settings
 	r.looked(t)
 	return r
 }
@@ -60,7 +62,7 @@ func (r *rig) again(t *testing.T) {
 
 // content carries out a step of a profile.
 func (r *rig) content(c *crew, name, step string, h how) error {
-	c.hosts.Settings = func() (profile.Settings, error) { return settings, nil }
+	c.hosts.Settings = func() (profile.Settings, error) { return r.settings, nil }
 	in := workflows.ContentStep{Profile: name, HostStep: workflows.HostStep{HostRef: r.ref(), Step: step, Attempt: 1, Unreachable: patience}}
 	var err error
 	switch step {
@@ -143,6 +145,22 @@ func TestBootstrapContentTwice(t *testing.T) {
 	r.apply(t, profile.ContainerHost)
 	require.Equal(t, mirrorFile+": mode 0640 becomes 0644\n1 of 1 file changed\n", r.output(t, workflows.StepConfigure))
 	require.NoFileExists(t, r.onHost(mirrorFile+".before-commissaire"))
+}
+
+// TestLongFiles: of a file that is longer than what is read of an answer it is known, too,
+// that it is as it should be.
+func TestLongFiles(t *testing.T) {
+	t.Parallel()
+	one, err := os.ReadFile("../internal/profile/testdata/pem/ca.crt")
+	require.NoError(t, err)
+	r := prepared(t, remotetest.OS{ID: "rhel", VersionID: "7.9"})
+	r.settings.Etcd = profile.Etcd{URL: "https://etcd:2379", CA: bytes.Repeat(one, 200_000/len(one))}
+	r.apply(t, profile.Atomic2017)
+	before := r.effects(t)
+	r.again(t)
+	r.apply(t, profile.Atomic2017)
+	require.Equal(t, []string{"all packages are there already", "3 files are as they should be", "flanneld, docker: enabled and running as before"}, r.notes(t))
+	require.Equal(t, map[string]int{"uname -a": 1}, r.since(t, before), "nothing was changed")
 }
 
 func TestBootstrapContentOfImages(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"commissaire/activities"
 	"commissaire/internal/fleet"
 	"commissaire/internal/privatepg/pgtest"
+	"commissaire/internal/profile"
 	"commissaire/internal/remote"
 	"commissaire/internal/remote/remotetest"
 	"commissaire/internal/secret"
@@ -50,6 +51,8 @@ type rig struct {
 	track  track
 	op     fleet.Operation
 	boot   string // the boot that a reboot leaves
+
+	settings profile.Settings // those by which content is made
 }
 
 // track is what happens to the host after its bootstrap.

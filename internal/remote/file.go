@@ -2,7 +2,9 @@ package remote
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,8 +34,19 @@ type File struct {
 type FileFound struct {
 	Exists bool
 	File          // as far as there is one
+	Sum    string // SHA-256 of its content in hex, "" where the host has no sha256sum
 	Cut    bool   // only the first 64 KiB of its content are here
 	Other  string // what it is when it is no regular file, "" else
+}
+
+// Holds says whether this is the content of the file. Of a file that was cut nobody
+// knows without its Sum, which counts as no.
+func (f FileFound) Holds(content secret.Text) bool {
+	if f.Sum == "" {
+		return f.Exists && !f.Cut && f.Content.Equal(content)
+	}
+	sum := sha256.Sum256(content.Reveal())
+	return f.Sum == hex.EncodeToString(sum[:])
 }
 
 // ReadFile looks at a path of the host. That nothing is there is no error.
@@ -57,7 +70,7 @@ func (c *Conn) ReadFile(ctx context.Context, name string) (FileFound, error) {
 	case head == "other":
 		found.Other = "no regular file"
 		return found, nil
-	case len(words) != 3 || words[0] != "file":
+	case len(words) != 4 || words[0] != "file" || words[3] != "-" && !sumPattern.MatchString(words[3]):
 		return found, c.fail(HostUnusable, fmt.Errorf("the host does not say what %s is", name))
 	}
 	mode, err := strconv.ParseUint(words[1], 8, 32)
@@ -68,9 +81,14 @@ func (c *Conn) ReadFile(ctx context.Context, name string) (FileFound, error) {
 	if words[2] != "-" {
 		found.Owner = words[2]
 	}
+	if words[3] != "-" {
+		found.Sum = words[3]
+	}
 	found.Content = secret.NewText([]byte(content))
 	return found, nil
 }
+
+var sumPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // WriteFile puts a file in place: whoever reads it finds the old one or the new one,
 // also when the host dies over it. Folders on the way are made with mode 0755. marks

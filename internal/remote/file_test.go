@@ -49,6 +49,8 @@ func TestWriteFile(t *testing.T) {
 		require.True(t, found.Exists)
 		require.Equal(t, mode, found.Mode)
 		require.Equal(t, len(content) > maxOutput, found.Cut)
+		require.True(t, found.Holds(secret.NewText([]byte(content))), "content %d", i)
+		require.False(t, found.Holds(secret.NewText([]byte(content+"\n"))), "content %d", i)
 		if !found.Cut {
 			require.Equal(t, content, string(found.Content.Reveal()))
 		}

@@ -10,7 +10,12 @@ c_files() { # says where the notes are
   c_marks=${c_runs%/runs}/restart
 }
 
-c_look() { # path: what is there, and for a file its mode, owner and content
+c_sum() { # path: the SHA-256 of the file, - where nothing can tell
+  c_hash=$(sha256sum 2>/dev/null <"$1") || c_hash=-
+  echo "${c_hash%% *}"
+}
+
+c_look() { # path: what is there, and for a file its mode, owner, SHA-256 and content
   c_path=${COMMISSAIRE_OS_ROOT:-}$1
   if [ -L "$c_path" ]; then echo link; return; fi
   [ -e "$c_path" ] || { echo absent; return; }
@@ -18,8 +23,10 @@ c_look() { # path: what is there, and for a file its mode, owner and content
   # Without root nobody can give a file away.
   c_what='%a %U:%G'
   [ "$(id -u)" = 0 ] || c_what='%a -'
+  # Three looks: of a file that is replaced meanwhile they may tell of either one. Who
+  # replaces files at that moment undoes ours, too; the next bootstrap sees it.
   c_line=$(stat -c "$c_what" "$c_path") || exit 1
-  echo "file $c_line"
+  echo "file $c_line $(c_sum "$c_path")"
   cat "$c_path"
 }
 
