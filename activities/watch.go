@@ -24,7 +24,8 @@ type WatchStore interface {
 	RecordChecks(ctx context.Context, checks []store.Checked, failures int) (store.WatchRecorded, error)
 }
 
-// checksAtOnce is how many hosts one worker checks at a time. Most of a check is waiting.
+// checksAtOnce is how many hosts one worker checks at a time, in all pages. Most of a check
+// is waiting.
 const checksAtOnce = 256
 
 // checkLimit bounds a check: to connect, to log in and to answer.
@@ -36,7 +37,7 @@ type Watch struct {
 	store func(tenant string) WatchStore
 	seen  func(fleet.WatchState, time.Duration)
 	ssh   *remote.Dialer
-	slots chan struct{}
+	slots *shares
 }
 
 // NewWatch makes them. seen, if any, is told of each check and how long it took.
@@ -45,7 +46,7 @@ func NewWatch(store func(tenant string) WatchStore, seen func(fleet.WatchState, 
 		seen = func(fleet.WatchState, time.Duration) {}
 	}
 	return &Watch{
-		store: store, seen: seen, slots: make(chan struct{}, checksAtOnce),
+		store: store, seen: seen, slots: newShares(checksAtOnce),
 		// Nobody waits for a slot of the dialer within a check, whose time runs.
 		ssh: remote.NewDialer(remote.Options{DialTimeout: checkLimit, HandshakeTimeout: checkLimit, RequestTimeout: checkLimit, MaxHandshakes: checksAtOnce}),
 	}
@@ -75,9 +76,11 @@ func (a *Watch) Page(ctx context.Context, in workflows.WatchPageInput) (counts w
 		activity.GetLogger(ctx).Warn("hosts cannot be watched: their credentials cannot be opened with the keys of this worker", "hosts", sealed, "cluster", in.Cluster)
 	}
 	counts.Unknown = sealed
+	read, slots := time.Now(), a.slots.join()
+	defer slots.leave()
 	for len(hosts) > 0 {
 		n := min(len(hosts), workflows.WatchPageHosts)
-		checks := a.checkAll(ctx, in, hosts[:n])
+		checks := a.checkAll(ctx, in, hosts[:n], read, slots)
 		if ctx.Err() != nil {
 			return counts, ctx.Err()
 		}
@@ -137,21 +140,17 @@ func alive(ctx context.Context) (_ context.Context, stop func()) {
 	return work, func() { cancel(nil); beating.Wait() }
 }
 
-// checkAll checks hosts beside each other. Those that could not be checked for reasons of
-// ours are left out.
-func (a *Watch) checkAll(ctx context.Context, in workflows.WatchPageInput, hosts []store.HostToCheck) []store.Checked {
-	read := time.Now()
+// checkAll checks hosts, which were read then, beside each other. Those that could not be
+// checked for reasons of ours are left out.
+func (a *Watch) checkAll(ctx context.Context, in workflows.WatchPageInput, hosts []store.HostToCheck, read time.Time, slots *share) []store.Checked {
 	found := make([]*store.Checked, len(hosts))
 	var checking sync.WaitGroup
 	for i, h := range hosts {
-		select {
-		case a.slots <- struct{}{}:
-		case <-ctx.Done():
-			checking.Wait()
-			return nil
+		if slots.take(ctx) != nil {
+			break
 		}
 		checking.Go(func() {
-			defer func() { <-a.slots }()
+			defer slots.give()
 			begun := time.Now()
 			c, ok := a.check(ctx, h, in.Slow)
 			if !ok {

@@ -5,6 +5,7 @@ package worker
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -26,17 +27,48 @@ type Options struct {
 	Interceptors []interceptor.WorkerInterceptor
 }
 
+// watchSlots is how many pages of hosts a worker checks at a time, beside o.Slots. Pages
+// share out the checks, so more of them would take each one longer than it may.
+const watchSlots = 32
+
+// Worker takes operations and, from a queue with slots of its own, what watches hosts.
+type Worker struct{ operations, watch worker.Worker }
+
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) worker.Worker {
-	w := worker.New(c, o.TaskQueue, worker.Options{
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) Worker {
+	options := worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
 		WorkerStopTimeout:                  o.StopTimeout,
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
-	})
-	Register(w, record, hosts, nodes, watch, sources)
+	}
+	w := Worker{operations: worker.New(c, o.TaskQueue, options)}
+	Register(w.operations, record, hosts, nodes, watch, sources)
+	options.MaxConcurrentActivityExecutionSize, options.DisableWorkflowWorker = watchSlots, true
+	w.watch = worker.New(c, workflows.WatchQueue(o.TaskQueue), options)
+	registerWatch(w.watch, watch)
 	return w
+}
+
+// Start returns when both ask for work.
+func (w Worker) Start() error {
+	if err := w.operations.Start(); err != nil {
+		return err
+	}
+	if err := w.watch.Start(); err != nil {
+		w.operations.Stop()
+		return err
+	}
+	return nil
+}
+
+// Stop returns when the steps of both have handed over, or StopTimeout is over.
+func (w Worker) Stop() {
+	var both sync.WaitGroup
+	both.Go(w.operations.Stop)
+	both.Go(w.watch.Stop)
+	both.Wait()
 }
 
 // deployment lets running operations move on to a newer revision as soon as it
@@ -99,11 +131,15 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.UncordonNode.Bind(r, nodes.Uncordon)
 
 	r.RegisterWorkflow(workflows.Watch)
-	workflows.PlanWatch.Bind(r, watch.Plan)
-	workflows.WatchPage.Bind(r, watch.Page)
+	registerWatch(r, watch) // also here: the binary before this one has them in the queue of operations
 
 	r.RegisterWorkflow(workflows.Sync)
 	r.RegisterWorkflow(workflows.Refresh)
 	workflows.SyncSource.Bind(r, sources.Sync)
 	workflows.OrderRefresh.Bind(r, sources.Refresh)
+}
+
+func registerWatch(r worker.ActivityRegistry, watch *activities.Watch) {
+	workflows.PlanWatch.Bind(r, watch.Plan)
+	workflows.WatchPage.Bind(r, watch.Page)
 }

@@ -76,9 +76,14 @@ const (
 	watchHeartbeat = 15 * time.Second
 )
 
+// WatchQueue is the task queue of steps that watch, beside that of operations: when many
+// hosts are silent, no step of an operation waits for a page of them.
+func WatchQueue(operations string) string { return operations + "-watch" }
+
 // onWatch is for steps that watch. What cannot be done now is done by the next Watch.
 func onWatch(ctx workflow.Context, limit time.Duration, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:           WatchQueue(workflow.GetInfo(ctx).TaskQueueName),
 		StartToCloseTimeout: limit,
 		HeartbeatTimeout:    watchHeartbeat,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost, MaximumAttempts: watchTries},

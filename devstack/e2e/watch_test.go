@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -97,6 +98,8 @@ func TestHostsAreWatched(t *testing.T) {
 
 	require.NoError(t, away.Accept(t.Context()))
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(other)+"/hostkey", map[string]any{"key": other.HostKey()})
+	require.Equal(t, "failed", s.isFound(other, "healthy").Status, "another machine wants a bootstrap")
+	s.ask(http.StatusCreated, http.MethodPut, hostPath(other)+"/bootstrap", nil)
 	for _, h := range []*remotetest.Host{away, other} {
 		s.until(limit, h.Address()+" to be found again", func() bool { return s.watched(h).Status == "disassociated" })
 		require.Empty(t, s.watched(h).Reason)
@@ -125,6 +128,35 @@ func TestTheWatcherLeavesHostsToOperations(t *testing.T) {
 	}
 	s.rebootedOnce(hosts...)
 	require.Zero(t, s.count(`SELECT count(*) FROM host WHERE watch_since > state_since AND state = 'failed'`))
+}
+
+// Twenty clusters are cut off, and their hosts answer nothing. What is done on others does
+// not wait for their checks, of which each takes 10 s.
+func TestOperationsDoNotWaitForChecks(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 21, often, "COMMISSAIRE_WORKER_SLOTS=4")
+	s.worker()
+	hosts := s.Fleet.Hosts()
+	well, silent := hosts[0], hosts[1:]
+	for i, h := range silent {
+		cluster := fmt.Sprint("silent-", i)
+		s.ask(http.StatusCreated, http.MethodPut, "cluster/"+cluster, map[string]any{})
+		s.addHost(h, cluster)
+	}
+	s.addHost(well, "")
+	s.ready(hosts...)
+	for _, h := range silent {
+		require.NoError(t, h.Hang())
+		t.Cleanup(func() { _ = h.Unhang() })
+	}
+	for _, h := range silent {
+		s.isFound(h, "unreachable")
+	}
+	begun := time.Now()
+	s.ask(http.StatusCreated, http.MethodPut, hostPath(well)+"/bootstrap", nil)
+	require.Equal(t, "succeeded", s.ended("host="+well.Address()).State)
+	require.Less(t, time.Since(begun), 8*time.Second)
+	s.checkedAgain(well)
 }
 
 // schedules lists the ids of all in the namespace of the site.
