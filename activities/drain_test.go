@@ -546,9 +546,14 @@ func saysWhatTakesLong(d *drained) {
 	says("the node is not empty: pod slow/pod has not ended yet",
 		func() error { return d.drain(how{}, fleet.Drain{}) },
 		func() error { return d.kube.ReleasePod(ctx, d.name, "pod") })
+	_, err := d.sql.Exec(ctx, `UPDATE node SET ready = false WHERE address = $1`, d.name) // as after a register that timed out
+	require.NoError(t, err)
 	says("node slow has not reported since its host booted",
 		func() error { return d.ready(how{}, workflows.StepNodeReady, "one") },
 		func() error { return d.kube.SetBootID(ctx, d.name, "two") })
+	n, err := d.HostNode(ctx, d.name)
+	require.NoError(t, err)
+	require.True(t, n.Ready, "the record knows it now")
 	require.NoError(t, d.uncordon(how{}, 1))
 }
 
