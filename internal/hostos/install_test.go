@@ -55,7 +55,7 @@ func TestNoNamesOfPackages(t *testing.T) {
 		if f.Stages() {
 			continue
 		}
-		for _, names := range [][]string{nil, {""}, {"podman", ""}, {"-o"}, {"--root=/x"}, {"a b"}, {"*"}, {"a;b"}, {"a\n"}, {"./a.rpm"}, {"/a.deb"}, {"http://x/a.rpm"}, {strings.Repeat("a", 129)}} {
+		for _, names := range [][]string{nil, {""}, {"podman", ""}, {"podman-"}, {"podman^"}, {"-o"}, {"--root=/x"}, {"a b"}, {"*"}, {"a;b"}, {"a\n"}, {"./a.rpm"}, {"/a.deb"}, {"http://x/a.rpm"}, {strings.Repeat("a", 129)}} {
 			_, err := f.Install(names)
 			require.Equal(t, fleet.Invalid, fleet.KindOf(err), "%s %q", f.Name(), names)
 		}

@@ -36,14 +36,15 @@ func ParseInstalled(packages []string, exit int, stdout string) (missing []strin
 	return missing, nil
 }
 
-// checkPackages refuses names that are no names of packages: one could be read as
-// an option, or as a pattern for many.
+// checkPackages refuses names that are no names of packages: one could be read as an
+// option, a pattern for many, or a verb of apt-get, for which "x-" is "remove x" and
+// "x^" a task. Its "x+" is what is asked for, and g++ ends so.
 func checkPackages(names []string) error {
 	if len(names) == 0 {
 		return fleet.Errorf(fleet.Invalid, "no package is named to install")
 	}
 	for _, name := range names {
-		if len(name) > 128 || !namePattern.MatchString(name) {
+		if len(name) > 128 || !namePattern.MatchString(name) || strings.HasSuffix(name, "-") || strings.HasSuffix(name, "^") {
 			return fleet.Errorf(fleet.Invalid, "%q is no name of a package", name)
 		}
 	}
