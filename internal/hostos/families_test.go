@@ -39,7 +39,7 @@ var samples = map[string]sample{
 		upgrade: "update -y", leftover: "alpha.noarch 2.0-1 r\n", exit: 100, reboot: "needed\n",
 	},
 	"zypper": {
-		manager: "zypper", systems: []string{"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"},
+		manager: "zypper", systems: []string{"opensuse", "opensuse-leap", "sles", "sled"},
 		upgrade: "300 update -y", leftover: "alpha\n", reboot: "needed\n",
 	},
 	"rpm-ostree": {
@@ -176,6 +176,21 @@ func TestWhichFamily(t *testing.T) {
 	for _, c := range [][2]string{{"alpine", ""}, {"alpine", "apk"}, {"", ""}, {"debian", "apk"}} {
 		_, err := hostos.FamilyOf(c[0], false, false, c[1])
 		require.Equal(t, fleet.NotReady, fleet.KindOf(err), "%v", c)
+	}
+}
+
+// TestRollingSystems: what is published as snapshots is upgraded by those.
+func TestRollingSystems(t *testing.T) {
+	t.Parallel()
+	for _, manager := range []string{"zypper", ""} {
+		rolling, err := hostos.FamilyOf("opensuse-tumbleweed", false, false, manager)
+		require.NoError(t, err)
+		require.Equal(t, "zypper", rolling.Name())
+		require.Equal(t, []string{"300", "dist-upgrade", "-y", "--no-allow-vendor-change"}, rolling.Upgrade()[4:])
+		leap, err := hostos.FamilyOf("opensuse-leap", false, false, manager)
+		require.NoError(t, err)
+		require.Equal(t, leap.Leftover(), rolling.Leftover())
+		require.Equal(t, []string{"300", "update", "-y"}, leap.Upgrade()[4:])
 	}
 }
 

@@ -71,6 +71,12 @@ type Family interface {
 	systems() []string
 }
 
+// various is a family that is not the same on all its systems.
+type various interface {
+	// on is the family of a system, by the ID of os-release(5).
+	on(os string) Family
+}
+
 // Families are all families, by name.
 func Families() []Family { return slices.Clone(families) }
 
@@ -104,6 +110,9 @@ func FamilyOf(os string, ostree, bootc bool, packageManager string) (Family, err
 	}
 	for _, f := range families {
 		if m := f.manager(); m != "" && (packageManager == m || packageManager == "" && slices.Contains(f.systems(), os)) {
+			if v, ok := f.(various); ok {
+				f = v.on(os)
+			}
 			return f, nil
 		}
 	}

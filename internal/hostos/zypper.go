@@ -3,6 +3,7 @@ package hostos
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,16 +16,36 @@ var (
 	zypperReboot string
 )
 
-var _ = register(zypper{packages{"zypper"}})
+var _ = register(zypper{packages: packages{"zypper"}})
 
 // zypper is SUSE's, by zypper(8).
-type zypper struct{ packages }
-
-func (zypper) systems() []string {
-	return []string{"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"}
+type zypper struct {
+	packages
+	rolling bool // by whole snapshots, see rollings
 }
 
-func (zypper) Upgrade() []string  { return waiting(zypperChange, "upgrade", "update", "-y") }
+// rollings are the os-release(5) IDs of SUSE's systems that are published as snapshots.
+// One comes after the other by "zypper dist-upgrade" only, which may replace and remove
+// packages (en.opensuse.org/openSUSE:Tumbleweed_upgrade); "update" leaves such behind
+// and then says that all is done.
+var rollings = []string{"opensuse-tumbleweed", "opensuse-slowroll"}
+
+func (z zypper) on(os string) Family {
+	z.rolling = slices.Contains(rollings, os)
+	return z
+}
+
+func (zypper) systems() []string {
+	return append([]string{"opensuse", "opensuse-leap", "sles", "sled"}, rollings...)
+}
+
+func (z zypper) Upgrade() []string {
+	if z.rolling {
+		return waiting(zypperChange, "upgrade", "dist-upgrade", "-y", "--no-allow-vendor-change")
+	}
+	return waiting(zypperChange, "upgrade", "update", "-y")
+}
+
 func (zypper) Leftover() []string { return waiting(zypperLeftover, "leftover") }
 
 func (zypper) Installed(packages []string) []string {
