@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +26,9 @@ type NodeOptions struct {
 	Dir    string // for everything it leaves behind
 	Lanes  int    // installations side by side, on one control plane
 	Runs   int
-	First  int    // number of the first run, to repeat one
-	Seed   uint64 // of what happens in each run
+	First  int            // number of the first run, to repeat one
+	Only   *regexp.Regexp // runs to carry out, by what happens in them; nil for all
+	Seed   uint64         // of what happens in each run
 	Out    io.Writer
 }
 
@@ -130,8 +132,10 @@ func Nodes(ctx context.Context, o NodeOptions) (r NodeResult, err error) {
 // harmNodes carries out the runs, each lane taking the next one when it is free.
 func harmNodes(ctx context.Context, lanes []*nodeLane, o NodeOptions, r *NodeResult) {
 	next := make(chan int, o.Runs)
-	for i := range o.Runs {
-		next <- max(1, o.First) + i
+	for n := max(1, o.First); len(next) < o.Runs; n++ {
+		if o.Only == nil || o.Only.MatchString(draw(o.Seed, n, lanes[0].counts).String()) {
+			next <- n
+		}
 	}
 	close(next)
 	var mu sync.Mutex

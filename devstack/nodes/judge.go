@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -60,6 +61,8 @@ type judge struct {
 	pods    map[string]Pod
 	budgets map[string]Budget
 	closed  map[types.UID]bool // how others want the node to be
+	events  []event
+	at      int // of these is judged
 }
 
 // Judge replays what was recorded until now, change by change, and says at each whether
@@ -70,7 +73,9 @@ func (w *Watch) Judge(r Rules) Verdict {
 	j := &judge{Rules: r, others: maps.Clone(w.others), nodes: map[string]Node{}, pods: map[string]Pod{}, budgets: map[string]Budget{}, closed: map[types.UID]bool{}}
 	w.mu.Unlock()
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.revision, b.revision) })
-	for _, e := range events {
+	j.events = events
+	for i, e := range events {
+		j.at = i
 		switch {
 		case e.node != nil:
 			j.node(e, *e.node)
@@ -199,9 +204,44 @@ func (j *judge) pod(e event, p Pod) {
 			if p.Evicted {
 				how = "by an eviction"
 			}
-			j.add(&j.OverBudget, e, "pod %s went %s, and budget %s/%s has %d healthy pods of the %d that it wants", k, how, b.Namespace, b.Name, healthy, b.Wants)
+			j.add(&j.OverBudget, e, "pod %s went %s, and budget %s/%s has %d healthy pods of the %d that it wants%s", k, how, b.Namespace, b.Name, healthy, b.Wants, j.before(b))
 		}
 	}
+}
+
+// before tells what the record has of a budget, its pods and their nodes in the time
+// before what is judged, the latest first.
+func (j *judge) before(b Budget) string {
+	const most, since = 40, 20 * time.Second
+	on := map[string]bool{}
+	for _, p := range j.pods {
+		if b.covers(p) {
+			on[p.Node] = true
+		}
+	}
+	var told strings.Builder
+	for i, lines := j.at, 0; i >= 0 && lines < most && j.events[j.at].at.Sub(j.events[i].at) < since; i-- {
+		e := j.events[i]
+		what := ""
+		switch {
+		case e.pod != nil && b.covers(*e.pod):
+			p := e.pod
+			what = fmt.Sprintf("pod %s on %s: running %t, ready %t, ending %t, evicted %t", p.Name, p.Node, p.Running, p.Ready, p.Ending, p.Evicted)
+		case e.budget != nil && e.budget.Namespace == b.Namespace && e.budget.Name == b.Name:
+			what = fmt.Sprintf("budget %s: wants %d, allows %d", b.Name, e.budget.Wants, e.budget.Allowed)
+		case e.node != nil && on[e.node.Name]:
+			n := e.node
+			what = fmt.Sprintf("node %s: closed %t, mark %q, boot %s, lost %t", n.Name, n.Closed, n.Mark, n.BootID, n.Lost)
+		default:
+			continue
+		}
+		if e.gone {
+			what += ", gone"
+		}
+		lines++
+		fmt.Fprintf(&told, "\n            %s (revision %d) %s", e.at.Format("15:04:05.000"), e.revision, what)
+	}
+	return told.String()
 }
 
 func (j *judge) budget(e event, b Budget) {

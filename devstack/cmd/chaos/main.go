@@ -37,10 +37,17 @@ func run() error {
 	seed := flag.Uint64("seed", uint64(time.Now().Unix()), "of k8s: what happens in which run")
 	first := flag.Int("first", 1, "of k8s: number of the first run, to repeat one of a seed")
 	flag.Parse()
+	var chosen *regexp.Regexp
+	if *only != "" {
+		var err error
+		if chosen, err = regexp.Compile(*only); err != nil {
+			return err
+		}
+	}
 	proven := proof.Proofs[flag.Arg(0)]
 	if flag.Arg(0) == "k8s" {
 		proven = func(ctx context.Context, p proof.Options) (proof.Result, error) {
-			return chaos.Nodes(ctx, chaos.NodeOptions{Binary: p.Binary, Dir: p.Dir, Lanes: *lanes, Runs: cmp.Or(p.Count, 300), First: *first, Seed: *seed, Out: p.Out})
+			return chaos.Nodes(ctx, chaos.NodeOptions{Binary: p.Binary, Dir: p.Dir, Lanes: *lanes, Runs: cmp.Or(p.Count, 300), First: *first, Seed: *seed, Only: chosen, Out: p.Out})
 		}
 	}
 	if flag.NArg() > 1 || flag.NArg() == 1 && proven == nil {
@@ -49,13 +56,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	o := chaos.Options{Binary: *binary, Dir: *dir, Lanes: *lanes, Out: os.Stdout}
-	if *only != "" {
-		var err error
-		if o.Only, err = regexp.Compile(*only); err != nil {
-			return err
-		}
-	}
+	o := chaos.Options{Binary: *binary, Dir: *dir, Lanes: *lanes, Only: chosen, Out: os.Stdout}
 	if o.Dir == "" {
 		var err error
 		if o.Dir, err = harness.TempDir("chaos-"); err != nil {
