@@ -177,7 +177,7 @@ func parseInventory(text []byte, isYAML bool) (map[string]fleet.SourceFacts, err
 			return nil, err
 		}
 	}
-	found := map[string]fleet.SourceFacts{}
+	said := map[string][]fleet.SourceFacts{}
 	for name, v := range vars {
 		if host, ok := cmpOr(v["ansible_host"], v["ansible_ssh_host"]).(string); ok {
 			name = host
@@ -186,11 +186,56 @@ func parseInventory(text []byte, isYAML bool) (map[string]fleet.SourceFacts, err
 		if err != nil {
 			continue // an alias or a template, which is the address of no host of ours
 		}
-		if err := add(found, address, factsOf(v)); err != nil {
-			return nil, &Error{Reason: err.Error()}
-		}
+		said[address] = append(said[address], factsOf(v))
+	}
+	found := map[string]fleet.SourceFacts{}
+	for address, names := range said {
+		found[address] = agreed(names)
 	}
 	return found, nil
+}
+
+// agreed is what the names of one machine say without contradiction. An inventory is made
+// for others, too, and has a name for each service of a machine.
+func agreed(names []fleet.SourceFacts) (f fleet.SourceFacts) {
+	f.OS = agree(names, func(f fleet.SourceFacts) *string { return f.OS })
+	f.OSVersion = agree(names, func(f fleet.SourceFacts) *string { return f.OSVersion })
+	f.CPUs = agree(names, func(f fleet.SourceFacts) *int { return f.CPUs })
+	f.Memory = agree(names, func(f fleet.SourceFacts) *int { return f.Memory })
+	f.Space = agree(names, func(f fleet.SourceFacts) *int64 { return f.Space })
+	for _, one := range names {
+		for label := range one.Labels {
+			value := agree(names, func(f fleet.SourceFacts) *string {
+				if value, ok := f.Labels[label]; ok {
+					return &value
+				}
+				return nil
+			})
+			if value == nil {
+				continue
+			}
+			if f.Labels == nil {
+				f.Labels = map[string]string{}
+			}
+			f.Labels[label] = *value
+		}
+	}
+	return f
+}
+
+// agree gives what all say who say something, nil when they differ.
+func agree[T comparable](names []fleet.SourceFacts, of func(fleet.SourceFacts) *T) (value *T) {
+	for _, f := range names {
+		said := of(f)
+		switch {
+		case said == nil:
+		case value == nil:
+			value = said
+		case *said != *value:
+			return nil
+		}
+	}
+	return value
 }
 
 // members takes the hosts of a group and of the groups that are written in it.

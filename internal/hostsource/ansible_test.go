@@ -38,6 +38,21 @@ func TestOldestForm(t *testing.T) {
 	require.Equal(t, map[string]fleet.SourceFacts{"a": {}, "b": {}, "c": {}}, found)
 }
 
+// TestNamesOfOneMachine: what they contradict each other in is not said.
+func TestNamesOfOneMachine(t *testing.T) {
+	t.Parallel()
+	found, err := build1(t, map[string]any{"type": "ansible", "path": script(t, `cat <<'END'
+{"_meta": {"hostvars": {
+  "web": {"ansible_host": "192.0.2.1", "os": "debian", "cpus": 4, "labels": {"rack": "7", "role": "web"}},
+  "db": {"ansible_host": "192.0.2.1", "os": "debian", "cpus": 8, "memory": 1000, "labels": {"rack": "7", "role": "db"}},
+  "mail": {"ansible_host": "192.0.2.1", "cpus": 4, "labels": {"owner": "ann"}}}}}
+END`)}).Fetch(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[string]fleet.SourceFacts{
+		"192.0.2.1": {OS: ptr("debian"), Memory: ptr(1000), Labels: map[string]string{"rack": "7", "owner": "ann"}},
+	}, found)
+}
+
 func TestINIIsNotRead(t *testing.T) {
 	t.Parallel()
 	e := fails(t, map[string]any{"type": "ansible", "path": file(t, "hosts", "[web]\na ansible_password=hunter2\n")})
