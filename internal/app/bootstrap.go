@@ -3,9 +3,9 @@ package app
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"commissaire/internal/config"
+	"commissaire/internal/containermgr"
 	"commissaire/internal/profile"
 	"commissaire/internal/secret"
 )
@@ -28,7 +28,7 @@ func bootstrapSettings(c *config.Config) (profile.Settings, error) {
 			continue
 		}
 		var err error
-		if *f.into, err = os.ReadFile(f.path); err != nil {
+		if *f.into, err = containermgr.ReadFile(f.path); err != nil {
 			errs = append(errs, fmt.Errorf("%s cannot be read on the machine of the worker: %w", f.setting, err))
 		}
 	}

@@ -26,6 +26,13 @@ func TestBootstrapSettings(t *testing.T) {
 	for _, setting := range []string{"etcd-certificate-path", "etcd-certificate-key-path", "etcd-certificate-ca-path"} {
 		require.ErrorContains(t, err, setting)
 	}
+	require.NoError(t, os.WriteFile(path, make([]byte, 1<<20+1), 0o600))
+	_, err = bootstrapSettings(c)
+	require.ErrorContains(t, err, "etcd-certificate-ca-path cannot be read on the machine of the worker: it is larger than 1 MB")
+	c.EtcdCertificateCAPath = "/dev/zero"
+	_, err = bootstrapSettings(c)
+	require.ErrorContains(t, err, "etcd-certificate-ca-path cannot be read on the machine of the worker: it is no file")
+	c.EtcdCertificateCAPath = path
 	for _, content := range []string{"one", "two"} { // it may change
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 		s, err = bootstrapSettings(c)

@@ -49,7 +49,7 @@ func config(o options.Options) (*rest.Config, error) {
 		if f.path == "" {
 			continue
 		}
-		if *f.into, err = readFile(f.path); err != nil {
+		if *f.into, err = ReadFile(f.path); err != nil {
 			return nil, fleet.InvalidField(options.Field(f.option), "cannot be read on the machine of the worker: %v", err)
 		}
 	}
@@ -63,9 +63,9 @@ func config(o options.Options) (*rest.Config, error) {
 // a system trusts are a quarter of that.
 const maxFile = 1 << 20
 
-// readFile reads a file that somebody has named from afar: not what waits for a writer
-// or has no end.
-func readFile(path string) ([]byte, error) {
+// ReadFile reads certificates or a key from a file that somebody has named from afar:
+// not what waits for a writer or has no end.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
