@@ -1,6 +1,6 @@
 # The server, the worker, the administrator's commands and commctl in one image:
 #
-#   docker build -t commissaire:local .
+#   docker build -t commissaire:local --build-arg COMMIT=$(git rev-parse --short HEAD) .
 #
 # It holds two static binaries, a wget and the roots of public CAs, runs as an
 # ordinary user and writes nothing.
@@ -10,8 +10,9 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG VERSION=0.1.0-dev
+ARG COMMIT=unknown
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X commissaire/internal/version.Version=${VERSION}" -o /out/ ./cmd/...
+    CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X commissaire/internal/version.Version=${VERSION} -X commissaire/internal/version.commit=${COMMIT}" -o /out/ ./cmd/...
 
 FROM scratch
 # For health checks; under this name it is wget and nothing else.

@@ -151,6 +151,7 @@ func TestBackupFails(t *testing.T) {
 		"no database":      {"postgres://commissaire@127.0.0.1:1/x", "refused", []string{dir}},
 		"no folder":        {"postgres://x/x", "is no folder", []string{dir + "/none"}},
 		"no argument":      {"postgres://x/x", "usage: backup", nil},
+		"a key's password": {"postgres://u@127.0.0.1:1/x?sslmode=verify-full&sslpassword=hunter2", "has sslpassword", []string{dir}},
 		"a keyword string": {"host=x password=hunter2", "has a password in keyword form", []string{dir}},
 	} {
 		said, err := script(t, c.dsn, "backup", c.args...)

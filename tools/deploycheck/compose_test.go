@@ -15,7 +15,7 @@ func TestCompose(t *testing.T) {
 	require.NoError(t, err)
 	for name, env := range map[string][]string{
 		"as it is":   nil,
-		"as in .env": {"COMMISSAIRE_UID=1000", "COMMISSAIRE_GID=1000", "API_LISTEN=0.0.0.0", "API_PORT=80", "TEMPORAL_UI_PORT=8080"},
+		"as in .env": {"COMMISSAIRE_VERSION=1.2.3", "COMMISSAIRE_COMMIT=abc", "COMMISSAIRE_UID=1000", "COMMISSAIRE_GID=1000", "API_LISTEN=0.0.0.0", "API_PORT=80", "TEMPORAL_UI_PORT=8080"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -28,6 +28,14 @@ func TestCompose(t *testing.T) {
 			require.Len(t, project.Services, 7)
 			for _, s := range project.Services {
 				require.True(t, s.ReadOnly, s.Name)
+			}
+			version, commit := "0.1.0-dev", "unknown"
+			if env != nil {
+				version, commit = "1.2.3", "abc"
+			}
+			for _, name := range []string{"migrate", "api", "worker"} {
+				args := project.Services[name].Build.Args
+				require.Equal(t, []string{version, commit}, []string{*args["VERSION"], *args["COMMIT"]}, name)
 			}
 		})
 	}
