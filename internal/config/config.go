@@ -45,7 +45,7 @@ type Config struct {
 
 	TemporalAddress   string `name:"temporal-address" default:"" usage:"host:port of the Temporal frontend; empty: as the Temporal SDK's own environment says (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, TEMPORAL_TLS_*, profiles), else 127.0.0.1:7233"`
 	TemporalNamespace string `name:"temporal-namespace" default:"" usage:"Temporal namespace; empty: as the SDK's environment says, else default"`
-	TaskQueue         string `name:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from"`
+	TaskQueue         string `name:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from; checks of hosts have another, named after it with -watch"`
 
 	SealingKeyFile string `name:"sealing-key-file" default:"" usage:"file with the keyset that seals credentials at rest; make it with 'commissaire key create'"`
 
