@@ -28,6 +28,7 @@ type File struct {
 	Mode    fs.FileMode // permissions alone
 	Owner   string      // user:group; "" of a file that was read without root
 	Content secret.Text
+	Secret  bool // no old one that we wrote may stay, for WriteFile
 }
 
 // FileFound is what is at a path.
@@ -93,15 +94,17 @@ var sumPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // WriteFile puts a file in place: whoever reads it finds the old one or the new one,
 // also when the host dies over it. Folders on the way are made with mode 0755. marks
 // are noted before, each for RemoveMark. With backup the file that is there gets a
-// second name, Path and ".before-commissaire", unless something has that name already.
-// What cannot be done on this host is a *FileError.
+// second name, Path and ".before-commissaire", unless something has that name already
+// or the file is what we once wrote. Where the host has no sha256sum, and of secrets,
+// all that came after our first one counts as such.
+// What cannot be done on this host, or anywhere, is a *FileError.
 func (c *Conn) WriteFile(ctx context.Context, f File, backup bool, marks ...string) error {
 	content := f.Content.Reveal()
 	switch {
 	case len(content) > maxFile:
-		return fmt.Errorf("%s is larger than %d bytes", f.Path, maxFile)
+		return &FileError{fmt.Sprintf("%s is larger than %d bytes", f.Path, maxFile)}
 	case strings.ContainsRune(string(content), 0):
-		return fmt.Errorf("the content of %s holds a NUL byte", f.Path)
+		return &FileError{fmt.Sprintf("the content of %s holds a NUL byte", f.Path)}
 	case f.Mode&^fs.ModePerm != 0:
 		return fmt.Errorf("%s cannot have the mode %s", f.Path, f.Mode)
 	}
@@ -109,7 +112,10 @@ func (c *Conn) WriteFile(ctx context.Context, f File, backup bool, marks ...stri
 		return err
 	}
 	keep := ""
-	if backup {
+	switch {
+	case backup && f.Secret:
+		keep = "secret"
+	case backup:
 		keep = "backup"
 	}
 	script := "c_content=" + Quote(string(content)) + "\n" + `c_write "$@"`
@@ -134,7 +140,7 @@ func (c *Conn) RemoveMark(ctx context.Context, mark string) error {
 	return err
 }
 
-// FileError is what a host says of a file that it cannot read or write.
+// FileError says why a file cannot be read or written, by the host's words or ours.
 type FileError struct{ Said string }
 
 func (e *FileError) Error() string { return e.Said }

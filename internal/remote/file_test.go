@@ -36,6 +36,9 @@ func TestWriteFile(t *testing.T) {
 
 	contents := []string{"", "\n", "a", "a\n", "a\n\n", "no line break at the end\nof it", "C_END\n$HOME `id` \\ \"'\n\tC_END\n", strings.Repeat("0123456789abcde\n", 20_000), "\xff\xfe ä\r\n"}
 	for i, content := range contents {
+		if i == 3 { // somebody else, after us
+			require.NoError(t, os.WriteFile(b.root(path), []byte("another's"), 0o644))
+		}
 		mode := []fs.FileMode{0o600, 0o644, 0o755}[i%3]
 		require.NoError(t, c.WriteFile(t.Context(), file(path, content, mode), true, "docker", "flanneld"))
 		got, err := os.ReadFile(b.root(path))
@@ -60,7 +63,7 @@ func TestWriteFile(t *testing.T) {
 	}
 	backup, err := os.ReadFile(b.root(path + ".before-commissaire"))
 	require.NoError(t, err)
-	require.Equal(t, contents[0], string(backup), "the first one that was replaced is kept")
+	require.Equal(t, "another's", string(backup), "the first one that was not ours is kept")
 	names, err := filepath.Glob(filepath.Dir(b.root(path)) + "/.*")
 	require.NoError(t, err)
 	require.Empty(t, names, "nothing temporary is left")
@@ -169,16 +172,16 @@ func TestKilledWriters(t *testing.T) {
 		backup := path + ".before-commissaire"
 		before, after := rapid.String().Draw(r, "old"), rapid.String().Draw(r, "new")
 		before, after = strings.ReplaceAll(before, "\x00", ""), strings.ReplaceAll(after, "\x00", "")
-		exists := rapid.Bool().Draw(r, "exists")
-		if exists {
+		exists, ours := rapid.Bool().Draw(r, "exists"), rapid.Bool().Draw(r, "ours")
+		keep := rapid.SampledFrom([]string{"backup", "secret"}).Draw(r, "keep")
+		switch {
+		case exists && ours:
+			require.True(r, killed(t, 0, root, "c_content="+Quote(before)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "640", "root:root", strconv.Itoa(len(before)), ""))
+		case exists:
 			require.NoError(r, os.MkdirAll(filepath.Dir(path), 0o755))
 			require.NoError(r, os.WriteFile(path, []byte(before), 0o640))
 		}
 		write := func(n int) bool {
-			keep := ""
-			if exists {
-				keep = "backup"
-			}
 			return killed(t, n, root, "c_content="+Quote(after)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "644", "root:root", strconv.Itoa(len(after)), keep, "docker")
 		}
 		check := func() (isNew bool) {
@@ -199,13 +202,15 @@ func TestKilledWriters(t *testing.T) {
 				require.Equal(r, before, string(content))
 			}
 			kept, err := os.ReadFile(backup)
-			if err == nil || isNew && exists {
+			if exists && ours {
+				require.ErrorIs(r, err, fs.ErrNotExist, "it was no one else's")
+			} else if err == nil || isNew && exists {
 				require.NoError(r, err)
 				require.Equal(r, before, string(kept))
 			}
 			return isNew
 		}
-		first := rapid.IntRange(1, 60).Draw(r, "killed before command")
+		first := rapid.IntRange(1, 80).Draw(r, "killed before command")
 		if !write(first) {
 			kills++
 		}

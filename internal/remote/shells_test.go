@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"commissaire/internal/secret"
 )
 
 // tools are all that the scripts in script/ need on a host, beside builtins of sh.
@@ -130,6 +132,10 @@ func checkHost(t *testing.T, b *bundle) {
 	found, err := c.ReadFile(ctx, "/etc/a.conf")
 	if err != nil || !found.Holds(written.Content) || string(found.Content.Reveal()) != "a\n$b" || found.Mode != 0o640 {
 		t.Errorf("%+v %v", found, err)
+	}
+	written.Content = secret.NewText([]byte("b"))
+	if err := c.WriteFile(ctx, written, true, "docker"); err != nil || exists(b.root("/etc/a.conf.before-commissaire")) {
+		t.Errorf("%v, or a backup of our own", err)
 	}
 	if marks, err := c.Marks(ctx); err != nil || len(marks) != 1 || marks[0] != "docker" {
 		t.Error(marks, err)

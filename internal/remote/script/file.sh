@@ -1,4 +1,5 @@
-# Files that stay on a host, and notes of which services have yet to read them.
+# Files that stay on a host, notes of which services have yet to read them, and of what
+# was written: a file per path, with the SHA-256 of each content.
 
 c_fail() { # message: the answer "this cannot be done here"
   echo "$1" >&2
@@ -8,6 +9,7 @@ c_fail() { # message: the answer "this cannot be done here"
 c_files() { # says where the notes are
   c_state_dir
   c_marks=${c_runs%/runs}/restart
+  c_written=${c_runs%/runs}/files
 }
 
 c_sum() { # path: the SHA-256 of the file, - where nothing can tell
@@ -53,8 +55,26 @@ c_clean() { # temporary files of writers that were killed; a name ends in its wr
   done
 }
 
-c_write() { # path, mode, owner, bytes, "backup" or "", marks. The content is $c_content
-  c_path=${COMMISSAIRE_OS_ROOT:-}$1 c_mode=$2 c_owner=$3 c_bytes=$4 c_keep=$5
+c_ours() { # whether what is at the path was written here. No old secret of ours may stay,
+  # so once one was written all count, also one that somebody changed a little.
+  [ -e "$c_own" ] || return 1
+  [ "$c_keep" = secret ] || grep -xF -e "$(c_sum "$c_path")" "$c_own" >/dev/null
+}
+
+c_claim_content() { # on the disk before the file is, so that nobody takes it for another's
+  c_up=${c_own%/*}
+  mkdir -p "$c_up" && c_sum "$c_temp" >>"$c_own" || c_undo
+  set -- "$c_own"
+  while [ "$c_up" != "${c_written%/*}" ]; do
+    set -- "$@" "$c_up"
+    c_up=${c_up%/*}
+  done
+  c_sync "$@" "$c_up"
+}
+
+c_write() { # path, mode, owner, bytes, "backup", "secret" (a backup, too) or "", marks.
+  # The content is $c_content
+  c_path=${COMMISSAIRE_OS_ROOT:-}$1 c_own=$c_written$1 c_mode=$2 c_owner=$3 c_bytes=$4 c_keep=$5
   shift 5
   c_folder=${c_path%/*} c_name=${c_path##*/}
   c_temp=$c_folder/.$c_name.commissaire.$$
@@ -73,10 +93,12 @@ C_END
   chmod "$c_mode" "$c_temp" || c_undo
   c_context
   c_sync "$c_temp"
-  # The old file gets a second name. That is done at once or not at all, and never twice.
-  if [ "$c_keep" = backup ] && [ -e "$c_path" ] && [ ! -e "$c_path.before-commissaire" ]; then
+  # What somebody else wrote gets a second name. That is done at once or not at all, and
+  # never twice.
+  if [ -n "$c_keep" ] && [ -e "$c_path" ] && [ ! -e "$c_path.before-commissaire" ] && ! c_ours; then
     ln "$c_path" "$c_path.before-commissaire" || [ -e "$c_path.before-commissaire" ] || c_undo
   fi
+  c_claim_content
   mv -f "$c_temp" "$c_path" || c_undo
   c_sync "$c_folder"
 }
