@@ -73,9 +73,9 @@ func managerOf(m fleet.ContainerManager) (*profile.Manager, error) {
 // is claimed on the host, so repeating this attaches to it.
 func (a *Hosts) Install(ctx context.Context, in workflows.ContentStep) (workflows.Nothing, error) {
 	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
-		family, err := familyOf(s.host)
+		family, err := s.detect(ctx)
 		if err != nil {
-			return failed("%s", err)
+			return err
 		}
 		c, err := a.content(ctx, s, in.Profile)
 		if err != nil {
@@ -97,6 +97,22 @@ func (a *Hosts) Install(ctx context.Context, in workflows.ContentStep) (workflow
 		s.forget(ctx, in.Step)
 		return nil
 	}))
+}
+
+// detect looks what the host's packages come by. The facts on record do not have what
+// else was found on a host that is not supported, which its operator wants to know.
+func (s *stepRun) detect(ctx context.Context) (family hostos.Family, err error) {
+	err = s.contact(ctx, s.in.Unreachable, func(ctx context.Context, c *remote.Conn) error {
+		result, err := c.Script(ctx, hostos.FactsScript)
+		if err != nil {
+			return err
+		}
+		if family, err = hostos.Detect(string(result.Stdout)); err != nil {
+			return failed("%s", err)
+		}
+		return nil
+	})
+	return family, err
 }
 
 func (s *stepRun) install(ctx context.Context, family hostos.Family, c profile.Content, packages []string) error {
