@@ -1,6 +1,10 @@
 package profile
 
-import "commissaire/internal/hostos"
+import (
+	"fmt"
+
+	"commissaire/internal/hostos"
+)
 
 // containerHost prepares today's way. Networks of flannel are not its affair: a
 // cluster brings its own.
@@ -21,6 +25,9 @@ func containerHost(in Input) (Content, error) {
 		return Content{}, err
 	}
 	c := Content{Files: files}
+	if runtime.pkg == containerd.pkg && len(files) > 0 {
+		c.Notes = []string{fmt.Sprintf("Who pulls by containerd's CRI, such as a kubelet or crictl, gets images from the mirror only when config_path in %s is %q; nerdctl looks there by itself.", containerdConfig, certsDir)}
+	}
 	if !family.Stages() {
 		c.install(in, family, runtime.pkg)
 		c.Services = runtime.services
