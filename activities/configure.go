@@ -52,7 +52,7 @@ func (a *Hosts) Configure(ctx context.Context, in workflows.ContentStep) (workfl
 
 // put makes one file be as it should, and says whether it was not.
 func (s *stepRun) put(ctx context.Context, f profile.File) (changed bool, err error) {
-	want := remote.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Content: f.Content}
+	want := remote.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Content: f.Content, Secret: f.Secret}
 	marks := slices.Clone(f.Restarts)
 	if f.Unit {
 		marks = append(marks, reloadMark)
@@ -90,7 +90,8 @@ func sameOwner(found remote.FileFound, owner string) bool {
 	return found.Owner == "" || found.Owner == owner
 }
 
-// difference tells people what changes in a file, without what is secret.
+// difference tells people what changes in a file, without what is secret. That holds
+// for what somebody else has put there, too: all who may read the record read this.
 func difference(found remote.FileFound, want profile.File) (lines []string) {
 	switch {
 	case want.Secret && !found.Exists:
@@ -106,6 +107,10 @@ func difference(found remote.FileFound, want profile.File) (lines []string) {
 		return lines
 	case want.Secret:
 		return append(lines, want.Path+": changed; its content is not shown")
+	case found.Exists && want.Conceal:
+		return append(lines, want.Path+": changed; what was there may hold secrets and is not shown")
+	case found.Exists && found.Mode&0o004 == 0:
+		return append(lines, want.Path+": changed; what was there is closed to others and is not shown")
 	case found.Cut:
 		return append(lines, want.Path+": changed; what was there is too long to be shown")
 	}

@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	mirrorFile = "/etc/containerd/certs.d/docker.io/hosts.toml"
-	dockerFile = "/etc/sysconfig/docker"
+	mirrorFile     = "/etc/containerd/certs.d/docker.io/hosts.toml"
+	registriesFile = "/etc/containers/registries.conf.d/50-commissaire.conf"
+	dockerFile     = "/etc/sysconfig/docker"
 )
 
 // contentSteps are those that a profile adds to a bootstrap.
@@ -116,6 +117,7 @@ func TestBootstrapContentTwice(t *testing.T) {
 +[host."http://mirror:5000"]
 +  capabilities = ["pull", "resolve"]
 1 of 1 file changed
+note: Who pulls by containerd's CRI, such as a kubelet or crictl, gets images from the mirror only when config_path in /etc/containerd/config.toml is "/etc/containerd/certs.d"; nerdctl looks there by itself.
 `, r.output(t, workflows.StepConfigure))
 	right := r.read(t, mirrorFile)
 
@@ -126,16 +128,15 @@ func TestBootstrapContentTwice(t *testing.T) {
 	require.Equal(t, map[string]int{"uname -a": 1}, r.since(t, before), "nothing was changed")
 
 	// Somebody changes the file, twice.
-	for i, wrong := range []string{"server = \"elsewhere\"", "again\n"} {
+	for _, wrong := range []string{"server = \"elsewhere\"", "again\n"} {
 		require.NoError(t, os.WriteFile(r.onHost(mirrorFile), []byte(wrong), 0o600))
 		require.NoError(t, os.Chmod(r.onHost(mirrorFile), 0o600))
 		r.again(t)
 		r.apply(t, profile.ContainerHost)
 		require.Equal(t, right, r.read(t, mirrorFile))
 		said := r.output(t, workflows.StepConfigure)
-		require.Contains(t, said, mirrorFile+": mode 0600 becomes 0644\n--- "+mirrorFile+"\n")
-		require.Contains(t, said, "\n-"+strings.TrimSpace(wrong)+"\n")
-		require.Equal(t, i == 0, strings.Contains(said, "\\ No newline at end of file"))
+		require.Contains(t, said, mirrorFile+": mode 0600 becomes 0644\n"+mirrorFile+": changed; what was there may hold secrets and is not shown\n")
+		require.NotContains(t, said, strings.TrimSpace(wrong))
 		require.Equal(t, "server = \"elsewhere\"", r.read(t, mirrorFile+".before-commissaire"), "the first one is kept")
 	}
 	// Only the mode, which is nothing to keep.
@@ -143,7 +144,7 @@ func TestBootstrapContentTwice(t *testing.T) {
 	require.NoError(t, os.Chmod(r.onHost(mirrorFile), 0o640))
 	r.again(t)
 	r.apply(t, profile.ContainerHost)
-	require.Equal(t, mirrorFile+": mode 0640 becomes 0644\n1 of 1 file changed\n", r.output(t, workflows.StepConfigure))
+	require.Contains(t, r.output(t, workflows.StepConfigure), mirrorFile+": mode 0640 becomes 0644\n1 of 1 file changed\n")
 	require.NoFileExists(t, r.onHost(mirrorFile+".before-commissaire"))
 }
 
@@ -163,11 +164,52 @@ func TestLongFiles(t *testing.T) {
 	require.Equal(t, map[string]int{"uname -a": 1}, r.since(t, before), "nothing was changed")
 }
 
+// TestNoBackupOfOurs: PATH.before-commissaire is what somebody else has written.
+func TestNoBackupOfOurs(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "debian", VersionID: "12"})
+	for _, mirror := range []string{"http://one:5000", "http://two:5000", "http://one:5000"} {
+		r.settings.RegistryMirror = mirror
+		r.apply(t, profile.ContainerHost)
+		require.Contains(t, r.read(t, mirrorFile), mirror)
+		require.NoFileExists(t, r.onHost(mirrorFile+".before-commissaire"), "nothing was there before us")
+		r.again(t)
+	}
+	require.NoError(t, os.WriteFile(r.onHost(mirrorFile), []byte("another's\n"), 0o644))
+	r.apply(t, profile.ContainerHost)
+	require.Equal(t, "another's\n", r.read(t, mirrorFile+".before-commissaire"))
+}
+
 func TestBootstrapContentOfImages(t *testing.T) {
 	t.Parallel()
 	r := prepared(t, remotetest.OS{ID: "fedora", VersionID: "43", OSTree: true})
 	r.apply(t, profile.ContainerHost)
 	require.Equal(t, []string{"an image brings its own packages; nothing is installed", "1 of 1 file changed", "the profile has no services for this host"}, r.notes(t))
+
+	// What somebody else has written is shown when all on the host may read it.
+	for _, was := range []struct {
+		mode os.FileMode
+		says string
+	}{
+		{0o644, "--- " + registriesFile + "\n+++ " + registriesFile + "\n@@ -1 +1,6 @@\n-password = \"c2VjcmV0\"\n\\ No newline at end of file\n+[[registry]]\n"},
+		{0o640, registriesFile + ": mode 0640 becomes 0644\n" + registriesFile + ": changed; what was there is closed to others and is not shown\n"},
+	} {
+		require.NoError(t, os.WriteFile(r.onHost(registriesFile), []byte(`password = "c2VjcmV0"`), was.mode))
+		require.NoError(t, os.Chmod(r.onHost(registriesFile), was.mode))
+		r.again(t)
+		r.apply(t, profile.ContainerHost)
+		said := r.output(t, workflows.StepConfigure)
+		require.True(t, strings.HasPrefix(said, was.says), said)
+		require.Equal(t, was.mode == 0o644, strings.Contains(said, "c2VjcmV0"))
+	}
+}
+
+// TestUnknownSystem: a host that no package manager of ours is on ends in what was found.
+func TestUnknownSystem(t *testing.T) {
+	t.Parallel()
+	r := prepared(t, remotetest.OS{ID: "opensuse-microos", VersionID: "20251020"})
+	said := requireRefused(t, string(fleet.StepFailed), r.content(r.crew(t), profile.ContainerHost, workflows.StepInstall, how{}))
+	require.Contains(t, said, "changes by transactional-update, which is not supported (the system is opensuse-microos 20251020, the host has zypper")
 }
 
 func TestAtomic2017(t *testing.T) {
@@ -284,7 +326,7 @@ func TestKilledBetween(t *testing.T) {
 			}
 			require.Equal(t, right, r.read(t, dockerFile))
 			require.Equal(t, map[string]int{"systemctl restart -- docker": 1}, r.since(t, before), "%s, killed before call %d", dies, n)
-			require.Contains(t, r.output(t, workflows.StepConfigure), "-by hand\n", "what was there is on record")
+			require.Contains(t, r.output(t, workflows.StepConfigure), dockerFile+": changed; ", "that it was another is on record")
 			marks, err := os.ReadDir(filepath.Join(r.host.StateDir(), "restart"))
 			require.NoError(t, err)
 			require.Empty(t, marks)
@@ -376,4 +418,5 @@ func TestSecretsOfHosts(t *testing.T) {
 	info, err := os.Stat(r.onHost("/etc/etcd/key.crt"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
+	require.NoFileExists(t, r.onHost("/etc/etcd/key.crt.before-commissaire"), "no old key of ours stays")
 }

@@ -63,5 +63,6 @@ func dockerFile(mirror string) (File, error) {
 	if _, err := parseURL(mirrorField, mirror); err != nil {
 		return File{}, err
 	}
-	return public(dockerConfig, fmt.Sprintf("OPTIONS='--registry-mirror=%s --selinux-enabled --log-driver=journald'\nDOCKER_CERT_PATH=/etc/docker\n", mirror), "docker"), nil
+	// Proxies may stand in it, with passwords.
+	return concealing(public(dockerConfig, fmt.Sprintf("OPTIONS='--registry-mirror=%s --selinux-enabled --log-driver=journald'\nDOCKER_CERT_PATH=/etc/docker\n", mirror), "docker")), nil
 }

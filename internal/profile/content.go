@@ -30,6 +30,7 @@ type File struct {
 	Owner    string // as chown(1) takes it
 	Content  secret.Text
 	Secret   bool     // not even a diff of Content may be shown
+	Conceal  bool     // what was there before may hold somebody's passwords: no diff of that
 	Unit     bool     // the service manager reads it: hostos.ReloadServices when it changed
 	Restarts []string // services that read it when they start
 }
@@ -40,6 +41,12 @@ const owner = "root:root"
 // public is a file that everybody on the host may read.
 func public(path, content string, restarts ...string) File {
 	return File{Path: path, Mode: 0o644, Owner: owner, Content: secret.NewText([]byte(content)), Restarts: restarts}
+}
+
+// concealing is a public file in whose place one with a secret may be.
+func concealing(f File) File {
+	f.Conceal = true
+	return f
 }
 
 // private is a file with a secret in it.

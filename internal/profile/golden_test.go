@@ -72,6 +72,9 @@ func show(c profile.Content, err error) string {
 		if f.Secret {
 			b.WriteString(" secret")
 		}
+		if f.Conceal {
+			b.WriteString(" conceal")
+		}
 		if f.Unit {
 			b.WriteString(" unit")
 		}

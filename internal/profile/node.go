@@ -76,7 +76,8 @@ func node(in Input, family hostos.Family) (Content, error) {
 		public("/etc/modules-load.d/50-commissaire.conf", modulesTemplate, "systemd-modules-load"),
 		public("/etc/sysctl.d/50-commissaire.conf", sysctlTemplate, "systemd-sysctl"))
 	if r.pkg == containerd.pkg {
-		c.Files = append(c.Files, public(containerdConfig, containerdTemplate, r.services...))
+		// Logins to registries may stand in it.
+		c.Files = append(c.Files, concealing(public(containerdConfig, containerdTemplate, r.services...)))
 	}
 	c.Files = append(append(c.Files, mirror...), in.kubeletFiles(r)...)
 	return c, nil

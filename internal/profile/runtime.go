@@ -29,8 +29,9 @@ var (
 	}
 )
 
-// certsDir is where containerd finds the mirrors of a registry (its
-// docs/hosts.md). It looks for every pull.
+// certsDir is where containerd finds the mirrors of a registry (its docs/hosts.md), for
+// every pull anew. For pulls over the CRI its config_path must say so, which
+// containerdConfig does and the configurations of Debian and Ubuntu do not.
 const certsDir = "/etc/containerd/certs.d"
 
 func containerdMirror(url string) ([]File, error) {
@@ -40,11 +41,12 @@ func containerdMirror(url string) ([]File, error) {
 	if _, err := parseURL(mirrorField, url); err != nil {
 		return nil, err
 	}
-	return []File{public(certsDir+"/docker.io/hosts.toml", fmt.Sprintf(`server = "https://registry-1.docker.io"
+	// Headers may stand in it, with a password for the mirror.
+	return []File{concealing(public(certsDir+"/docker.io/hosts.toml", fmt.Sprintf(`server = "https://registry-1.docker.io"
 
 [host."%s"]
   capabilities = ["pull", "resolve"]
-`, url))}, nil
+`, url)))}, nil
 }
 
 // registriesConf is a mirror for podman and CRI-O, by
