@@ -56,7 +56,7 @@ func (a *Sources) Sync(ctx context.Context, in workflows.SourceInput) (workflows
 
 // Refresh orders a sync. While one is under way, repeating it orders none.
 func (a *Sources) Refresh(ctx context.Context, in workflows.SourceRef) (workflows.Nothing, error) {
-	_, _, err := a.Store(in.Tenant).StartOperation(ctx, store.NewOperation{Kind: fleet.KindSync, Source: in.Source, RequestedBy: "schedule"})
+	_, _, err := a.Store(in.Tenant).StartOperation(ctx, store.NewOperation{Kind: fleet.KindSync, Source: in.Source, RequestedBy: fleet.BySchedule})
 	if fleet.KindOf(err) == fleet.Conflict { // a dry run is under way; the next refresh comes
 		err = nil
 	}

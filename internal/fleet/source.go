@@ -138,6 +138,10 @@ type SyncCounts struct {
 	More      int      `json:"more,omitempty"`
 }
 
+// BySchedule is who requests the syncs that nobody ordered. They come for ever, so their
+// record has the hosts only that they change; the counts are those of all.
+const BySchedule = "schedule"
+
 // StepSync is the step of a host in a sync.
 const StepSync = "sync"
 

@@ -99,7 +99,7 @@ func TestBadSettings(t *testing.T) {
 		"option tmeout is nothing that http-json takes, did you mean timeout?": {"a", map[string]any{"type": "http-json", "url": "https://h/", "tmeout": "1s"}},
 		"option timeout must be a time like 30s":                               {"a", map[string]any{"type": "http-json", "url": "https://h/", "timeout": "0s"}},
 		"option timeout must be text":                                          {"a", map[string]any{"type": "http-json", "url": "https://h/", "timeout": 30}},
-		"option refresh must be a time like 30s":                               {"a", map[string]any{"type": "http-json", "url": "https://h/", "refresh": "1s"}},
+		"option refresh must be a time like 30s":                               {"a", map[string]any{"type": "http-json", "url": "https://h/", "refresh": "14m"}},
 		"option ca_file cannot be read":                                        {"a", map[string]any{"type": "http-json", "url": "https://h/", "ca_file": "/nowhere"}},
 		"option headers_file must be an absolute path":                         {"a", map[string]any{"type": "http-json", "url": "https://h/", "headers_file": "x"}},
 		"option path is needed":                                                {"a", map[string]any{"type": "ansible"}},

@@ -46,7 +46,7 @@ const defaultTimeout = 30 * time.Second
 
 var (
 	timeoutBounds = [2]time.Duration{100 * time.Millisecond, 5 * time.Minute}
-	refreshBounds = [2]time.Duration{time.Minute, 7 * 24 * time.Hour}
+	refreshBounds = [2]time.Duration{15 * time.Minute, 7 * 24 * time.Hour}
 )
 
 // kinds says which options a type takes, besides those of all.

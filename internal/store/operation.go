@@ -162,6 +162,9 @@ func (s *Store) insertHostRuns(ctx context.Context, q querier, id string, n NewO
 		_, err := q.Exec(ctx, insertHostRunSQL, id, s.tenant, n.Host)
 		return err
 	}
+	if n.Source != "" && n.RequestedBy == fleet.BySchedule {
+		return nil // SyncHosts takes up those that change
+	}
 	if n.Source != "" {
 		_, err := q.Exec(ctx, insertHostRunsOfSourceSQL, id, s.tenant, n.Source)
 		return err

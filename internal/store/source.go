@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,7 +13,13 @@ import (
 )
 
 const (
-	setSourceSQL = `UPDATE host SET source = $3, source_facts = CASE WHEN source = $3 THEN source_facts ELSE '{}' END WHERE tenant = $1 AND address = $2`
+	// What another source has said goes with it: its labels at once, and its facts with the
+	// next check, which reads those of the host.
+	setSourceSQL = `UPDATE host SET source = $3,
+			source_facts = CASE WHEN source = $3 THEN source_facts ELSE '{}' END,
+			labels = CASE WHEN source = $3 THEN labels ELSE labels - ARRAY(SELECT jsonb_object_keys(coalesce(source_facts -> 'labels', '{}'))) END,
+			watch_facts = CASE WHEN source = $3 OR source_facts = '{}' THEN watch_facts ELSE 'epoch' END
+		WHERE tenant = $1 AND address = $2`
 
 	insertHostRunsOfSourceSQL = `INSERT INTO host_run (operation_id, tenant, address, position)
 		SELECT $1, tenant, address, row_number() OVER (ORDER BY address) - 1 FROM host WHERE tenant = $2 AND source = $3`
@@ -23,12 +30,27 @@ const (
 			CROSS JOIN LATERAL (SELECT * FROM operation x WHERE x.tenant = $1 AND x.source = named.source AND NOT x.dry_run ORDER BY x.id DESC LIMIT 1) o
 			LEFT JOIN rollout p ON p.operation_id = o.id`
 
+	lastGoodSyncsSQL = `SELECT source, extract(epoch FROM clock_timestamp() - at)::float8 FROM (SELECT named.source, coalesce(
+			(SELECT finished FROM operation x WHERE x.tenant = $1 AND x.source = named.source AND x.state = 'succeeded' AND NOT x.dry_run ORDER BY x.id DESC LIMIT 1),
+			(SELECT created FROM operation x WHERE x.tenant = $1 AND x.source = named.source AND NOT x.dry_run ORDER BY x.id LIMIT 1)) AS at
+		FROM unnest($2::text[]) AS named (source)) s WHERE at IS NOT NULL`
+
 	unsyncedSQL = `SELECT address FROM host_run WHERE tenant = $1 AND operation_id = $2 AND state = 'pending'
 		ORDER BY position LIMIT $3 FOR NO KEY UPDATE`
 
 	// A host that was added again since is another machine.
 	hostsToSyncSQL = `SELECT ` + hostColumns + `, h.source_facts, h.created <= o.created
 		FROM host h, operation o WHERE h.tenant = $1 AND h.address = ANY ($3) AND o.id = $2 ORDER BY h.address FOR NO KEY UPDATE OF h`
+
+	// Hosts of the source that the sync has no run of yet.
+	hostsOfScheduledSQL = `SELECT ` + hostColumns + `, h.source_facts
+		FROM host h, operation o WHERE h.tenant = $1 AND h.source = $3 AND h.address > $4 AND o.id = $2 AND h.created <= o.created
+			AND NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = $2 AND r.address = h.address)
+		ORDER BY h.address LIMIT $5`
+
+	takeUpHostsSQL = `INSERT INTO host_run (operation_id, tenant, address, position)
+		SELECT $1, $2, address, coalesce((SELECT max(position) FROM host_run WHERE operation_id = $1), -1) + row_number() OVER (ORDER BY address)
+		FROM unnest($3::text[]) AS a (address)`
 
 	// A trigger puts the facts of the source above those of the host.
 	setSourceFactsSQL = `UPDATE host h SET source_facts = r.source_facts, labels = r.labels
@@ -61,7 +83,8 @@ const (
 const syncPage = 500
 
 // PutHostSource says where facts of a host come from besides the host; "" for nowhere.
-// What another source has said does not stand above the host's own facts any more.
+// What another source has said does not stand above the host's own facts any more, and
+// the labels that it has said are gone.
 func (s *Store) PutHostSource(ctx context.Context, address, source string) error {
 	return s.db.read(ctx, func(ctx context.Context, q querier) error { return s.setSource(ctx, q, address, source) })
 }
@@ -97,6 +120,24 @@ func (s *Store) SourceUse(ctx context.Context, sources []string) (hosts map[stri
 	return hosts, last, err
 }
 
+// SourceAges says how long ago the last good sync of each of the sources ended, dry runs
+// aside; while none was good, how long ago the first one was ordered. Sources that nobody
+// asked are left out.
+func (s *Store) SourceAges(ctx context.Context, sources []string) (ages map[string]time.Duration, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		ages = map[string]time.Duration{}
+		rows, err := q.Query(ctx, lastGoodSyncsSQL, s.tenant, sources)
+		if err != nil {
+			return err
+		}
+		var name string
+		var age float64
+		_, err = pgx.ForEachRow(rows, []any{&name, &age}, func() error { ages[name] = seconds(age); return nil })
+		return err
+	})
+	return ages, err
+}
+
 // synced is what became of a host in a sync.
 type synced struct {
 	Address     string             `json:"address"`
@@ -114,6 +155,10 @@ type synced struct {
 // operation has ended. Repeating it is safe: hosts that are done stay so, and the counts
 // are those of all.
 func (s *Store) SyncHosts(ctx context.Context, id string, found map[string]fleet.SourceFacts) (counts fleet.SyncCounts, err error) {
+	same, missing, err := s.takeUpHosts(ctx, id, found)
+	if err != nil {
+		return counts, err
+	}
 	for more := true; more; {
 		err := s.db.tx(ctx, func(ctx context.Context, q querier) error {
 			more, err = s.syncSome(ctx, q, id, found)
@@ -136,10 +181,56 @@ func (s *Store) SyncHosts(ctx context.Context, id string, found map[string]fleet
 		if err := q.QueryRow(ctx, countSyncedSQL, s.tenant, id).Scan(&counts.Changed, &counts.Same, &counts.Missing); err != nil {
 			return err
 		}
+		counts.Same += same
+		counts.Missing += missing
 		_, err = q.Exec(ctx, setSyncSQL, s.tenant, id, counts)
 		return err
 	})
 	return counts, err
+}
+
+// takeUpHosts gives a scheduled sync host runs for the hosts that it changes, and counts
+// the others: those that stay the same, and those that its source does not know. Of any
+// other sync, all hosts have runs from its order on.
+func (s *Store) takeUpHosts(ctx context.Context, id string, found map[string]fleet.SourceFacts) (same, missing int, err error) {
+	for after, more := "", true; more; {
+		var last string
+		var pageSame, pageMissing int
+		err := s.db.tx(ctx, func(ctx context.Context, q querier) error {
+			more, pageSame, pageMissing = false, 0, 0
+			op, err := s.lockUnfinished(ctx, q, id)
+			if err != nil || op.RequestedBy != fleet.BySchedule {
+				return err
+			}
+			var changed []string
+			page, err := collect(ctx, q, func(row pgx.CollectableRow) (address string, err error) {
+				var said fleet.SourceFacts
+				h, err := scanHostAnd(row, &said)
+				facts, known := found[h.Address]
+				done := syncedHost(h, said, facts)
+				switch {
+				case !known || done.State == fleet.HostRunSkipped:
+					pageMissing++
+				case done.changes:
+					changed = append(changed, h.Address)
+				default:
+					pageSame++
+				}
+				return h.Address, err
+			}, hostsOfScheduledSQL, s.tenant, id, op.Source, after, syncPage)
+			if err != nil || len(page) == 0 {
+				return err
+			}
+			last, more = page[len(page)-1], len(page) == syncPage
+			_, err = q.Exec(ctx, takeUpHostsSQL, id, s.tenant, changed)
+			return err
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+		after, same, missing = last, same+pageSame, missing+pageMissing
+	}
+	return same, missing, nil
 }
 
 // syncSome does it for a page of hosts; more says that there may be others.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,6 +123,53 @@ func TestSync(t *testing.T) {
 	require.Equal(t, op.ID, last["cmdb"].ID)
 }
 
+// TestScheduledSyncsRecordChangesOnly: they come for ever, and nobody deletes them.
+func TestScheduledSyncsRecordChangesOnly(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.exec(t, "INSERT INTO host (tenant, address, state, source, cpus) SELECT 'default', 'h' || i, 'disassociated', 'cmdb', 4 FROM generate_series(1, 1200) i")
+	found := map[string]fleet.SourceFacts{}
+	found["stranger"] = fleet.SourceFacts{}
+	for i := range 1100 {
+		found[fmt.Sprint("h", i+1)] = fleet.SourceFacts{CPUs: ptr(4)}
+	}
+	sync := func() (id string, counts fleet.SyncCounts) {
+		op, _, err := f.StartOperation(ctx, NewOperation{Kind: fleet.KindSync, Source: "cmdb", RequestedBy: fleet.BySchedule})
+		require.NoError(t, err)
+		require.Zero(t, op.Hosts)
+		_, err = f.BeginOperation(ctx, op.ID)
+		require.NoError(t, err)
+		for range 2 { // repeating it changes nothing
+			counts, err = f.SyncHosts(ctx, op.ID, found)
+			require.NoError(t, err)
+		}
+		require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationSucceeded, ""))
+		ended, err := f.Operation(ctx, op.ID)
+		require.NoError(t, err)
+		require.Equal(t, &counts, ended.Sync)
+		return op.ID, counts
+	}
+	rows := func(id string) string {
+		return f.scan(t, `SELECT concat_ws(' ', (SELECT count(*) FROM host_run WHERE operation_id = $1), (SELECT count(*) FROM step WHERE operation_id = $1),
+			(SELECT count(*) FROM event WHERE operation_id = $1 AND address <> ''))`, id)
+	}
+	sync() // the source has said nothing before
+	id, counts := sync()
+	require.Equal(t, fleet.SyncCounts{Same: 1100, Missing: 100, Strangers: []string{"stranger"}}, counts)
+	require.Equal(t, "0 0 0", rows(id))
+
+	found["h7"], found["h9"] = fleet.SourceFacts{CPUs: ptr(8)}, fleet.SourceFacts{CPUs: ptr(4), Memory: ptr(9)}
+	id, counts = sync()
+	require.Equal(t, fleet.SyncCounts{Changed: 2, Same: 1098, Missing: 100, Strangers: []string{"stranger"}}, counts)
+	require.Equal(t, "2 2 6", rows(id))
+	require.Equal(t, "- cpus: 4\n+ cpus: 8\n", f.diff(t, id, "h7"))
+	require.Equal(t, 8, f.get(t, "h7").CPUs)
+	op, err := f.Operation(ctx, id)
+	require.NoError(t, err)
+	require.Equal(t, 2, op.Hosts)
+}
+
 // TestSourceStandsAboveTheHost: what is found on the host does not undo what its source
 // has said.
 func TestSourceStandsAboveTheHost(t *testing.T) {
@@ -163,6 +211,18 @@ func TestSourceStandsAboveTheHost(t *testing.T) {
 	require.NoError(t, f.RecordFacts(ctx, again.ID, "a", newer))
 	h = f.get(t, "a")
 	require.Equal(t, []any{"", 3}, []any{h.Source, h.CPUs}, "a source that is taken away says nothing any more")
+
+	require.NoError(t, f.PutHostSource(ctx, "a", "cmdb"))
+	require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationSucceeded, ""))
+	op = f.sync(t, "cmdb", false)
+	_, err = f.SyncHosts(ctx, op.ID, map[string]fleet.SourceFacts{"a": {Labels: map[string]string{"env": "prod"}}})
+	require.NoError(t, err)
+	f.exec(t, "UPDATE host SET watch_facts = now()")
+	require.NoError(t, f.PutHostSource(ctx, "a", "cmdb"))
+	require.Equal(t, map[string]string{"mine": "1", "env": "prod"}, f.get(t, "a").Labels)
+	require.NoError(t, f.PutHostSource(ctx, "a", "other"))
+	require.Equal(t, map[string]string{"mine": "1"}, f.get(t, "a").Labels)
+	require.Equal(t, "true", f.scan(t, "SELECT (watch_facts < now() - interval '1 year')::text FROM host WHERE address = 'a'"), "the next check reads its facts")
 	require.Equal(t, fleet.NotFound, fleet.KindOf(f.PutHostSource(ctx, "nowhere", "")))
 }
 
@@ -203,6 +263,30 @@ func TestHostsThatChangeDuringASync(t *testing.T) {
 	for _, address := range []string{"added", "moved", "full"} {
 		require.Equal(t, measured.CPUs, f.get(t, address).CPUs, address)
 	}
+}
+
+func TestSourceAges(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	for _, source := range []string{"never-good", "good"} {
+		for hours, state := range map[int]fleet.OperationState{1: fleet.OperationFailed, 3: fleet.OperationSucceeded, 5: fleet.OperationFailed} {
+			op := f.sync(t, source, false)
+			if source == "never-good" {
+				state = fleet.OperationFailed
+			}
+			require.NoError(t, f.EndOperation(ctx, op.ID, state, "x"))
+			f.exec(t, "UPDATE operation SET created = now() - make_interval(hours => $2), finished = now() - make_interval(hours => $2) WHERE id = $1", op.ID, hours)
+		}
+		dry := f.sync(t, source, true)
+		require.NoError(t, f.EndOperation(ctx, dry.ID, fleet.OperationSucceeded, ""))
+	}
+	f.exec(t, "UPDATE operation SET created = now() - interval '9 hours' WHERE id = (SELECT id FROM operation WHERE source = 'never-good' ORDER BY id LIMIT 1)")
+	ages, err := f.SourceAges(ctx, []string{"never-good", "good", "unused"})
+	require.NoError(t, err)
+	require.Len(t, ages, 2)
+	require.InDelta(t, 3*time.Hour, ages["good"], float64(time.Minute))
+	require.InDelta(t, 9*time.Hour, ages["never-good"], float64(time.Minute))
 }
 
 // TestOneSyncAtATime: of those that ask at once, one gets the others' answer.
