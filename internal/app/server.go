@@ -56,7 +56,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	up := newUp()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), up,
-		&vitals{record: p.db.Vitals, workers: dispatcher.Workers, tls: front.tls, log: log})
+		&vitals{record: p.db.Vitals, workers: dispatcher.Workers, sources: sources, ages: tenant.SourceAges, tls: front.tls, log: log})
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { dispatcher.Run(background) })
@@ -68,7 +68,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		running.Wait()
 	}()
 
-	registry.MustRegister(&watchGauge{states: p.db.WatchStates, log: log})
+	registry.MustRegister(&watchGauge{standing: p.db.WatchStanding, interval: c.WatchInterval, log: log})
 	handler := api.New(api.Deps{
 		Store:          tenant,
 		Changes:        p.db.Changes,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,8 @@ var (
 	cordonAgeDesc = prometheus.NewDesc("commissaire_cordon_left_seconds", "Time since the work ended on the host of the oldest of commissaire_cordons_left; 0 for none.", nil, nil)
 	keysDesc      = prometheus.NewDesc("commissaire_sealing_keys_missing", "Keys that stored secrets need and the key file of this process does not have.", nil, nil)
 	workersDesc   = prometheus.NewDesc("commissaire_workers", "Workers that asked Temporal for steps in the last minutes.", nil, nil)
+	syncedDesc    = prometheus.NewDesc("commissaire_source_synced_seconds", "Time since the last good sync of a host source with refresh; since the first one while none was good.", []string{"source"}, nil)
+	refreshDesc   = prometheus.NewDesc("commissaire_source_refresh_seconds", "How often a host source is asked without anybody's order.", []string{"source"}, nil)
 	readDesc      = prometheus.NewDesc("commissaire_vitals_read", "1 when what the gauges say of the record or of the workers could be read, else 0 and they are left out.", []string{"of"}, nil)
 	certDesc      = prometheus.NewDesc("commissaire_tls_certificate_expiry_timestamp_seconds", "Unix time at which the certificate of the API ends.", nil, nil)
 )
@@ -57,7 +60,9 @@ var (
 type vitals struct {
 	record  func(context.Context) (store.Vitals, error)
 	workers func(context.Context) (int, error)
-	tls     *tls.Config // nil for plain HTTP
+	sources []fleet.Source
+	ages    func(ctx context.Context, sources []string) (map[string]time.Duration, error) // nil without sources
+	tls     *tls.Config                                                                   // nil for plain HTTP
 	log     *slog.Logger
 
 	mu     sync.Mutex
@@ -66,7 +71,7 @@ type vitals struct {
 }
 
 func (v *vitals) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{hostsDesc, opsDesc, quietDesc, cordonsDesc, cordonAgeDesc, keysDesc, workersDesc, readDesc, certDesc} {
+	for _, d := range []*prometheus.Desc{hostsDesc, opsDesc, quietDesc, cordonsDesc, cordonAgeDesc, keysDesc, workersDesc, syncedDesc, refreshDesc, readDesc, certDesc} {
 		descs <- d
 	}
 }
@@ -85,12 +90,13 @@ func (v *vitals) look() []prometheus.Metric {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), vitalsTimeout)
 	defer cancel()
-	var record, workers []prometheus.Metric
-	var both sync.WaitGroup
-	both.Go(func() { record = v.ofRecord(ctx) })
-	both.Go(func() { workers = v.ofWorkers(ctx) })
-	both.Wait()
-	v.found = append(record, workers...)
+	var record, workers, sources []prometheus.Metric
+	var all sync.WaitGroup
+	all.Go(func() { record = v.ofRecord(ctx) })
+	all.Go(func() { workers = v.ofWorkers(ctx) })
+	all.Go(func() { sources = v.ofSources(ctx) })
+	all.Wait()
+	v.found = slices.Concat(record, workers, sources)
 	if expiry := certificateExpiry(v.tls); !expiry.IsZero() {
 		v.found = append(v.found, gauge(certDesc, float64(expiry.Unix())))
 	}
@@ -124,6 +130,29 @@ func (v *vitals) ofWorkers(ctx context.Context) []prometheus.Metric {
 		return []prometheus.Metric{gauge(readDesc, 0, "workers")} // watch tells of Temporal
 	}
 	return []prometheus.Metric{gauge(readDesc, 1, "workers"), gauge(workersDesc, float64(n))}
+}
+
+// ofSources is about those that are asked without anybody's order.
+func (v *vitals) ofSources(ctx context.Context) (found []prometheus.Metric) {
+	var names []string
+	for _, s := range v.sources {
+		if s.Refresh > 0 {
+			names = append(names, s.Name)
+			found = append(found, gauge(refreshDesc, s.Refresh.Seconds(), s.Name))
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	ages, err := v.ages(ctx, names)
+	if err != nil {
+		v.log.WarnContext(ctx, "the gauges of host sources could not be read", "error", err)
+		return found
+	}
+	for name, age := range ages {
+		found = append(found, gauge(syncedDesc, age.Seconds(), name))
+	}
+	return found
 }
 
 func gauge(d *prometheus.Desc, value float64, labels ...string) prometheus.Metric {

@@ -114,13 +114,19 @@ func TestVitals(t *testing.T) {
 			}, broken
 		},
 		workers: func(context.Context) (int, error) { return 5, broken },
-		tls:     tls,
-		log:     slog.New(slog.DiscardHandler),
+		sources: []fleet.Source{{Name: "cmdb", Refresh: time.Hour}, {Name: "by-hand"}},
+		ages: func(_ context.Context, sources []string) (map[string]time.Duration, error) {
+			require.Equal(t, []string{"cmdb"}, sources)
+			return map[string]time.Duration{"cmdb": time.Minute}, broken
+		},
+		tls: tls,
+		log: slog.New(slog.DiscardHandler),
 	}
 	want := map[string]float64{
 		"commissaire_hosts failed": 3, "commissaire_hosts active": 0, "commissaire_hosts investigating": 0, "commissaire_hosts bootstrapping": 0, "commissaire_hosts disassociated": 0,
 		"commissaire_operations_unfinished upgrade running": 2, "commissaire_operation_quiet_seconds upgrade running": 60,
 		"commissaire_cordons_left": 4, "commissaire_cordon_left_seconds": 3600, "commissaire_sealing_keys_missing": 1,
+		"commissaire_source_synced_seconds cmdb": 60, "commissaire_source_refresh_seconds cmdb": 3600,
 		"commissaire_workers": 5, "commissaire_vitals_read record": 1, "commissaire_vitals_read workers": 1,
 		"commissaire_tls_certificate_expiry_timestamp_seconds": float64(server.cert.NotAfter.Unix()),
 	}
@@ -131,7 +137,7 @@ func TestVitals(t *testing.T) {
 
 	v.looked = time.Now().Add(-vitalsFor)
 	require.Equal(t, map[string]float64{
-		"commissaire_vitals_read record": 0, "commissaire_vitals_read workers": 0,
+		"commissaire_vitals_read record": 0, "commissaire_vitals_read workers": 0, "commissaire_source_refresh_seconds cmdb": 3600,
 		"commissaire_tls_certificate_expiry_timestamp_seconds": float64(server.cert.NotAfter.Unix()),
 	}, gather(t, v))
 	gather(t, v)

@@ -11,6 +11,7 @@ import (
 	"commissaire/internal/config"
 	"commissaire/internal/dispatch"
 	"commissaire/internal/fleet"
+	"commissaire/internal/store"
 )
 
 // watching takes from the settings how hosts are watched.
@@ -57,17 +58,22 @@ func (m *watchMetrics) Collect(metrics chan<- prometheus.Metric) {
 	m.took.Collect(metrics)
 }
 
-var watchedDesc = prometheus.NewDesc("commissaire_watched_hosts", "Hosts of all tenants by what their last check found; never is for those that no check has looked at.", []string{"found"}, nil)
+var (
+	watchedDesc = prometheus.NewDesc("commissaire_watched_hosts", "Hosts of all tenants by what their last check found; never is for those that no check has looked at.", []string{"found"}, nil)
+	newestDesc  = prometheus.NewDesc("commissaire_watch_newest_check_seconds", "Time since the newest check of a host began; left out when there was none.", nil, nil)
+	everyDesc   = prometheus.NewDesc("commissaire_watch_interval_seconds", "The setting watch-interval; 0 watches none.", nil, nil)
+)
 
 // watchGauge counts hosts by what their last check found, when somebody looks, and at
 // most every 10 s. All servers of an installation give the same numbers.
 type watchGauge struct {
-	states func(context.Context) (map[fleet.WatchState]int, error)
-	log    *slog.Logger
+	standing func(context.Context) (store.WatchStanding, error)
+	interval time.Duration
+	log      *slog.Logger
 
 	mu     sync.Mutex
 	looked time.Time
-	found  map[fleet.WatchState]int // nil when they could not be read
+	found  store.WatchStanding // without Found when it could not be read
 }
 
 const (
@@ -75,7 +81,11 @@ const (
 	watchGaugeTimeout = 5 * time.Second
 )
 
-func (g *watchGauge) Describe(descs chan<- *prometheus.Desc) { descs <- watchedDesc }
+func (g *watchGauge) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{watchedDesc, newestDesc, everyDesc} {
+		descs <- d
+	}
+}
 
 func (g *watchGauge) Collect(metrics chan<- prometheus.Metric) {
 	g.mu.Lock()
@@ -84,20 +94,22 @@ func (g *watchGauge) Collect(metrics chan<- prometheus.Metric) {
 		ctx, cancel := context.WithTimeout(context.Background(), watchGaugeTimeout)
 		defer cancel()
 		var err error
-		if g.found, err = g.states(ctx); err != nil {
-			g.found = nil
+		if g.found, err = g.standing(ctx); err != nil {
+			g.found = store.WatchStanding{}
 			g.log.WarnContext(ctx, "the gauge of watched hosts could not be read", "error", err)
 		}
 		g.looked = time.Now()
 	}
-	if g.found == nil {
+	metrics <- gauge(everyDesc, g.interval.Seconds())
+	if g.found.Found == nil {
 		return
 	}
-	gauge := func(name string, n int) {
-		metrics <- prometheus.MustNewConstMetric(watchedDesc, prometheus.GaugeValue, float64(n), name)
+	if g.found.Newest != nil {
+		// It grows on until the next look.
+		metrics <- gauge(newestDesc, (*g.found.Newest + time.Since(g.looked)).Seconds())
 	}
 	for _, state := range fleet.WatchStates {
-		gauge(string(state), g.found[state])
+		metrics <- gauge(watchedDesc, float64(g.found.Found[state]), string(state))
 	}
-	gauge("never", g.found[fleet.WatchNever])
+	metrics <- gauge(watchedDesc, float64(g.found.Found[fleet.WatchNever]), "never")
 }

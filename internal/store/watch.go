@@ -46,7 +46,7 @@ const (
 		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = h.tenant AND r.address = h.address AND r.state IN ('staging', 'running'))
 		ORDER BY h.address`
 
-	watchStatesSQL = `SELECT watch_state, count(*) FROM host GROUP BY watch_state`
+	watchStatesSQL = `SELECT watch_state, count(*), extract(epoch FROM clock_timestamp() - max(watched))::float8 FROM host GROUP BY watch_state`
 )
 
 // Watched lists what there is to watch, over all tenants.
@@ -58,20 +58,35 @@ func (db *DB) Watched(ctx context.Context) (all []fleet.Watched, err error) {
 	return all, err
 }
 
-// WatchStates counts the hosts of all tenants by what the last check found.
-func (db *DB) WatchStates(ctx context.Context) (counts map[fleet.WatchState]int, err error) {
-	counts = map[fleet.WatchState]int{}
+// WatchStanding says how watching stands, over all tenants.
+type WatchStanding struct {
+	Found  map[fleet.WatchState]int // hosts by what their last check found
+	Newest *time.Duration           // since the newest check, nil when there was none
+}
+
+// WatchStanding reads it.
+func (db *DB) WatchStanding(ctx context.Context) (w WatchStanding, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
+		w = WatchStanding{Found: map[fleet.WatchState]int{}}
 		rows, err := q.Query(ctx, watchStatesSQL)
 		if err != nil {
 			return err
 		}
 		var state fleet.WatchState
 		var n int
-		_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error { counts[state] = n; return nil })
+		var age *float64
+		_, err = pgx.ForEachRow(rows, []any{&state, &n, &age}, func() error {
+			w.Found[state] = n
+			if age != nil {
+				if newest := seconds(*age); w.Newest == nil || newest < *w.Newest {
+					w.Newest = &newest
+				}
+			}
+			return nil
+		})
 		return err
 	})
-	return counts, err
+	return w, err
 }
 
 // WatchPages cuts the hosts of a cluster (of none for "") that are watched into pages of

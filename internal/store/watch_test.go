@@ -355,9 +355,16 @@ func TestWhatIsWatched(t *testing.T) {
 		require.Equal(t, old, f.toCheck(t, "alone").Facts, age)
 	}
 
-	counts, err := f.db.WatchStates(ctx)
+	standing, err := f.db.WatchStanding(ctx)
 	require.NoError(t, err)
-	require.Equal(t, map[fleet.WatchState]int{fleet.WatchNever: 10}, counts)
+	require.Equal(t, WatchStanding{Found: map[fleet.WatchState]int{fleet.WatchNever: 10}}, standing)
+	f.check(t, "alone", fleet.WatchHealthy)
+	f.exec(t, "UPDATE host SET watched = now() - interval '1 hour' WHERE address = 'alone'")
+	f.exec(t, "UPDATE host SET watch_state = 'slow', watch_since = now(), watched = now() - interval '2 hours' WHERE tenant = 'default' AND address = (SELECT min(address) FROM host WHERE watch_state = '' AND tenant = 'default')")
+	standing, err = f.db.WatchStanding(ctx)
+	require.NoError(t, err)
+	require.Equal(t, map[fleet.WatchState]int{fleet.WatchNever: 8, fleet.WatchHealthy: 1, fleet.WatchSlow: 1}, standing.Found)
+	require.InDelta(t, time.Hour, *standing.Newest, float64(time.Minute))
 }
 
 // TestWatchRaces lets checks, operations, deletions and additions meet. No check may

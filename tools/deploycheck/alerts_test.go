@@ -40,7 +40,13 @@ const healthy = `
 	commissaire_operation_quiet_seconds{kind="deploy",state="waiting",instance="a"} 7200x60
 	commissaire_watched_hosts{found="healthy",instance="a"} 100x60
 	commissaire_watched_hosts{found="key-changed",instance="a"} 0x60
-	commissaire_watch_checks_total{found="healthy",instance="w"} 0+100x60
+	commissaire_watch_newest_check_seconds{instance="a"} 50x60
+	commissaire_watch_newest_check_seconds{instance="b"} 55x60
+	commissaire_watch_interval_seconds{instance="a"} 60x60
+	commissaire_watch_interval_seconds{instance="b"} 60x60
+	commissaire_source_synced_seconds{source="cmdb",instance="a"} 3000x60
+	commissaire_source_refresh_seconds{source="cmdb",instance="a"} 3600x60
+	commissaire_source_synced_seconds{source="by-hand",instance="a"} 9000000x60
 	commissaire_cordons_left{instance="a"} 1x60
 	commissaire_cordon_left_seconds{instance="a"} 20x60
 	commissaire_sealing_keys_missing{instance="a"} 0x60
@@ -69,8 +75,11 @@ var trouble = map[string][]string{
 	"CommissaireOperationStuck":   {`commissaire_operation_quiet_seconds{kind="restart",state="running",instance="a"} 2401x60`},
 	"CommissaireOperationWaiting": {`commissaire_operation_quiet_seconds{kind="restart",state="waiting",instance="a"} 86401x60`},
 	"CommissaireHostKeyChanged":   {`commissaire_watched_hosts{found="key-changed",instance="b"} 1x60`},
-	"CommissaireCordonLeft":       {`commissaire_cordon_left_seconds{instance="b"} 601x60`},
-	"CommissaireAuditFailing":     {`commissaire_audit_failures_total{write="end",job="commissaire-server",instance="a"} 0+1x60`},
+	"CommissaireSourceStale": {
+		`commissaire_source_synced_seconds{source="other",instance="a"} 10801x60`,
+		`commissaire_source_refresh_seconds{source="other",instance="a"} 3600x60`},
+	"CommissaireCordonLeft":   {`commissaire_cordon_left_seconds{instance="b"} 601x60`},
+	"CommissaireAuditFailing": {`commissaire_audit_failures_total{write="end",job="commissaire-server",instance="a"} 0+1x60`},
 	"CommissaireSealingKeyMissing": {
 		`commissaire_sealing_keys_missing{instance="b"} 1x60`},
 	"CommissaireCertificateEndsSoon": {`commissaire_tls_certificate_expiry_timestamp_seconds{instance="b"} 864000x60`},
@@ -92,8 +101,8 @@ var instead = map[string]string{
 	commissaire_workers{instance="a"} 0x60
 	commissaire_workers{instance="b"} 0x60`,
 	"CommissaireWatchStalled": `
-	commissaire_watched_hosts{found="healthy",instance="a"} 100x60
-	commissaire_watch_checks_total{found="healthy",instance="w"} 100x60`,
+	commissaire_watch_newest_check_seconds{instance="a"} 0+60x60
+	commissaire_watch_interval_seconds{instance="a"} 60x60`,
 }
 
 func rules(t *testing.T) []rulefmt.Rule {
@@ -128,6 +137,41 @@ func TestAlerts(t *testing.T) {
 	}
 	require.Len(t, rules(t), len(trouble)+len(instead))
 	require.NotEmpty(t, fires(t, rules(t)[0].Expr, `other 1x60`), "no server at all")
+}
+
+// TestAlertsThatDoNotFire: what is as it should be, though it does not look like healthy.
+func TestAlertsThatDoNotFire(t *testing.T) {
+	t.Parallel()
+	exprs := map[string]string{}
+	for _, r := range rules(t) {
+		exprs[r.Alert] = r.Expr
+	}
+	for name, c := range map[string]struct{ alert, series string }{
+		"between checks every day": {"CommissaireWatchStalled", `
+	commissaire_watch_newest_check_seconds{instance="a"} 86400x60
+	commissaire_watch_interval_seconds{instance="a"} 86400x60`},
+		"checks a little late": {"CommissaireWatchStalled", `
+	commissaire_watch_newest_check_seconds{instance="a"} 800x60
+	commissaire_watch_interval_seconds{instance="a"} 1x60`},
+		"nobody is to check any more": {"CommissaireWatchStalled", `
+	commissaire_watch_newest_check_seconds{instance="a"} 0+60x60
+	commissaire_watch_interval_seconds{instance="a"} 0x60`},
+		"nothing was ever checked": {"CommissaireWatchStalled", `
+	commissaire_watch_interval_seconds{instance="a"} 60x60`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.NotEmpty(t, exprs[c.alert])
+			require.Empty(t, fires(t, exprs[c.alert], c.series))
+		})
+	}
+
+	// Probes are no requests: beside them one in eleven would look like none.
+	require.NotEmpty(t, fires(t, exprs["CommissaireAPIErrors"], `
+	commissaire_http_requests_total{operation="readyz",status="200",instance="a"} 0+1000x60
+	commissaire_http_requests_total{operation="metrics",status="200",instance="a"} 0+1000x60
+	commissaire_http_requests_total{operation="getHost",status="200",instance="a"} 0+10x60
+	commissaire_http_requests_total{operation="getHost",status="500",instance="a"} 0+1x60`))
 }
 
 func fires(t *testing.T, expr, series string) promql.Vector {
