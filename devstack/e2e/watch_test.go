@@ -156,7 +156,7 @@ func TestOperationsDoNotWaitForChecks(t *testing.T) {
 	begun := time.Now()
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(well)+"/bootstrap", nil)
 	require.Equal(t, "succeeded", s.ended("host="+well.Address()).State)
-	require.Less(t, time.Since(begun), 30*time.Second)
+	require.Less(t, time.Since(begun), time.Minute)
 	s.checkedAgain(well)
 }
 
