@@ -123,7 +123,7 @@ func TestUncordonIsTakenOverSoon(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		set, heartbeat time.Duration
-	}{"default": {0, 3 * time.Second}, "shorter": {2 * time.Second, 2 * time.Second}} {
+	}{"default": {0, 2 * time.Second}, "shorter": {time.Second, time.Second}} {
 		w := nodeWorld("a")
 		env := environment(t, w)
 		var got time.Duration
