@@ -176,6 +176,11 @@ func (r *NodeResult) count(t *nodeTrial, err error, l *nodeLane, o NodeOptions) 
 		verdict = "ok, not reached"
 	}
 	fmt.Fprintf(o.Out, "%3d/%d %s %-62s %5.1fs restored after %4.1fs %s %s\n", r.Runs, o.Runs, l.name, t, t.took.Seconds(), t.restored.Seconds(), strings.Join(t.states, ","), verdict)
+	for i, reason := range t.reasons {
+		if t.states[i] == "failed" {
+			fmt.Fprintf(o.Out, "        failed: %s\n", reason)
+		}
+	}
 	for _, note := range t.notes {
 		fmt.Fprintf(o.Out, "        %s\n", note)
 	}
