@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -182,18 +183,25 @@ type redirectError struct{ to string }
 
 func (e *redirectError) Error() string { return "redirect to " + e.to }
 
-// bounded limits what is read of an answer, and keeps client-go from waiting out a
-// Retry-After by itself, up to ten times: it would outlast every deadline of ours,
-// and hide a budget's refusal behind its own. What was asked for goes into the
+// bounded limits what is read of an answer, and keeps client-go from trying again by
+// itself up to ten times, a second or a Retry-After apart: it would outlast every
+// deadline of ours, and hide a budget's refusal behind its own. Only a connection that
+// was closed without an answer is tried once more. What was asked for goes into the
 // call.
 type bounded struct{ next http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	c, ok := r.Context().Value(callKey{}).(*call)
 	resp, err := b.next.RoundTrip(r)
 	if err != nil {
+		if ok && (utilnet.IsProbableEOF(err) || utilnet.IsConnectionReset(err)) {
+			if c.closed++; c.closed > 1 {
+				return nil, &closedError{}
+			}
+		}
 		return nil, err
 	}
-	if c, ok := r.Context().Value(callKey{}).(*call); ok {
+	if ok {
 		c.retryAfter = retryAfter(resp.Header)
 	}
 	resp.Header.Del("Retry-After")
@@ -238,8 +246,17 @@ func (e *brokenError) Error() string { return e.err.Error() }
 
 func (e *brokenError) Unwrap() error { return e.err }
 
+// closedError says that the server closes connections in place of an answer. It has no
+// cause that client-go would take for a reason to try again.
+type closedError struct{}
+
+func (*closedError) Error() string { return "the connection was closed without an answer" }
+
 // call is what one request learns besides its answer.
-type call struct{ retryAfter time.Duration }
+type call struct {
+	retryAfter time.Duration
+	closed     int // connections that were closed without an answer
+}
 
 type callKey struct{}
 

@@ -78,6 +78,7 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 		operation   *net.OpError
 		api         apierrors.APIStatus
 		broken      *brokenError
+		closed      *closedError
 		transport   *url.Error
 		network     net.Error
 	)
@@ -104,6 +105,8 @@ func (k *Kubernetes) explain(ctx context.Context, what string, c *call, err erro
 		return blame(k.blamed.address, "sends more than %d MB; is it a Kubernetes API?", maxAnswer>>20)
 	case errors.As(err, &api):
 		return k.explainStatus(c, err, api.Status(), fail, blame)
+	case errors.As(err, &closed):
+		return fail(fleet.Unavailable, "takes the connection and closes it without an answer; is it the right port, and does the API behind it run?")
 	case errors.As(err, &operation) && operation.Op == "dial":
 		return fail(fleet.Unavailable, "cannot be reached: %s", away(operation))
 	case errors.Is(err, context.DeadlineExceeded):
