@@ -12,10 +12,11 @@ import (
 
 const (
 	// Another key is most often that of another machine, on which nothing was done yet. So
-	// checks must not give it the state that the one before it had.
+	// checks must not give it the state that the one before it had, and why a host failed
+	// that had another key is told no more: only a bootstrap helps now.
 	acceptKeySQL = `UPDATE host SET host_key = $3, host_key_print = $4, host_key_pinned = now(),
 			watch_prior = CASE WHEN host_key = $3 THEN watch_prior ELSE '' END,
-			reason = CASE WHEN host_key = $3 OR watch_prior = '' THEN reason ELSE $5 END
+			reason = CASE WHEN host_key = $3 OR watch_prior = '' AND (host_key IS NULL OR state <> 'failed') THEN reason ELSE $5 END
 		WHERE tenant = $1 AND address = $2 RETURNING host_key, host_key_print, host_key_pinned`
 
 	pinFirstKeySQL = `UPDATE host SET host_key = coalesce(host_key, $3), host_key_print = coalesce(host_key_print, $4),
@@ -24,7 +25,7 @@ const (
 		RETURNING host_key`
 )
 
-const otherKeyReason = "another host key was accepted since the host was lost; bootstrap it"
+const otherKeyReason = "another host key was accepted since the host failed; bootstrap it"
 
 // AcceptHostKey pins the key that a host must present, in place of an older
 // one: the decision of an operator. A host that was lost to checks stays failed

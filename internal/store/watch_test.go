@@ -109,6 +109,33 @@ func TestLostAndFound(t *testing.T) {
 	}
 }
 
+// TestAnotherMachineOfABrokenHost: of a host that an operation has failed over its key, and
+// not checks, the reason says what helps once the new key is accepted.
+func TestAnotherMachineOfABrokenHost(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.watchable(t, "broken", "")
+	f.watchable(t, "whole", "")
+	op, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindBootstrap, Host: "broken"})
+	require.NoError(t, err)
+	f.bootstrap(t, op, fleet.HostRunFailed, fleet.HostBroke)
+	before, err := f.Host(t.Context(), "broken")
+	require.NoError(t, err)
+	require.Equal(t, fleet.HostFailed, before.State)
+	require.NotContains(t, before.Reason, "bootstrap it")
+	for _, c := range []struct{ address, key, says string }{
+		{"broken", watchedKey, before.Reason},
+		{"broken", otherKey, otherKeyReason},
+		{"whole", otherKey, ""},
+	} {
+		_, err = f.AcceptHostKey(t.Context(), c.address, c.key)
+		require.NoError(t, err)
+		h, err := f.Host(t.Context(), c.address)
+		require.NoError(t, err)
+		require.Equal(t, c.says, h.Reason)
+	}
+}
+
 // TestAnotherMachineIsNotFound: a machine that was made anew answers well, and has nothing of
 // what a bootstrap does.
 func TestAnotherMachineIsNotFound(t *testing.T) {
