@@ -55,6 +55,11 @@ func newOperationServer(t *testing.T, streams ...http.HandlerFunc) *operationSer
 		s.polls++
 		answer(w, s.op)
 	})
+	mux.HandleFunc("POST /api/v0/sources/{source}/sync", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		answer(w, s.op)
+	})
 	mux.HandleFunc("GET "+path+"/hosts", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

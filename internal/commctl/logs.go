@@ -30,7 +30,8 @@ standard error when the output is byte for byte.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the operation has ended")
 	return a.onOperation(cmd, func(cmd *cobra.Command, c *client.ClientWithResponses, id string, rest []string) error {
-		l := &logs{client: c, id: id, host: optional(rest, 0), step: optional(rest, 1), out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
+		l := a.logsOf(c, id)
+		l.host, l.step = optional(rest, 0), optional(rest, 1)
 		l.raw = l.step != "" && !follow && !isTerminal(a.Out)
 		if !follow {
 			return l.print(cmd.Context())
@@ -51,6 +52,11 @@ type logs struct {
 	out, errs      io.Writer
 	seen           map[logKey]int64  // up to where the output of a step was printed
 	rest           map[logKey][]byte // the last line of it, when it has not ended
+}
+
+// logsOf prints the output of all steps of an operation, for people.
+func (a *App) logsOf(c *client.ClientWithResponses, id string) *logs {
+	return &logs{client: c, id: id, out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
 }
 
 // logKey is one attempt of a step on a host.

@@ -301,11 +301,14 @@ func (a *App) describe(op client.Operation) error {
 	line("Kind", string(op.Kind))
 	line("Cluster", op.Cluster)
 	line("Host", op.Host)
+	line("Source", op.Source)
+	line("Dry run", yes(op.DryRun))
 	line("Version", op.Version)
 	line("State", operationState(op))
 	line("Reason", op.Reason)
 	line("Waiting", waitingText(op))
 	line("Hosts", progressText(op.Progress))
+	line("Found", syncFound(op))
 	if op.Policy != nil {
 		line("Policy", policyOf(*op.Policy))
 	}

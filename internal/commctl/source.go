@@ -49,7 +49,11 @@ func syncFound(o client.Operation) string {
 	if o.Sync == nil {
 		return ""
 	}
-	parts := []string{fmt.Sprintf("%d changed, %d same", o.Sync.Changed, o.Sync.Same)}
+	changed := "changed"
+	if o.DryRun {
+		changed = "would change"
+	}
+	parts := []string{fmt.Sprintf("%d %s, %d same", o.Sync.Changed, changed, o.Sync.Same)}
 	if o.Sync.Missing > 0 {
 		parts = append(parts, fmt.Sprintf("%d missing", o.Sync.Missing))
 	}
@@ -83,8 +87,8 @@ func (a *App) sourceSync() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sync SOURCE", Short: "Ask a source for facts of its hosts", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Long: `Ask a source for facts of its hosts. What has changed of a host is the output of its
-step sync: 'commctl logs' shows it. Hosts of the source that are not here are in the
-operation.`,
+step sync: 'commctl logs' shows it, and so does a dry run that is waited for. Hosts of
+the source that are not here are in the operation.`,
 		Example: "  commctl source sync --wait cmdb\n  commctl source sync --dry-run --wait -o json cmdb",
 	}
 	format, w := outputFlag(cmd, formatTable), waitOptions(cmd)
@@ -106,11 +110,32 @@ operation.`,
 			return err
 		}
 		if w.given() {
-			return a.stay(cmd.Context(), *w, *format, op.Id)
+			if err := a.stay(cmd.Context(), *w, *format, op.Id); err != nil || *format != formatTable {
+				return err
+			}
+			return a.printSync(cmd.Context(), c, op.Id)
 		}
 		return renderOne(a, *format, listedOperationView, op)
 	}
 	return cmd
+}
+
+// printSync tells what came of a sync that has ended; after a dry run also what would
+// change of each host.
+func (a *App) printSync(ctx context.Context, c *client.ClientWithResponses, id string) error {
+	op, err := getOperation(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	found := syncFound(op)
+	if op.DryRun {
+		if err := a.logsOf(c, id).print(ctx); err != nil {
+			return err
+		}
+		found += "; nothing was changed, this was a dry run"
+	}
+	_, err = fmt.Fprintln(a.Out, found)
+	return err
 }
 
 func (a *App) hostSource() *cobra.Command {
