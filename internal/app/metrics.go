@@ -36,5 +36,5 @@ func serveWorkerPages(ctx context.Context, c *config.Config, log *slog.Logger, r
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	return serve(ctx, api.NewHTTPServer(c.MetricsListen, mux, log), c.ShutdownTimeout, log)
+	return serve(ctx, api.NewHTTPServer(c.MetricsListen, mux, log), "metrics-listen", c.ShutdownTimeout, log)
 }

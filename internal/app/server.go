@@ -84,7 +84,7 @@ func RunServer(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	})
 	server := api.NewHTTPServer(c.Listen(), handler, log)
 	server.TLSConfig = front.tls
-	return serve(ctx, server, c.ShutdownTimeout, log)
+	return serve(ctx, server, "listen-interface and listen-port", c.ShutdownTimeout, log)
 }
 
 func checks(parts []part) (all []api.Check) {
@@ -116,10 +116,11 @@ func shared(check func(context.Context) error) func(context.Context) error {
 }
 
 // serve runs an HTTP server until ctx ends, over TLS when it has settings for that.
-func serve(ctx context.Context, server *http.Server, grace time.Duration, log *slog.Logger) error {
+// settings are those that say where it listens.
+func serve(ctx context.Context, server *http.Server, settings string, grace time.Duration, log *slog.Logger) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", server.Addr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w (is another server running there? see listen-interface and listen-port)", server.Addr, err)
+		return fmt.Errorf("listen on %s: %w (is another program running there? see %s)", server.Addr, err, settings)
 	}
 	log.InfoContext(ctx, "API is served", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	failed := make(chan error, 1)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -179,6 +180,15 @@ func (c *Config) faults() (errs []error) {
 	if _, err := c.TrustedPrefixes(); err != nil {
 		bad("trusted-proxies", "%s", err)
 	}
+	if c.MetricsListen != "" && !isHostPort(c.MetricsListen) {
+		bad("metrics-listen", "must be address:port, such as 127.0.0.1:9091 or :9091")
+	}
+	if host, _, _ := net.SplitHostPort(c.TemporalAddress); c.TemporalAddress != "" && (host == "" || !isHostPort(c.TemporalAddress)) {
+		bad("temporal-address", "must be host:port, such as 127.0.0.1:7233")
+	}
+	if c.RegistryMirror != "" && !isPlainURL(c.RegistryMirror) {
+		bad("registry-mirror", "must be a URL such as https://mirror.example:5000, without a user, a query or a fragment")
+	}
 	if c.TaskQueue == "" {
 		bad("task-queue", "must not be empty")
 	}
@@ -235,6 +245,22 @@ func (c *Config) faults() (errs []error) {
 		bad("ssh-max-handshakes", "must be at least 1")
 	}
 	return errs
+}
+
+// isHostPort says whether s is host:port; the host may be empty.
+func isHostPort(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// isPlainURL says whether s is an address of http or https and nothing besides.
+func isPlainURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 // holdsPassword says whether a Postgres connection string carries a password

@@ -229,6 +229,15 @@ func TestRefusals(t *testing.T) {
 		"bad duration":          {args: []string{"--heartbeat-timeout=soon"}, want: "flag --heartbeat-timeout: heartbeat-timeout: must be a duration"},
 		"too short":             {args: []string{"--heartbeat-timeout=1ms"}, want: "heartbeat-timeout: must be between"},
 		"bad port":              {args: []string{"--listen-port=70000"}, want: "listen-port: must be between"},
+		"metrics, no colon":     {args: []string{"--metrics-listen=9000"}, want: "metrics-listen: must be address:port"},
+		"metrics, no port":      {args: []string{"--metrics-listen=127.0.0.1:"}, want: "metrics-listen: must be address:port"},
+		"metrics, bad port":     {args: []string{"--metrics-listen=127.0.0.1:70000"}, want: "metrics-listen: must be address:port"},
+		"Temporal, no port":     {args: []string{"--temporal-address=foo"}, want: "temporal-address: must be host:port"},
+		"Temporal, no host":     {args: []string{"--temporal-address=:7233"}, want: "temporal-address: must be host:port"},
+		"mirror is a word":      {args: []string{"--registry-mirror=nonsense"}, want: "registry-mirror: must be a URL"},
+		"mirror of FTP":         {args: []string{"--registry-mirror=ftp://x"}, want: "registry-mirror: must be a URL"},
+		"mirror without host":   {args: []string{"--registry-mirror=https://"}, want: "registry-mirror: must be a URL"},
+		"mirror with password":  {args: []string{"--registry-mirror=https://u:secret@h"}, want: "registry-mirror: must be a URL"},
 		"empty port":            {env: []string{"COMMISSAIRE_LISTEN_PORT="}, want: "environment COMMISSAIRE_LISTEN_PORT: listen-port: must be a whole number"},
 		"PEM and certificate":   {args: []string{"--tls-pemfile=a", "--tls-certfile=b", "--tls-keyfile=c"}, want: "tls-pemfile: must not be set together"},
 		"certificate, no key":   {args: []string{"--tls-certfile=b"}, want: "must be set together"},
@@ -245,6 +254,19 @@ func TestRefusals(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 			require.NotContains(t, err.Error(), "secret@")
 		})
+	}
+}
+
+// TestGoodAddresses: what is checked is taken in each of its forms.
+func TestGoodAddresses(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{
+		"--metrics-listen=:9091", "--metrics-listen=0.0.0.0:0", "--metrics-listen=[::1]:9091", "--metrics-listen=",
+		"--temporal-address=temporal:7233", "--temporal-address=[::1]:7233", "--temporal-address=",
+		"--registry-mirror=http://127.0.0.1:8080", "--registry-mirror=https://mirror.example/hub/", "--registry-mirror=",
+	} {
+		_, err := load(t, []string{"--no-config-file", flag}, nil)
+		require.NoError(t, err, flag)
 	}
 }
 
