@@ -172,6 +172,11 @@ func (c *Config) faults() (errs []error) {
 	if c.TLSClientVerifyFile != "" && c.TLSPEMFile == "" && c.TLSCertFile == "" {
 		bad("tls-clientverifyfile", "needs a certificate for the API: set tls-pemfile")
 	}
+	for i, p := range c.AuthenticationPlugins { // package hostsource checks its own
+		if p.Name == "" {
+			bad("authentication-plugins", "entry %d: needs a name", i+1)
+		}
+	}
 	for _, path := range c.SelfAuths {
 		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
 			bad("self-auths", "%q is not a path; it must begin with / and hold no query", path)

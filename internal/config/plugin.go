@@ -60,10 +60,7 @@ func toPlugin(raw any) (Plugin, error) {
 	if !ok {
 		return Plugin{}, errors.New(`must be an object like {"name": "…", …}`)
 	}
-	name, _ := members["name"].(string)
-	if name == "" {
-		return Plugin{}, errors.New("needs a name")
-	}
+	name, _ := members["name"].(string) // without one it is told with all else that is wrong
 	p := Plugin{Name: name, Options: map[string]any{}}
 	for _, written := range sorted(members) {
 		option := strings.ReplaceAll(written, "-", "_")

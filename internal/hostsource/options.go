@@ -68,13 +68,17 @@ func Build(specs []Spec) (all []Configured, err error) {
 		if _, err := fleet.ParseSource(s.Name); err != nil {
 			r.fail("name", "must be small letters, digits and, between them, '-' and '_', at most %d", fleet.MaxSourceName)
 		}
-		if seen[s.Name] {
+		if s.Name != "" && seen[s.Name] {
 			r.fail("name", "is that of another source, too")
 		}
 		seen[s.Name] = true
 		c := build(s.Name, r)
+		which := fmt.Sprintf("source %d", i+1)
+		if s.Name != "" {
+			which += ", " + s.Name
+		}
 		for _, text := range r.wrong {
-			wrong = append(wrong, fmt.Sprintf("source %d, %s: %s", i+1, s.Name, text))
+			wrong = append(wrong, which+": "+text)
 		}
 		all = append(all, c)
 	}
