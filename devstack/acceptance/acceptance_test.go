@@ -17,7 +17,7 @@ import (
 // already. The whole set is make acceptance.
 func TestSmallSet(t *testing.T) {
 	if err := acceptance.Available(); err != nil {
-		t.Skip(err)
+		t.Skip(err) // machines need root; scripts/setup-nspawn installs the rest, which CI calls
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // the base may have to be made
 	defer cancel()

@@ -1,7 +1,6 @@
 package containermgr
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -27,7 +26,7 @@ func TestAway(t *testing.T) {
 		"check its address and the network": os.NewSyscallError("connect", syscall.EHOSTUNREACH),
 	} {
 		dial := &url.Error{Op: "Get", URL: "https://kube.example:6443/version", Err: &net.OpError{Op: "dial", Net: "tcp", Err: cause}}
-		err := k.explain(context.Background(), "ask for the version", &call{}, dial)
+		err := k.explain(t.Context(), "ask for the version", &call{}, dial)
 		require.Equal(t, fleet.Unavailable, fleet.KindOf(err))
 		detail := err.(*fleet.Error).Detail
 		require.Contains(t, detail, "could not ask for the version: kubernetes at https://kube.example:6443 cannot be reached: "+says)

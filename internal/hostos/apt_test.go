@@ -77,7 +77,7 @@ func aptWorld(t *testing.T) (env []string) {
 	t.Helper()
 	for _, tool := range []string{"apt-get", "dpkg-query"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed here", tool)
+			t.Skipf("%s is not installed here", tool) // nor can it be, on systems of other families; CI is Debian
 		}
 	}
 	root := t.TempDir()
