@@ -195,12 +195,15 @@ func (s *site) restart(cluster string) (v restartView) {
 	return v
 }
 
-// latest is the newest operation that fits a filter such as "cluster=web".
+// latest is the newest operation that fits a filter such as "cluster=web". It waits for
+// one: what follows another operation is on record only once that has ended.
 func (s *site) latest(filter string) operationView {
 	s.t.Helper()
 	var page struct{ Operations []operationView }
-	s.get("operations?limit=1&"+filter, &page)
-	require.Len(s.t, page.Operations, 1, filter)
+	s.until(limit, "an operation with "+filter, func() bool {
+		s.get("operations?limit=1&"+filter, &page)
+		return len(page.Operations) == 1
+	})
 	return page.Operations[0]
 }
 
