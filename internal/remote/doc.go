@@ -3,6 +3,11 @@
 // A [Dialer] makes a [Conn] with deadlines on every wait, a pinned host key and
 // a keepalive of its own; a [Pool] shares one Conn per host between steps.
 //
+// A host with a bastion (see [Target].Via) is reached by a channel of a connection to that
+// one, which up to 200 hosts share. How many handshakes are under way at once is bounded
+// for the process, for each bastion and for each subnet; where connections are dropped
+// before sshd says anything, the bound is halved, and rises again with each good one.
+//
 // What a Conn runs for good is a once-only run (see [Conn.Once]): Temporal runs
 // activities at least once, connections break, workers die, so whether a command
 // has run is decided by the host, in one directory per [Key]:
