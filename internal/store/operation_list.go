@@ -35,7 +35,7 @@ type OperationFilter struct {
 const operationColumns = `o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.manager, o.state, o.reason,
 		o.version, coalesce(o.retry_of::text, ''), o.hosts, o.requested_by, o.request_id, o.created, o.started, o.finished,
 		coalesce(p.policy, '{}'), p.paused, coalesce(p.paused_by, ''), p.approved, coalesce(p.approved_by, ''),
-		p.cancelled, coalesce(p.cancelled_by, ''), coalesce(p.waiting, o.waiting), coalesce(o.source, ''), o.dry_run, o.sync`
+		p.cancelled, coalesce(p.cancelled_by, ''), coalesce(p.waiting, o.waiting), coalesce(o.source, ''), o.dry_run, o.sync, o.command`
 
 // selectOperations lacks its WHERE.
 const selectOperations = `SELECT ` + operationColumns + ` FROM operation o LEFT JOIN rollout p ON p.operation_id = o.id `
