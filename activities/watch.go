@@ -46,7 +46,8 @@ func NewWatch(store func(tenant string) WatchStore, seen func(fleet.WatchState, 
 	}
 	return &Watch{
 		store: store, seen: seen, slots: make(chan struct{}, checksAtOnce),
-		// Nobody waits for a slot of the dialer within a check, whose time runs.
+		// Nobody waits for a slot of the dialer within a check, whose time runs, but where
+		// logins were dropped for being too many.
 		ssh: remote.NewDialer(remote.Options{DialTimeout: checkLimit, HandshakeTimeout: checkLimit, RequestTimeout: checkLimit, MaxHandshakes: checksAtOnce}),
 	}
 }
@@ -115,14 +116,16 @@ func count(counts *workflows.WatchCounts, checks []store.Checked) {
 }
 
 // alive heartbeats until stop is called. The context ends with the activity's, and when
-// the worker stops: another one begins anew.
+// the worker stops or slept for so long that it was given up: another one begins anew.
 func alive(ctx context.Context) (_ context.Context, stop func()) {
 	work, cancel := context.WithCancelCause(ctx)
-	beat := time.NewTicker(activity.GetInfo(ctx).HeartbeatTimeout/4 + time.Millisecond)
+	limit := activity.GetInfo(ctx).HeartbeatTimeout
+	beat := time.NewTicker(limit/4 + time.Millisecond)
 	var beating sync.WaitGroup
 	beating.Go(func() {
 		defer beat.Stop()
 		for {
+			last := wallClock()
 			activity.RecordHeartbeat(ctx)
 			select {
 			case <-beat.C:
@@ -130,6 +133,10 @@ func alive(ctx context.Context) (_ context.Context, stop func()) {
 				cancel(errStopping)
 				return
 			case <-work.Done():
+				return
+			}
+			if limit > 0 && wallClock().Sub(last) > limit {
+				cancel(errLate)
 				return
 			}
 		}
@@ -201,7 +208,7 @@ func (a *Watch) check(ctx context.Context, h store.HostToCheck, slow time.Durati
 // stands.
 func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, took time.Duration, err error) {
 	begun, h := time.Now(), c.Host
-	conn, err := a.ssh.Dial(ctx, remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey})
+	conn, err := a.ssh.Dial(ctx, remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey, Via: via(h.Bastion)})
 	if err != nil {
 		return pulse, 0, err
 	}
@@ -225,9 +232,12 @@ func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, 
 	return pulse, took, nil
 }
 
+// Close ends the connections to bastions.
+func (a *Watch) Close() { a.ssh.Close() }
+
 // ours says whether a check failed for want of something on this machine.
 func ours(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+	for _, e := range []error{remote.ErrNoTurn, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
 		if errors.Is(err, e) {
 			return true
 		}

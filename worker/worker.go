@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) worker.Worker {
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) worker.Worker {
 	w := worker.New(c, o.TaskQueue, worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
@@ -35,7 +35,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	})
-	Register(w, record, hosts, nodes, watch, sources)
+	Register(w, record, hosts, nodes, watch, sources, commands)
 	return w
 }
 
@@ -53,7 +53,7 @@ func deployment(revision int) worker.DeploymentOptions {
 }
 
 // Register binds every workflow and every step.
-func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) {
+func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
 	r.RegisterWorkflow(workflows.Slot)
@@ -106,4 +106,9 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	r.RegisterWorkflow(workflows.Refresh)
 	workflows.SyncSource.Bind(r, sources.Sync)
 	workflows.OrderRefresh.Bind(r, sources.Refresh)
+
+	r.RegisterWorkflow(workflows.Command)
+	workflows.RunCommands.Bind(r, commands.Page)
+	workflows.StopCommands.Bind(r, commands.Stop)
+	workflows.EndCommand.Bind(r, commands.End)
 }

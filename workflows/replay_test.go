@@ -63,7 +63,7 @@ func (r *registered) RegisterActivityWithOptions(any, activity.RegisterOptions) 
 
 func allWorkflows() []any {
 	var r registered
-	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources))
+	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources), new(activities.Commands))
 	return r.workflows
 }
 
