@@ -127,7 +127,8 @@ bench-watch: setup ## Measure what it takes to watch 10,000 simulated hosts ever
 	bin/benchwatch $(ARGS)
 
 .PHONY: bench
-bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts and 1,000,000 steps
+bench: setup ## Compare with ssh, parallel-ssh, clush, Ansible and bare programs (ARGS="-parts fanout", "-write .")
+	scripts/setup-bench
 	$(GO) build -trimpath -o bin/ ./cmd/commissaire
 	cd devstack && $(GO) build -o ../bin/ ./cmd/bench
 	bin/bench $(ARGS)
