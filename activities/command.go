@@ -95,7 +95,7 @@ func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop stri
 	work, fail := context.WithCancelCause(work)
 	defer fail(nil)
 
-	p := &commandPage{in: in, command: taken.Command, store: to, ssh: a.ssh, looked: wallClock(), running: map[string]bool{}}
+	p := &commandPage{in: in, command: taken.Command, store: to, ssh: a.ssh, looked: wallClock(), running: map[string]bool{}, stopped: taken.Stopped}
 	p.record = newCommandRecord(len(taken.Hosts), func(writes []store.CommandWrite) error {
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 		defer cancel()

@@ -57,6 +57,7 @@ type CommandHost struct {
 type CommandPage struct {
 	Command fleet.Command
 	Hosts   []CommandHost
+	Stopped string // why hosts that waited were skipped, "" when they were not
 }
 
 const (
@@ -137,7 +138,7 @@ func (s *Store) TakeUpCommand(ctx context.Context, id string, from, to int, stop
 		case !op.Cancelled.IsZero():
 			stop = cancelledBy(op.CancelledBy)
 		}
-		page = CommandPage{Command: *op.Command}
+		page = CommandPage{Command: *op.Command, Stopped: stop}
 		page.Hosts, err = s.takeUpCommand(ctx, q, op, from, to, stop)
 		return err
 	})
