@@ -37,7 +37,7 @@ type commandHost struct {
 }
 
 func (h *commandHost) target() remote.Target {
-	return remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey}
+	return remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey, Via: via(h.Bastion)}
 }
 
 // commandRecord writes what becomes of the hosts of a page, many in one statement.

@@ -181,6 +181,35 @@ func TestBastionRaces(t *testing.T) {
 	}
 }
 
+func TestCommandsKnowTheBastion(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "web")
+	for _, address := range []string{"b", "h"} {
+		f.watchable(t, address, "web")
+	}
+	_, err := f.PutCluster(t.Context(), ClusterPut{Name: "web", Bastion: ptr("b")})
+	require.NoError(t, err)
+	take := func() map[string]CommandHost {
+		op := f.order(t, "web", NewCommand{})
+		page, err := f.TakeUpCommand(t.Context(), op.ID, 0, 10, "")
+		require.NoError(t, err)
+		hosts := map[string]CommandHost{}
+		for _, h := range page.Hosts {
+			hosts[h.Address] = h
+		}
+		require.Len(t, hosts, 2)
+		return hosts
+	}
+	hosts := take()
+	require.Nil(t, hosts["b"].Bastion)
+	require.NotNil(t, hosts["h"].Bastion)
+	require.Equal(t, "b", hosts["h"].Bastion.Address)
+	require.Empty(t, hosts["h"].Failed)
+	f.exec(t, `UPDATE host_creds SET sealed = 'x' WHERE address = 'b'`)
+	require.Contains(t, take()["h"].Failed, "its bastion b")
+}
+
 func TestChecksKnowTheBastion(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -47,6 +49,7 @@ type CommandHost struct {
 	Port     int
 	HostKey  string // pinned, in authorized_keys form
 	Creds    secret.HostCreds
+	Bastion  *Bastion // nil for none
 	StepID   int64
 	OutputTo int64  // position up to which its output is on record
 	Again    bool   // it was taken up before, so the command may have been started
@@ -65,7 +68,7 @@ const (
 	// are not. Those at work are given again. The step comes after the host, which is what
 	// followers see.
 	takeUpCommandSQL = `WITH page AS MATERIALIZED (
-			SELECT r.address, r.position, r.state = 'running' AS again, h.port, h.host_key, c.remote_user, c.sealed,
+			SELECT r.address, r.position, r.state = 'running' AS again, h.port, h.host_key, c.remote_user, c.sealed, ` + bastionOf + ` AS bastion,
 				CASE WHEN h.address IS NULL THEN 'the host was removed'
 					WHEN h.created > $6 THEN 'the host was removed and added again'
 					WHEN r.state = 'running' THEN ''
@@ -86,7 +89,7 @@ const (
 			ON CONFLICT ON CONSTRAINT step_once DO NOTHING RETURNING id, address
 		)
 		SELECT p.address, p.again, coalesce(p.port, 0), coalesce(p.host_key, ''), coalesce(p.remote_user, ''), p.sealed, p.gone,
-			coalesce(b.id, s.id), coalesce(s.stored_to, 0)
+			coalesce(b.id, s.id), coalesce(s.stored_to, 0), p.bastion
 		FROM page p LEFT JOIN begun b ON b.address = p.address
 			LEFT JOIN step s ON s.operation_id = $2 AND s.address = p.address AND s.name = '` + fleet.StepCommand + `' AND s.attempt = 1
 		WHERE p.gone = '' OR p.again ORDER BY p.position`
@@ -152,7 +155,9 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 	}
 	var h CommandHost
 	var sealed []byte
-	into := []any{&h.Address, &h.Again, &h.Port, &h.HostKey, &h.Creds.RemoteUser, &sealed, &h.Failed, &h.StepID, &h.OutputTo}
+	var bastion string
+	through := map[string][]int{} // places in hosts, by the address of their bastion
+	into := []any{&h.Address, &h.Again, &h.Port, &h.HostKey, &h.Creds.RemoteUser, &sealed, &h.Failed, &h.StepID, &h.OutputTo, &bastion}
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		h.Creds.PrivateKey = secret.Text{}
 		switch {
@@ -166,10 +171,28 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 				h.Failed = "its credentials cannot be opened with the keys of the worker"
 			}
 		}
+		if bastion != "" {
+			through[bastion] = append(through[bastion], len(hosts))
+		}
 		hosts = append(hosts, h)
 		return nil
 	})
-	return hosts, err
+	if err != nil {
+		return nil, err
+	}
+	bastions, err := s.bastions(ctx, q, slices.Collect(maps.Keys(through)))
+	if err != nil {
+		return nil, err
+	}
+	for bastion, places := range through {
+		for _, i := range places {
+			hosts[i].Bastion = bastions[bastion]
+			if hosts[i].Bastion == nil && hosts[i].Failed == "" {
+				hosts[i].Failed = "the credentials of its bastion " + bastion + " cannot be opened with the keys of the worker"
+			}
+		}
+	}
+	return hosts, nil
 }
 
 // CommandState says which hosts of a page are still at work by the record, and why no
