@@ -103,7 +103,10 @@ func (h *handlers) RetryOperation(ctx context.Context, r gen.RetryOperationReque
 // mayRetry refuses to run a command again to whom may not run it.
 func (h *handlers) mayRetry(ctx context.Context, id string) error {
 	op, err := h.Store.Operation(ctx, id)
-	if err != nil || op.Kind != fleet.KindCommand {
+	if fleet.KindOf(err) == fleet.NotFound || err == nil && op.Kind != fleet.KindCommand {
+		return nil // the store says what is not there
+	}
+	if err != nil {
 		return err
 	}
 	return authz.Check(callOf(ctx).principal, runCommand)

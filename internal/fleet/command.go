@@ -29,7 +29,7 @@ const (
 // Check refuses what cannot be run. The error names the member.
 func (c Command) Check() error {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
-		return InvalidField("argv", "must be a command and its arguments, each a text of its own")
+		return InvalidField("argv", "must begin with the command to run")
 	}
 	if len(c.Argv) > MaxArgv {
 		return InvalidField("argv", "must not be more than %d words", MaxArgv)
