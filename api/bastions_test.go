@@ -64,7 +64,7 @@ func TestBastions(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "config")
 	require.NoError(t, os.WriteFile(path, []byte(b.do(t, "GET", "/api/v0/inventory?format=ssh-config", "").body), 0o600))
-	for address, jump := range map[string]string{"192.0.2.10": "jump@192.0.2.1:2222", "192.0.2.12": ""} {
+	for address, jump := range map[string]string{"192.0.2.10": "jump@[192.0.2.1]:2222", "192.0.2.12": ""} {
 		out, err := exec.CommandContext(t.Context(), ssh, "-F", path, "-G", address).CombinedOutput()
 		require.NoError(t, err, string(out))
 		_, got, _ := strings.Cut(string(out), "\nproxyjump ")
