@@ -132,7 +132,7 @@ func (c *Conn) Script(ctx context.Context, script string, args ...string) (Resul
 	if err := checkWords(args); err != nil {
 		return Result{}, err
 	}
-	call, err := c.call(ctx, script, args)
+	call, err := c.call(ctx, wrap(script, args))
 	if err != nil {
 		return Result{}, err
 	}

@@ -13,10 +13,13 @@
 // has run is decided by the host, in one directory per [Key]:
 //
 //	starter (SSH session)          runner (detached)                 follower (SSH session)
-//	write job, launch ──────────>  claim = link(2), synced
+//	launch ─────────────────────>  claim = open(2) with O_EXCL, synced
 //	wait for claim                 loses: ends without a trace
 //	   │                           wins: runs the command ──> out ──> frames with offsets
-//	   └─ digest differs: refuse   rc = rename(2), synced ──────────> outcome
+//	   └─ digest differs: refuse   rc, synced; ends ────────────────> outcome
+//
+// Starter and follower are one session; its shell waits for the runner, unless that is
+// a unit of systemd or somebody else's.
 //
 // Claimed with rc: exited. Claimed with a living process: running. Claimed and
 // neither: indeterminate, which is never success and never a reason to run it

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -257,6 +259,16 @@ func TestForgetKeepsTombstone(t *testing.T) {
 	}
 }
 
+// pruneAgain lets the next run clean up, which it else does once in an hour.
+func (b *bundle) pruneAgain(t testing.TB) {
+	t.Helper()
+	stamp := b.host.StateDir() + "/runs/.pruned"
+	eventually(t, "the first run cleaned up", func() bool { return exists(stamp) })
+	if err := os.Remove(stamp); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOldRunsAgeOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -275,10 +287,88 @@ func TestOldRunsAgeOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	b.pruneAgain(t)
 	once(t, c, sh("next", "true"))
 	eventually(t, "old ones are gone", func() bool { return !exists(b.dir(old.Key)) && !exists(leftover) })
 	if !exists(b.dir(unfinished.Key)) || !exists(b.dir(fresh.Key)) {
 		t.Error("more aged out than should")
+	}
+}
+
+// What a kill or a power cut leaves of a claim that was being written is neither a
+// run that may begin nor one that is waited for.
+func TestHalfClaimIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	for i, half := range []string{"", "end ", "end  \ndigest 12", "end  \ndigest 1\nboot x\npid 1\ntick 1\n"} {
+		cmd := sh(fmt.Sprint("half", i), `echo x >>"$FLEET_HOST/count"`)
+		if err := os.MkdirAll(b.dir(cmd.Key), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b.dir(cmd.Key)+"/claim", []byte(half), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			o, _ := once(t, c, cmd)
+			if o.State != Indeterminate || !strings.Contains(o.Reason, "never began") || exists(b.host.Dir()+"/count") {
+				t.Errorf("%q: %+v", half, o)
+			}
+		}
+		if err := c.Cancel(testContext(t), cmd.Key, time.Second); err != nil {
+			t.Errorf("%q: %v", half, err)
+		}
+		if err := c.Forget(testContext(t), cmd.Key); err != nil {
+			t.Errorf("%q: %v", half, err)
+		}
+	}
+}
+
+// The end of a run that a power cut took the content of is no end.
+func TestLostEndIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("lost", "echo out")
+	once(t, c, cmd)
+	for _, rc := range []string{"", "\n", "exit 0"} {
+		if err := os.WriteFile(b.dir(cmd.Key)+"/rc", []byte(rc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if o, out := once(t, c, cmd); o.State != Indeterminate || out != "out\n" {
+			t.Errorf("%q: %+v %q", rc, o, out)
+		}
+	}
+}
+
+// Who waits on a host for a run that is still at work ends with the connection.
+func TestFollowerEndsWithItsClient(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	cmd := sh("abandoned", `echo $PPID >"$FLEET_HOST/runner"; while [ ! -e "$FLEET_HOST/go" ]; do sleep 0.05; done; echo done`)
+	ended := make(chan error)
+	go func() {
+		_, err := c.Once(ctx, cmd, 0, &memory{})
+		ended <- err
+	}()
+	eventually(t, "the command runs", func() bool { b, err := os.ReadFile(b.host.Dir() + "/runner"); return err == nil && len(b) > 1 })
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.runner(t, cmd.Key)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := strings.Fields(string(stat))[3] // the runner's parent
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	eventually(t, "its shell on the host has ended", func() bool { return !exists("/proc/" + follower) })
+	if err := os.WriteFile(b.host.Dir()+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o, out := once(t, c, cmd); o.State != Exited || out != "done\n" {
+		t.Errorf("%+v %q", o, out)
 	}
 }
 

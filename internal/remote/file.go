@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +12,6 @@ import (
 
 	"commissaire/internal/secret"
 )
-
-//go:embed script/file.sh
-var fileScript string
 
 // maxFile bounds a file to write, in bytes.
 const maxFile = 1 << 20

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -52,6 +53,51 @@ func TestBareHosts(t *testing.T) {
 			}
 			b.configure(t, regexp.MustCompile(` PATH=\S+`), " PATH="+bin)
 			checkHost(t, b)
+		})
+	}
+}
+
+// TestOnceCallsFewPrograms counts what a run costs its host most: programs, beside the
+// two shells, the command and what only the first run on a host needs.
+func TestOnceCallsFewPrograms(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bin := t.TempDir()
+	for _, tool := range append([]string{"setsid", "sudo", "printf"}, tools...) {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			continue
+		}
+		script := fmt.Sprintf("#!/bin/sh\necho %s >>\"$FLEET_HOST/called\"\nexec %s \"$@\"\n", tool, path)
+		if err := os.WriteFile(filepath.Join(bin, tool), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.configure(t, regexp.MustCompile(` PATH=`), " PATH="+bin+":")
+	c := b.conn(t)
+	once(t, c, sh("first", "true"))
+	eventually(t, "the first run cleaned up", func() bool { return exists(b.host.StateDir() + "/runs/.pruned") })
+	called := b.host.Dir() + "/called"
+	n := 0
+	for _, run := range []struct{ script, want string }{
+		{"", "mkdir setsid sync sync"},
+		{"echo short", "mkdir setsid sync stat sync"},
+		{`head -c 1 /dev/zero`, "mkdir setsid sync stat sync dd"},
+	} {
+		// On a machine under load the command lasts until we ask what there is so far.
+		eventually(t, fmt.Sprintf("%q calls %s", run.script, run.want), func() bool {
+			if err := os.WriteFile(called, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			n++
+			if o, _ := once(t, c, sh(fmt.Sprint("few", n), run.script)); o.State != Exited {
+				t.Fatal(o)
+			}
+			raw, err := os.ReadFile(called)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(strings.Fields(string(raw)), " ") == run.want
 		})
 	}
 }
@@ -161,6 +207,7 @@ func checkHost(t *testing.T, b *bundle) {
 	if err := os.Chtimes(b.dir(cmd.Key), old, old); err != nil {
 		t.Fatal(err)
 	}
+	b.pruneAgain(t)
 	once(t, c, sh("last", "true"))
 	eventually(t, "the old run aged out", func() bool { return !exists(b.dir(cmd.Key)) })
 }

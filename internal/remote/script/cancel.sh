@@ -34,10 +34,10 @@ c_await() { # milliseconds, signal to repeat or nothing
 c_cancel() { # grace in milliseconds
   c_quiet=0
   umask 077
-  if ! c_read_claim; then
+  if ! c_claimed; then
     # Claimed for nobody, so that a starter on its way finds it taken.
-    c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled 2>&1) && { c_finish cancelled; }
-    c_read_claim || c_die unusable "cancel $c_dir: $c_error"
+    c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled "$(date +%s)" 2>&1) && { c_claim_stays; c_finish cancelled; }
+    c_claimed || c_die unusable "cancel $c_dir: $c_error"
   fi
   if [ ! -e "$c_dir/rc" ] && ! c_over; then
     c_left=2000

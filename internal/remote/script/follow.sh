@@ -10,13 +10,45 @@
 
 c_report() { printf 'R %s %s %s %s\n' "$c_digest" "$c_boot" "$c_now" "$c_start"; }
 
+c_nap() { # milliseconds: sleeps so long, or while a runner of ours works until the client asks
+  c_napped=$1
+  if [ -n "$c_child" ]; then
+    c_napped=1000 c_tick=
+    wait "$c_child"
+    # A runner that has ended is waited for once. Its processes may go on.
+    [ -n "$c_tick" ] || c_child= c_saw_end=1
+  else
+    c_sleep "$1"
+  fi
+}
+
 c_send() { # frame letter, length: from descriptor 3, where c_at is
   printf '%s %s %s\n' "$1" "$c_at" "$2" && dd bs="$2" count=1 <&3 2>/dev/null || exit 0
   c_at=$((c_at + $2))
 }
 
+c_text() { # length: sends so much from the beginning, false unless it is plain text
+  c_line= c_said=
+  while IFS= read -r c_line <&3; do c_said=$c_said$c_line$c_break; done
+  c_said=$c_said$c_line
+  [ ${#c_said} = "$1" ] || return 1
+  case $c_said in *[!\ -~"$c_break"]*) return 1 ;; esac
+  printf 'O 0 %s\n%s' "$1" "$c_said" || exit 0
+  c_at=$1
+}
+c_break='
+'
+
 c_output() { # all there is up to the limit
-  c_size
+  case $c_saw_end$c_end in
+  1exit*) # just now, so its runner's count holds. A word or two need no other program
+    c_bytes=${c_end##* }
+    if [ $c_at = 0 ] && [ $c_bytes -gt 0 ] && [ $c_bytes -lt 2000 ] && [ $c_bytes -le $c_head ]; then
+      c_text $c_bytes || exec 3<"$c_dir/out"
+    fi
+    ;;
+  *) c_size ;;
+  esac
   c_until=$((c_bytes < c_head ? c_bytes : c_head))
   while [ $c_at -lt $c_until ]; do
     c_more=$((c_until - c_at))
@@ -26,16 +58,14 @@ c_output() { # all there is up to the limit
 }
 
 c_ending() { # sets c_end once the run is over
-  c_end=
-  if [ -e "$c_dir/rc" ]; then
-    read -r c_end <"$c_dir/rc"
-  elif ! c_alive && [ ! -e "$c_dir/rc" ]; then # it may have ended between the two looks
-    if [ "$c_boot" = "$c_now" ]; then c_end="lost - its process is gone and left no exit code (killed, or out of memory)"
-    else c_end="lost - the host rebooted while it ran"; fi
-  elif [ -e "$c_dir/rc" ]; then
-    read -r c_end <"$c_dir/rc"
-  fi
-  [ -n "$c_end" ]
+  c_ended && return
+  ! c_alive || return 1
+  c_ended && return # between the two looks
+  case $c_boot in
+  "$c_now") c_end="lost - its process is gone and left no exit code (killed, or out of memory)" ;;
+  unknown) c_end="lost - it was claimed by half only, and never began" ;;
+  *) c_end="lost - the host rebooted while it ran" ;;
+  esac
 }
 
 c_tail() { # what the limit left out, its last 64 KiB
@@ -51,16 +81,17 @@ c_tail() { # what the limit left out, its last 64 KiB
 c_follow() { # offset, limit
   c_at=$1 c_head=$2 c_idle=10 c_quiet=0 c_bytes=0
   c_report
-  until [ -e "$c_dir/out" ] || c_ending; do c_sleep 10; done
+  until [ -e "$c_dir/out" ] || c_ending; do c_nap 10; done
   if [ -e "$c_dir/out" ]; then
     exec 3<"$c_dir/out"
     [ $c_at = 0 ] || dd bs=1 skip=$c_at count=0 <&3 2>/dev/null
     while :; do
-      # Looked at before the output, so that all of it is sent.
-      if c_ending; then c_output; c_tail; break; fi
+      # Looked at before the output, so that all of it is sent. The end is on the
+      # disk once the runner has gone.
+      if c_ending && ! c_runner_lives; then c_output; c_tail; break; fi
       c_output
-      c_sleep $c_idle
-      c_quiet=$((c_quiet + c_idle))
+      c_nap $c_idle
+      c_quiet=$((c_quiet + c_napped))
       c_idle=$((c_idle < 750 ? c_idle + c_idle / 3 : 1000))
       if [ $c_quiet -ge 2000 ]; then c_quiet=0; printf 'A\n' || exit 0; fi
     done
@@ -76,8 +107,8 @@ c_answer() { # how it ended
 }
 
 c_status() { # one look, without output
-  c_read_claim || { echo "N $c_now"; return; }
+  c_claimed || { echo "N $c_now"; return; }
   c_report
   c_size
-  if c_ending; then c_answer; else echo P; fi
+  if c_ending && ! c_runner_lives; then c_answer; else echo P; fi
 }

@@ -18,12 +18,28 @@ c_state_dir() {
 }
 
 c_open() { # key: says where everything of the key is
+  c_child= c_tick= c_saw_end= c_end=
   c_state_dir
   c_dir=$c_runs/$1
   c_boot_id || c_die unusable "cannot read the boot id"
 }
 
-c_read_claim() { # false when nobody has claimed the key
+c_claimed() { # false when nobody has claimed the key
+  for c_look in 1 2 3 4 5 6 7 8 9 10; do
+    c_read_claim && return
+    [ -e "$c_dir/claim" ] || return 1
+    # Half a claim: its runner writes the other half now, or is no more. The command
+    # begins after the whole claim is on the disk, so it never did then.
+    if [ -z "$(c_marked)" ] && ! c_read_claim; then
+      c_digest=unknown c_boot=unknown c_start=0
+      return
+    fi
+    c_sleep 100
+  done
+  c_die unusable "the process that claims $c_dir stands still"
+}
+
+c_read_claim() { # false unless there is a whole claim
   c_digest= c_boot= c_pid= c_tick= c_start=
   [ -e "$c_dir/claim" ] || return 1
   while read -r c_name c_value; do
@@ -32,6 +48,15 @@ c_read_claim() { # false when nobody has claimed the key
     tick) c_tick=$c_value ;; start) c_start=$c_value ;;
     esac
   done <"$c_dir/claim"
+  [ -n "$c_start" ]
+}
+
+c_ended() { # sets c_end when it is written how the run ended
+  # An empty one is being written, or lost its content in a power cut.
+  c_end=
+  [ ! -s "$c_dir/rc" ] || read -r c_end <"$c_dir/rc" || c_end=
+  c_end=${c_end#end }
+  [ -n "$c_end" ]
 }
 
 c_stat() { # pid: sets c_state c_session c_began of a process, false when there is none
@@ -72,22 +97,27 @@ c_sleep() { # milliseconds; a sleep without fractions waits the next full second
 }
 
 c_size() { # bytes printed so far
-  c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
+  c_bytes=0
+  [ ! -s "$c_dir/out" ] || c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
 }
 
-c_claim() { # digest: the one exclusive act. link(2) either makes the name or fails
+c_claim() { # digest, time: the one exclusive act. open(2) with O_EXCL makes the file or fails
   c_stat $$ || return 1
+  set -C
+  true >"$c_dir/claim" || { set +C; return 1; }
+  set +C
   # The end gets its space on the disk now, see c_finish.
-  printf 'digest %s\nboot %s\npid %s\ntick %s\nstart %s\n' "$1" "$c_now" $$ "$c_began" "$(date +%s)" >"$c_dir/claim.$$" &&
-    printf '%-80s\n' '' >"$c_dir/rc.$$" && c_sync "$c_dir/claim.$$" "$c_dir/rc.$$" &&
-    ln "$c_dir/claim.$$" "$c_dir/claim" || { rm -f "$c_dir/claim.$$" "$c_dir/rc.$$"; return 1; }
-  rm -f "$c_dir/claim.$$"
-  c_sync "$c_dir" "$c_runs"
+  printf 'end %-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >>"$c_dir/claim" ||
+    { rm -f "$c_dir/claim"; return 1; }
 }
 
-c_finish() { # words: how it ended, written last, whole and for good
-  # Padded: it overwrites blocks that were reserved before the command began, so
-  # a full disk cannot take the exit code away.
-  printf '%-80s\n' "$*" 1<>"$c_dir/rc.$$" && c_sync "$c_dir/rc.$$" && mv -f "$c_dir/rc.$$" "$c_dir/rc"
-  c_sync "$c_dir"
+c_claim_stays() { # the claim outlives a power cut from here on
+  c_sync "$c_dir/claim" "$c_dir" "$c_runs"
+}
+
+c_finish() { # words: how it ended, for good
+  # On a full disk there is still the place that the claim has kept for it.
+  printf '%s\n' "$*" 2>/dev/null >"$c_dir/rc" ||
+    { printf 'end %-80s\n' "$*" 1<>"$c_dir/claim" && ln -f "$c_dir/claim" "$c_dir/rc"; }
+  c_sync "$c_dir/rc" "$c_dir"
 }

@@ -1,17 +1,19 @@
-# The detached process. It stands in the job file, between what the starter says
-# about the command and the login's environment, and is the only one to claim.
+# The detached process. It stands behind what the starter says about the command,
+# and is the only one to claim.
 
 c_run() { # the command
   c_env
-  umask 077
   c_boot_id || exit 1
-  if ! c_why=$(c_claim "$c_want" 2>&1); then
+  if ! c_claim "$c_want" "$c_time" 2>/dev/null && ! c_why=$(c_claim "$c_want" "$c_time" 2>&1); then
     # Lost to another runner: not a trace. Otherwise the starter wants to know.
     [ -e "$c_dir/claim" ] || printf '%s\n' "$c_why" >"$c_job.failed"
-    rm -f "$c_job"
+    [ ! -e "$c_job" ] || rm -f "$c_job"
     exit 0
   fi
-  rm -f "$c_dir"/job.* "$c_dir"/claim.*
+  for c_one in "$c_dir"/job.* "$c_dir"/claim.*; do
+    [ ! -e "$c_one" ] || rm -f "$c_one"
+  done
+  c_claim_stays
   : >>"$c_dir/out"
   if [ -n "$c_if_boot" ] && [ "$c_if_boot" != "$c_now" ]; then
     c_finish "boot $c_now"
@@ -23,16 +25,24 @@ c_run() { # the command
   export COMMISSAIRE_RUN
   cd /
   unset OLDPWD
-  umask "$c_umask"
   "$@" </dev/null >>"$c_dir/out" 2>&1
   c_code=$?
-  umask 077
   c_size
-  c_finish "exit $c_code $c_bytes $(date +%s)"
-  c_prune
+  c_finish "exit $c_code $c_bytes"
+  # Nobody waits for the pruning.
+  if c_prune_due; then c_prune & fi
+}
+
+c_prune_due() { # at most once in an hour
+  c_last=0
+  [ ! -s "$c_runs/.pruned" ] || read -r c_last <"$c_runs/.pruned"
+  case $c_last in *[!0-9]*) c_last=0 ;; esac
+  c_last=$((c_time - c_last))
+  [ $c_last -ge 3600 ] || [ $c_last -lt 0 ]
 }
 
 c_prune() { # what ended a week ago, or was left by another boot, and has no process
+  printf '%s\n' "$c_time" 2>/dev/null >"$c_runs/.pruned"
   for c_dir in $(find "$c_runs/." ! -name . -prune -type d -mtime +6 2>/dev/null); do
     c_dir=$c_runs/${c_dir##*/}
     if c_read_claim && [ ! -e "$c_dir/rc" ] && [ "$c_boot" = "$c_now" ]; then continue; fi
