@@ -114,6 +114,11 @@ scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000
 	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
 	bin/scale $(ARGS)
 
+.PHONY: proof-bastion
+proof-bastion: setup ## Reach 2,000 simulated hosts through one sshd with the limits it comes with, and count who is refused
+	cd devstack && $(GO) build -o ../bin/ ./cmd/bastion
+	bin/bastion $(ARGS)
+
 .PHONY: proof-nodes
 proof-nodes: setup build-kube ## Roll over 200 nodes of a Kubernetes, watched from the side of its API
 	$(GO) build -trimpath -o bin/ ./cmd/commissaire
