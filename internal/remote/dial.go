@@ -86,6 +86,7 @@ type Dialer struct {
 	opts     Options
 	governor *governor
 	bastions *bastions
+	keys     keys
 }
 
 // NewDialer makes a Dialer. The caller closes it when it used bastions.
@@ -120,7 +121,7 @@ func (d *Dialer) dial(ctx context.Context, h *handshake) (*Conn, error) {
 		return nil, &Error{Kind: kind, Host: t.hostPort(), Err: err}
 	}
 	var err error
-	if h.signer, err = parseKey(t.Key); err != nil {
+	if h.signer, err = d.keys.parse(t.Key); err != nil {
 		return fail(BadKey, err)
 	}
 	if t.HostKey != "" {
