@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
+
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote"
 	"commissaire/internal/store"
@@ -51,11 +53,11 @@ func (a *Commands) Page(ctx context.Context, in workflows.CommandPage) (workflow
 // Stop ends the command on the hosts of a page, and skips those on which it was not begun.
 // Repeating it finds it ended. An operation that has ended is left as it is.
 func (a *Commands) Stop(ctx context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
-	const why = "cancelled"
-	counts, err := a.each(ctx, in, why, func(p *commandPage, ctx context.Context, h *commandHost) error {
-		return p.stop(ctx, h, why)
+	counts, err := a.each(ctx, in, "cancelled", func(p *commandPage, ctx context.Context, h *commandHost) error {
+		return p.stop(ctx, h, p.stopped) // which the record may say better
 	})
-	if kind := fleet.KindOf(err); kind == fleet.Conflict || kind == fleet.NotFound {
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) && (app.Type() == string(fleet.Conflict) || app.Type() == string(fleet.NotFound)) {
 		return counts, nil
 	}
 	return counts, err
