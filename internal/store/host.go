@@ -70,7 +70,7 @@ func (s *Store) Host(ctx context.Context, address string) (h fleet.Host, err err
 }
 
 func (s *Store) host(ctx context.Context, q querier, address string) (fleet.Host, error) {
-	rows, err := q.Query(ctx, hostSQL, s.tenant, address)
+	rows, err := q.Query(ctx, hostSQL, kept, s.tenant, address)
 	if err != nil {
 		return fleet.Host{}, err
 	}
