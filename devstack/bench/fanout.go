@@ -20,6 +20,7 @@ type FanOutOptions struct {
 	Hosts  int
 	Rounds int
 	Limit  time.Duration // no round begins after it, but for the first three
+	Only   []string      // names of contenders; empty for all
 	Out    io.Writer
 }
 
@@ -49,9 +50,8 @@ type Figure struct {
 }
 
 const (
-	nameGo       = "go"
-	nameOurs     = "commissaire"
-	nameOursWarm = "commissaire-open"
+	nameGo   = "go"
+	nameOurs = "commissaire"
 )
 
 // contender is one that is measured.
@@ -107,6 +107,9 @@ func CompareFanOut(ctx context.Context, o FanOutOptions) (r FanOut, err error) {
 		return r, err
 	}
 	c.enter(&r)
+	if len(o.Only) > 0 {
+		c.contenders = slices.DeleteFunc(c.contenders, func(one *contender) bool { return !slices.Contains(o.Only, one.Name) })
+	}
 	others, err := watchOthers()
 	if err != nil {
 		return r, err
@@ -127,18 +130,10 @@ func CompareFanOut(ctx context.Context, o FanOutOptions) (r FanOut, err error) {
 
 // enter lists who takes part.
 func (c *comparison) enter(r *FanOut) {
-	for _, title := range []struct {
-		name, title string
-		warm        bool
-	}{
-		{nameOurs, "Commissaire: durable, once-only, recorded", false},
-		{nameOursWarm, "Commissaire, connections open", true},
-	} {
-		c.contenders = append(c.contenders, &contender{
-			Figure: Figure{Name: title.name, Title: title.title, Ours: true, Warm: title.warm},
-			run:    func(ctx context.Context) (wall, client time.Duration, err error) { return c.runOurs(ctx, !title.warm) },
-		})
-	}
+	c.contenders = append(c.contenders, &contender{
+		Figure: Figure{Name: nameOurs, Title: "Commissaire: durable, once-only, recorded", Ours: true},
+		run:    c.runOurs,
+	})
 	for _, title := range []struct {
 		name, title string
 		warm        bool
@@ -237,9 +232,8 @@ func (c *comparison) measure(ctx context.Context, one *contender) (err error) {
 	return nil
 }
 
-// runOurs is one operation of the product. What is kept of it is more than its figures,
-// unless it went over open connections.
-func (c *comparison) runOurs(ctx context.Context, keep bool) (wall, client time.Duration, err error) {
+// runOurs is one operation of the product.
+func (c *comparison) runOurs(ctx context.Context) (wall, client time.Duration, err error) {
 	p := c.product
 	before, err := p.used()
 	if err != nil {
@@ -273,14 +267,10 @@ func (c *comparison) runOurs(ctx context.Context, keep bool) (wall, client time.
 	}
 	for part := range after {
 		client += after[part] - before[part]
+		c.parts[part] = append(c.parts[part], after[part]-before[part])
 	}
-	if keep {
-		for part := range after {
-			c.parts[part] = append(c.parts[part], after[part]-before[part])
-		}
-		c.timelines = append(c.timelines, t)
-		c.statements = append(c.statements, difference(statementsBefore, statementsAfter))
-	}
+	c.timelines = append(c.timelines, t)
+	c.statements = append(c.statements, difference(statementsBefore, statementsAfter))
 	return t.Client, client, nil
 }
 

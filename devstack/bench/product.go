@@ -34,8 +34,8 @@ var productParts = []string{partAPI, partWorker, partTemporal, partPostgres}
 
 // product is an installation whose parts are processes of their own: API server, one
 // worker, Temporal, and a Postgres for both. It has its default settings, but that the
-// watcher is off, which would log in to hosts in between, and that connections nobody
-// uses are closed early, so that the next operation has to log in again.
+// watcher is off, which would log in to hosts in between, and that the connections of
+// the bootstraps are closed early.
 type product struct {
 	*harness.Installation
 	pids  map[string]int

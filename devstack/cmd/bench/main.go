@@ -70,10 +70,14 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&s.reads.Round, "round", 4*time.Second, "of reads: how long a round is")
 	flag.IntVar(&s.fanOut.Hosts, "hosts", 50, "of fanout: real sshd hosts")
 	flag.DurationVar(&s.fanOut.Limit, "fanout-limit", 6*time.Minute, "of fanout: when no other round begins, but for the first three")
+	only := flag.String("only", "", "of fanout: names of contenders, as in its lines; all when empty")
 	flag.StringVar(&s.sizes, "sizes", "500,10000", "of simulated: hosts of each fleet")
 	flag.Parse()
 	if flag.NArg() > 0 || s.reads.Rounds < 1 || s.fanOut.Hosts < 1 {
 		return errors.New("needs at least one host and one round, and takes flags only; see -help")
+	}
+	if *only != "" {
+		s.fanOut.Only = strings.Split(*only, ",")
 	}
 	return s.measure(ctx)
 }
