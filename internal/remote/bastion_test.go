@@ -185,6 +185,7 @@ func TestBastionConnectionBreaks(t *testing.T) {
 	got := &memory{onOut: sync.OnceFunc(proxy.Cut)}
 	_, err = c.Once(testContext(t), cmd, 0, got)
 	require.Equal(t, Lost, KindOf(err), "%v", err)
+	require.ErrorContains(t, err, "through bastion "+target.Via.hostPort())
 	release()
 	require.NoError(t, os.WriteFile(flag, nil, 0o644))
 
@@ -274,6 +275,8 @@ func TestDroppedAreTriedAgain(t *testing.T) {
 			t.Parallel()
 			b := newBehind(t, 1, "MaxStartups 3:100:3")
 			b.dialer.bastions.most = 1 // one connection for each host
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // one after another, on a busy machine
+			defer cancel()
 			var all sync.WaitGroup
 			for range 60 {
 				all.Go(func() {
@@ -281,7 +284,7 @@ func TestDroppedAreTriedAgain(t *testing.T) {
 					if !through {
 						target = *target.Via
 					}
-					c, err := b.dialer.Dial(testContext(t), target)
+					c, err := b.dialer.Dial(ctx, target)
 					if err != nil {
 						t.Error(err)
 						return

@@ -108,7 +108,7 @@ func (c *Conn) keepAlive(ctx context.Context) {
 }
 
 func (c *Conn) fail(kind Kind, err error) error {
-	return &Error{Kind: kind, Host: c.target.hostPort(), Err: err}
+	return c.target.fail(kind, err)
 }
 
 // Result is what a short command left behind.

@@ -49,6 +49,14 @@ func (t Target) user() string {
 	return t.User
 }
 
+// fail names the host, and the bastion where that may be what is wrong.
+func (t Target) fail(kind Kind, err error) error {
+	if t.Via != nil && (kind == NoBanner || kind == Disconnected || kind == Lost) {
+		err = fmt.Errorf("through bastion %s: %w", t.Via.hostPort(), err)
+	}
+	return &Error{Kind: kind, Host: t.hostPort(), Err: err}
+}
+
 // Options bound every wait. A zero value means the default.
 type Options struct {
 	DialTimeout       time.Duration // for TCP to connect; 10 s
@@ -118,7 +126,7 @@ func (d *Dialer) dial(ctx context.Context, h *handshake) (*Conn, error) {
 		case cause != nil:
 			return nil, fmt.Errorf("host %s: log in: %w", t.hostPort(), cause)
 		}
-		return nil, &Error{Kind: kind, Host: t.hostPort(), Err: err}
+		return nil, t.fail(kind, err)
 	}
 	var err error
 	if h.signer, err = d.keys.parse(t.Key); err != nil {
@@ -154,7 +162,8 @@ type handshake struct {
 	signer    ssh.Signer
 	lookOnly  bool // stop at the host key
 	presented ssh.PublicKey
-	subnet    string // of the host, once known
+	subnet    string        // of the host, once known
+	waited    time.Duration // for turns
 }
 
 var errLooked = errors.New("only looked at the host key")
@@ -243,13 +252,13 @@ func (d *dropped) Error() string {
 }
 
 // connect makes the TCP connection and the handshake on it. What is dropped is
-// tried again for as long as a connection may take.
+// tried again for as long as a connection may take, besides waiting for turns.
 func (d *Dialer) connect(ctx context.Context, h *handshake) (*ssh.Client, Kind, error) {
-	end := time.Now().Add(d.opts.DialTimeout)
+	begun := time.Now()
 	for pause := dropPauseMin; ; pause = min(2*pause, dropPauseMax) {
 		client, kind, err := d.attempt(ctx, h)
 		wait := pause + rand.N(pause)
-		if !errors.As(err, new(*dropped)) || time.Now().Add(wait).After(end) {
+		if !errors.As(err, new(*dropped)) || time.Since(begun)-h.waited+wait > d.opts.DialTimeout {
 			return client, kind, err
 		}
 		select {
@@ -270,7 +279,7 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 	// waiting.
 	if h.bastion || d.governor.narrowed(key) {
 		var err error
-		if turn, err = d.governor.enter(ctx, key, most); err != nil {
+		if turn, err = d.enter(ctx, h, key, most); err != nil {
 			return nil, Unreachable, err
 		}
 		defer func() { turn.leave(learned) }()
@@ -284,13 +293,13 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 			h.subnet = subnetOfConn(raw)
 			key, most = h.gate()
 		}
-		if turn, err = d.governor.enter(ctx, key, most); err != nil {
+		if turn, err = d.enter(ctx, h, key, most); err != nil {
 			_ = raw.Close()
 			return nil, Unreachable, err
 		}
 		defer func() { turn.leave(learned) }()
 	}
-	all, err := d.governor.enter(ctx, gateKey{}, d.opts.MaxHandshakes)
+	all, err := d.enter(ctx, h, gateKey{}, d.opts.MaxHandshakes)
 	if err != nil {
 		_ = raw.Close()
 		return nil, Unreachable, err
@@ -324,6 +333,13 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 		return nil, Disconnected, err
 	}
 	return ssh.NewClient(conn, channels, requests), "", nil
+}
+
+// enter waits for a turn of this handshake.
+func (d *Dialer) enter(ctx context.Context, h *handshake, key gateKey, most int) (*turn, error) {
+	begun := time.Now()
+	defer func() { h.waited += time.Since(begun) }()
+	return d.governor.enter(ctx, key, most)
 }
 
 // gate is what bounds this handshake, besides the bound on all.
