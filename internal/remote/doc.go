@@ -18,8 +18,9 @@
 //	   │                           wins: runs the command ──> out ──> frames with offsets
 //	   └─ digest differs: refuse   rc, synced; ends ────────────────> outcome
 //
-// Starter and follower are one session; its shell waits for the runner, unless that is
-// a unit of systemd or somebody else's.
+// Starter and follower are one session, whose shell waits for its own runner without
+// polling. It ends with the connection: a line each second asks it to look what there
+// is so far, and the end of these lines ends it.
 //
 // Claimed with rc: exited. Claimed with a living process: running. Claimed and
 // neither: indeterminate, which is never success and never a reason to run it

@@ -10,13 +10,14 @@
 
 c_report() { printf 'R %s %s %s %s\n' "$c_digest" "$c_boot" "$c_now" "$c_start"; }
 
-c_nap() { # milliseconds: sleeps so long, or while a runner of ours works until the client asks
+c_nap() { # milliseconds: sleeps so long, or, where somebody wakes us, until then
   c_napped=$1
-  if [ -n "$c_child" ]; then
-    c_napped=1000 c_tick=
-    wait "$c_child"
-    # A runner that has ended is waited for once. Its processes may go on.
-    [ -n "$c_tick" ] || c_child= c_saw_end=1
+  if [ -n "$c_asker" ] && [ "$c_finished" = none ]; then
+    c_napped=1000
+    [ -n "$c_woken" ] || wait "${c_child:-$c_asker}"
+    # A child that has ended is waited for once. Its own children may go on.
+    [ -n "$c_woken" ] || [ -z "$c_child" ] || c_finished=$c_child c_child=
+    c_woken=
   else
     c_sleep "$1"
   fi
@@ -39,16 +40,20 @@ c_text() { # length: sends so much from the beginning, false unless it is plain 
 c_break='
 '
 
+c_just_finished() { # we know it from its runner, who leaves when all is on the disk
+  [ "$c_finished" = unit ] || [ "$c_finished" = "$c_pid" ]
+}
+
 c_output() { # all there is up to the limit
-  case $c_saw_end$c_end in
-  1exit*) # just now, so its runner's count holds. A word or two need no other program
+  if c_just_finished && [ "${c_end%% *}" = exit ]; then
+    # So the runner's count holds. A word or two need no other program.
     c_bytes=${c_end##* }
     if [ $c_at = 0 ] && [ $c_bytes -gt 0 ] && [ $c_bytes -lt 2000 ] && [ $c_bytes -le $c_head ]; then
       c_text $c_bytes || exec 3<"$c_dir/out"
     fi
-    ;;
-  *) c_size ;;
-  esac
+  else
+    c_size
+  fi
   c_until=$((c_bytes < c_head ? c_bytes : c_head))
   while [ $c_at -lt $c_until ]; do
     c_more=$((c_until - c_at))
@@ -88,7 +93,7 @@ c_follow() { # offset, limit
     while :; do
       # Looked at before the output, so that all of it is sent. The end is on the
       # disk once the runner has gone.
-      if c_ending && ! c_runner_lives; then c_output; c_tail; break; fi
+      if c_ending && { c_just_finished || ! c_runner_lives; }; then c_output; c_tail; break; fi
       c_output
       c_nap $c_idle
       c_quiet=$((c_quiet + c_napped))

@@ -12,13 +12,21 @@ c_boot_id() { # the only reader of the boot id
 
 c_state_dir() {
   if [ -n "${COMMISSAIRE_STATE_DIR:-}" ]; then c_runs=$COMMISSAIRE_STATE_DIR/runs
-  elif [ "$(id -u)" = 0 ]; then c_runs=/var/lib/commissaire/runs
+  elif c_root; then c_runs=/var/lib/commissaire/runs
   else c_runs=${XDG_STATE_HOME:-$HOME/.local/state}/commissaire/runs
   fi
 }
 
+c_root() { # whether we are
+  c_uid=
+  while read -r c_name c_value c_uid c_line; do
+    [ "$c_name" != Uid: ] || break
+  done </proc/self/status
+  [ "$c_uid" = 0 ]
+}
+
 c_open() { # key: says where everything of the key is
-  c_child= c_tick= c_saw_end= c_end=
+  c_child= c_asker= c_starter= c_woken= c_finished=none c_end=
   c_state_dir
   c_dir=$c_runs/$1
   c_boot_id || c_die unusable "cannot read the boot id"
@@ -69,6 +77,10 @@ c_fields() { c_state=$1 c_session=$4 c_began=${20}; }
 
 c_runner_lives() { # a pid alone proves nothing: it may be another process by now
   [ "$c_boot" = "$c_now" ] && c_stat "$c_pid" && [ "$c_began" = "$c_tick" ] && [ "$c_state" != Z ]
+}
+
+c_wake() { # signal: for the shell that waits for the runner, if there is one, and it still is that one
+  [ -n "$c_starter" ] && c_stat "${c_starter%:*}" && [ "$c_began" = "${c_starter#*:}" ] && kill "-$1" "${c_starter%:*}" 2>/dev/null
 }
 
 c_marked() { # pids of the processes that carry the mark of this run

@@ -14,9 +14,11 @@ c_run() { # the command
     [ ! -e "$c_one" ] || rm -f "$c_one"
   done
   c_claim_stays
+  c_wake USR1
   : >>"$c_dir/out"
   if [ -n "$c_if_boot" ] && [ "$c_if_boot" != "$c_now" ]; then
     c_finish "boot $c_now"
+    c_wake USR2
     exit 0
   fi
   # No signal is caught here: Cancel spares this shell, and systemd, which stops
@@ -29,6 +31,7 @@ c_run() { # the command
   c_code=$?
   c_size
   c_finish "exit $c_code $c_bytes"
+  c_wake USR2
   # Nobody waits for the pruning.
   if c_prune_due; then c_prune & fi
 }

@@ -38,11 +38,12 @@ c_launch() { # "wait" or nothing
   fi
   # Nobody else can enter it, whatever the login's umask gives the files in it.
   c_error=$(mkdir -p -m 700 "$c_dir" 2>&1) || c_die unusable "make $c_dir: $c_error"
-  c_job_text="c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time
+  c_job_text="c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=
 $c_job_text
 $c_lib
 $c_runner"
-  if [ -d "${COMMISSAIRE_OS_ROOT:-}/run/systemd/system" ] && command -v systemd-run >/dev/null && [ "$(id -u)" = 0 ]; then
+  if [ -d "${COMMISSAIRE_OS_ROOT:-}/run/systemd/system" ] && command -v systemd-run >/dev/null && c_root; then
+    if [ -n "$1" ]; then c_expect; fi
     c_write_job
     # A unit of its own outlives the session even where logind kills what a user
     # leaves behind. Only the path of the file is given: systemd would expand $
@@ -60,24 +61,27 @@ c_run \"\$@\""
     c_write_job
     set -- "$1" "$c_job"
   fi
-  c_follower=$1
+  c_wait=$1
   shift
   if command -v setsid >/dev/null; then
     COMMISSAIRE_RUN=$c_dir setsid sh "$@" </dev/null >/dev/null 2>&1 9<&- &
   else
     (trap '' HUP; COMMISSAIRE_RUN=$c_dir exec sh "$@") </dev/null >/dev/null 2>&1 9<&- &
   fi
-  [ -z "$c_follower" ] || c_expect $!
+  c_child=$!
+  if [ -n "$c_wait" ]; then c_expect; else c_child=; fi
 }
 
 c_write_job() { # a whole file or none. The environment goes with it because a unit would not inherit it
-  c_error=$({ printf '%s\n' "umask $(umask)" "$c_job_text" 'c_env() {' && export -p && printf '%s\n' '}' 'c_run "$@"' 'exit'; } 2>&1 >"$c_job") ||
+  c_error=$({ printf 'umask ' && umask && printf '%s\n' "$c_job_text" "c_starter=$c_starter" 'c_env() {' && export -p && printf '%s\n' '}' 'c_run "$@"' 'exit'; } 2>&1 >"$c_job") ||
     { rm -f "$c_job"; c_die unusable "write $c_job: $c_error; $(c_disk)"; }
 }
 
-c_expect() { # pid of the runner: its end wakes us, and so does each line from the client
-  c_child=$1
-  trap c_tick=1 USR1
-  (while read -r c_line; do kill -USR1 $$ || exit; done; kill $$) <&9 >/dev/null 2>&1 &
-  trap "kill $! 2>/dev/null" EXIT
+c_expect() { # from now on the end of our child wakes us, a runner that is none, and each line from the client
+  c_stat $$ && c_starter=$$:$c_began
+  trap c_woken=1 USR1
+  trap 'c_woken=1 c_finished=unit' USR2
+  (while read -r c_line; do c_wake USR1 || exit; done; c_wake TERM) <&9 >/dev/null 2>&1 &
+  c_asker=$!
+  trap 'kill $c_asker 2>/dev/null' EXIT
 }
