@@ -36,6 +36,7 @@ type Commands struct {
 	store func(tenant string) CommandStore
 	ssh   *remote.Dialer
 	slots chan struct{}
+	turns turns
 }
 
 // NewCommands makes them.
@@ -88,7 +89,12 @@ type commandPage struct {
 // is no fault of the host and ends the page, for another attempt to go on with it.
 func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop string, do func(*commandPage, context.Context, *commandHost) error) (counts workflows.CommandCounts, err error) {
 	to := a.store(in.Tenant)
+	done, err := a.turns.take(ctx, in.OperationID)
+	if err != nil {
+		return counts, err
+	}
 	taken, err := to.TakeUpCommand(ctx, in.OperationID, in.From, in.To, stop)
+	done()
 	if err != nil {
 		return counts, verdict(ctx, err)
 	}
@@ -98,10 +104,8 @@ func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop stri
 	defer fail(nil)
 
 	p := &commandPage{in: in, command: taken.Command, store: to, ssh: a.ssh, looked: wallClock(), running: map[string]bool{}, stopped: taken.Stopped}
-	p.record = newCommandRecord(len(taken.Hosts), func(writes []store.CommandWrite) error {
-		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-		defer cancel()
-		return to.RecordCommands(write, in.OperationID, writes)
+	p.record = newCommandRecord(len(taken.Hosts), func(take func() []store.CommandWrite) error {
+		return a.write(ctx, work, to, in.OperationID, take)
 	})
 	for _, h := range taken.Hosts {
 		p.running[h.Address] = true
@@ -142,6 +146,75 @@ func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop stri
 	return counts, verdict(ctx, cause)
 }
 
+// write writes a batch when it is its turn. To begin the page anew costs far more than to
+// wait for Postgres, so while the page is ours that is done for a while.
+func (a *Commands) write(ctx, work context.Context, to CommandStore, id string, take func() []store.CommandWrite) error {
+	ctx = context.WithoutCancel(ctx)
+	done, err := a.turns.take(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	writes := take()
+	for until := time.Now().Add(writePatience); ; {
+		try, cancel := context.WithTimeout(ctx, recordTimeout)
+		err := to.RecordCommands(try, id, writes)
+		cancel()
+		if fleet.KindOf(err) != fleet.Unavailable || work.Err() != nil || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-work.Done():
+		case <-time.After(reconnectMax):
+		}
+	}
+}
+
+// writePatience is how long Postgres may be away before a page is begun anew.
+const writePatience = 2 * time.Minute
+
+// turns let the pages of one operation write one after the other: in Postgres they would
+// wait for each other too, but there each takes a connection and has seconds only.
+type turns struct {
+	mu sync.Mutex
+	of map[string]*turn
+}
+
+type turn struct {
+	free  chan struct{} // holds one token
+	users int
+}
+
+// take waits until it is the caller's turn with an operation, which ends with done.
+func (t *turns) take(ctx context.Context, id string) (done func(), err error) {
+	t.mu.Lock()
+	if t.of == nil {
+		t.of = map[string]*turn{}
+	}
+	it := t.of[id]
+	if it == nil {
+		it = &turn{free: make(chan struct{}, 1)}
+		it.free <- struct{}{}
+		t.of[id] = it
+	}
+	it.users++
+	t.mu.Unlock()
+	leave := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if it.users--; it.users == 0 {
+			delete(t.of, id)
+		}
+	}
+	select {
+	case <-it.free:
+		return func() { it.free <- struct{}{}; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
 // errGivenUp says that a host is not ours any more: it has ended on record.
 var errGivenUp = errors.New("the host has ended on record")
 
@@ -154,10 +227,11 @@ func (p *commandPage) mayGoOn(ctx context.Context, h *commandHost) (stop string,
 	defer p.mu.Unlock()
 	if wallClock().Sub(p.looked) > looksAgain {
 		now := wallClock()
-		if p.running, p.stopped, err = p.store.CommandState(ctx, p.in.OperationID, p.in.From, p.in.To); err != nil {
+		running, stopped, err := p.store.CommandState(ctx, p.in.OperationID, p.in.From, p.in.To)
+		if err != nil {
 			return "", err
 		}
-		p.looked = now
+		p.looked, p.running, p.stopped = now, running, stopped
 	}
 	if !p.running[h.Address] {
 		return "", errGivenUp
@@ -181,8 +255,13 @@ func (p *commandPage) run(ctx context.Context, h *commandHost) error {
 	for {
 		stop, err := p.mayGoOn(ctx, h)
 		switch {
-		case errors.Is(err, errGivenUp):
+		case errors.Is(err, errGivenUp), ctx.Err() != nil:
 			return nil
+		case fleet.KindOf(err) == fleet.Unavailable: // nothing is begun until it is there again
+			if t.next = max(t.next, reconnectMin); !t.wait(ctx) {
+				return nil
+			}
+			continue
 		case err != nil:
 			return err
 		case stop != "" && !begun:
@@ -217,10 +296,11 @@ func (p *commandPage) run(ctx context.Context, h *commandHost) error {
 			continue // which says so
 		case errors.Is(err, errOverTime), !end.IsZero() && time.Now().After(end):
 			return p.stop(ctx, h, fmt.Sprintf("the command took longer than %s", p.command.Timeout))
+		case errors.Is(err, errGivenUp):
+			return nil
+		case fleet.KindOf(err) == fleet.Unavailable:
+			continue // as above
 		case remote.KindOf(err) == "":
-			if errors.Is(err, errGivenUp) {
-				return nil
-			}
 			return err
 		}
 		if why := t.over(err, tried, p.in.Unreachable, begun); why != "" {

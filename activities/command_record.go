@@ -18,7 +18,8 @@ import (
 const (
 	writeSoon   = 50 * time.Millisecond // after a host has ended, for others to come along
 	writeEvery  = time.Second           // what hosts print that go on
-	writeHosts  = 100
+	writeHosts  = 100                   // have ended: they are written at once
+	writeMost   = 500                   // in one statement
 	writeBytes  = 4 << 20
 	unwritten   = 256 << 10 // of one host
 	unwrittenBy = 32 << 20  // of a page
@@ -42,7 +43,9 @@ func (h *commandHost) target() remote.Target {
 
 // commandRecord writes what becomes of the hosts of a page, many in one statement.
 type commandRecord struct {
-	write func([]store.CommandWrite) error
+	// write writes what take gives, when it is this page's turn: what comes meanwhile is
+	// written with it.
+	write func(take func() []store.CommandWrite) error
 
 	mu     sync.Mutex
 	open   int            // hosts that have not ended
@@ -57,7 +60,7 @@ type commandRecord struct {
 	soon, now chan struct{} // something has ended; so much waits that it is written at once
 }
 
-func newCommandRecord(hosts int, write func([]store.CommandWrite) error) *commandRecord {
+func newCommandRecord(hosts int, write func(func() []store.CommandWrite) error) *commandRecord {
 	return &commandRecord{write: write, open: hosts, room: make(chan struct{}), soon: make(chan struct{}, 1), now: make(chan struct{}, 1)}
 }
 
@@ -169,12 +172,13 @@ func (r *commandRecord) run() error {
 
 // flush writes hosts that have ended; with all, what the others have printed, too.
 func (r *commandRecord) flush(all bool) (closed bool, err error) {
-	for {
-		writes, hosts, bytes, closed := r.take(all)
-		if len(writes) == 0 {
-			return closed, nil
-		}
-		err := r.write(writes)
+	for r.waits(all) {
+		var hosts []*commandHost
+		var bytes int
+		err := r.write(func() (writes []store.CommandWrite) {
+			writes, hosts, bytes = r.take(all)
+			return writes
+		})
 		r.mu.Lock()
 		r.held -= bytes
 		if err != nil {
@@ -189,16 +193,26 @@ func (r *commandRecord) flush(all bool) (closed bool, err error) {
 			return true, err
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed && len(r.queue) == 0, nil
+}
+
+// waits says whether there is something to write.
+func (r *commandRecord) waits(all bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended > 0 || (all || r.closed) && len(r.queue) > 0
 }
 
 // take gives what one statement writes.
-func (r *commandRecord) take(all bool) (writes []store.CommandWrite, ended []*commandHost, bytes int, closed bool) {
+func (r *commandRecord) take(all bool) (writes []store.CommandWrite, ended []*commandHost, bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all = all || r.closed
 	var left []*commandHost
 	for i, h := range r.queue {
-		if len(writes) >= writeHosts || bytes >= writeBytes {
+		if len(writes) >= writeMost || bytes >= writeBytes {
 			left = append(left, r.queue[i:]...)
 			break
 		}
@@ -218,7 +232,7 @@ func (r *commandRecord) take(all bool) (writes []store.CommandWrite, ended []*co
 		writes = append(writes, w)
 	}
 	r.queue = left
-	return writes, ended, bytes, r.closed && len(left) == 0
+	return writes, ended, bytes
 }
 
 // count counts hosts whose end is on record.

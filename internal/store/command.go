@@ -65,8 +65,9 @@ type CommandPage struct {
 
 const (
 	// Hosts that are not to be begun any more are skipped: $7 says why all are, "" that they
-	// are not. Those at work are given again. The step comes after the host, which is what
-	// followers see.
+	// are not. Those at work are given again, with the step that they have. The step comes
+	// after the host, which is what followers see. Nothing is looked up by the operation alone:
+	// of a new one Postgres does not know yet how many hosts and steps it has.
 	takeUpCommandSQL = `WITH page AS MATERIALIZED (
 			SELECT r.address, r.position, r.state = 'running' AS again, h.port, h.host_key, c.remote_user, c.sealed, ` + bastionOf + ` AS bastion,
 				CASE WHEN h.address IS NULL THEN 'the host was removed'
@@ -81,18 +82,16 @@ const (
 		), taken AS (
 			UPDATE host_run r SET state = CASE p.gone WHEN '' THEN 'running' ELSE 'skipped' END, reason = p.gone,
 				started = CASE p.gone WHEN '' THEN now() END, rolling = CASE p.gone WHEN '' THEN now() END, finished = CASE WHEN p.gone <> '' THEN now() END
-			FROM page p WHERE r.operation_id = $2 AND r.address = p.address AND r.state = 'pending'
+			FROM page p WHERE r.operation_id = $2 AND r.address = p.address AND r.position >= $3 AND r.position < $4 AND r.state = 'pending'
 			RETURNING r.address
 		), begun AS (
 			INSERT INTO step (tenant, operation_id, address, name, attempt)
-			SELECT $1, $2, address, '` + fleet.StepCommand + `', 1 FROM page WHERE gone = '' AND (SELECT count(*) FROM taken) >= 0 ORDER BY position
-			ON CONFLICT ON CONSTRAINT step_once DO NOTHING RETURNING id, address
+			SELECT $1, $2, address, '` + fleet.StepCommand + `', 1 FROM page WHERE (gone = '' OR again) AND (SELECT count(*) FROM taken) >= 0 ORDER BY position
+			ON CONFLICT ON CONSTRAINT step_once DO UPDATE SET attempt = step.attempt RETURNING id, address, stored_to
 		)
 		SELECT p.address, p.again, coalesce(p.port, 0), coalesce(p.host_key, ''), coalesce(p.remote_user, ''), p.sealed, p.gone,
-			coalesce(b.id, s.id), coalesce(s.stored_to, 0), p.bastion
-		FROM page p LEFT JOIN begun b ON b.address = p.address
-			LEFT JOIN step s ON s.operation_id = $2 AND s.address = p.address AND s.name = '` + fleet.StepCommand + `' AND s.attempt = 1
-		WHERE p.gone = '' OR p.again ORDER BY p.position`
+			b.id, b.stored_to, p.bastion
+		FROM page p JOIN begun b ON b.address = p.address ORDER BY p.position`
 
 	runningOfPageSQL = `SELECT address FROM host_run WHERE tenant = $1 AND operation_id = $2 AND position >= $3 AND position < $4 AND state = 'running'`
 
@@ -100,8 +99,10 @@ const (
 
 	// A row of a step that has ended, or of whose output another attempt has stored more,
 	// changes nothing. What was left out in the middle of an output is between data and tail.
+	// Steps are looked up by their ids alone: of a new operation Postgres does not know yet
+	// how many it has.
 	recordCommandsSQL = `WITH w AS MATERIALIZED (
-			SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[], $9::text[], $10::text[], $11::integer[], $12::text[])
+			SELECT * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bigint[], $8::text[], $9::text[], $10::integer[], $11::text[])
 				AS w (step_id, start, data, tail_start, tail, size, state, reason, exit_code, host_state)
 		), moved AS (
 			UPDATE step s SET
@@ -109,7 +110,7 @@ const (
 				stored_bytes = s.stored_bytes + octet_length(w.data) + octet_length(w.tail),
 				output_size = greatest(s.output_size, w.size, s.stored_to + octet_length(w.data), CASE WHEN w.tail <> '' THEN w.tail_start + octet_length(w.tail) END),
 				state = w.state, reason = w.reason, exit_code = w.exit_code, finished = CASE WHEN w.state <> 'running' THEN now() END
-			FROM w WHERE s.tenant = $1 AND s.operation_id = $2 AND s.id = w.step_id AND s.state = 'running' AND s.stored_to = w.start
+			FROM w WHERE s.id = w.step_id AND s.tenant = $1 AND s.state = 'running' AND s.stored_to = w.start
 			RETURNING s.id, s.operation_id, s.address, w.start, w.data, w.tail_start, w.tail, w.state, w.reason, w.host_state
 		), chunks AS (
 			INSERT INTO output (operation_id, step_id, position, data)
@@ -267,7 +268,7 @@ func (s *Store) RecordCommands(ctx context.Context, id string, writes []CommandW
 		if _, _, err := s.lockTurn(ctx, q, id); err != nil { // before the rows that its end locks, too
 			return err
 		}
-		moved, err := collect(ctx, q, pgx.RowTo[int64], recordCommandsSQL, s.tenant, id, steps, starts, data, tails, tail, sizes, states, reasons, codes, ends)
+		moved, err := collect(ctx, q, pgx.RowTo[int64], recordCommandsSQL, s.tenant, steps, starts, data, tails, tail, sizes, states, reasons, codes, ends)
 		if err == nil && len(moved) < n {
 			return fmt.Errorf("%d of %d hosts: %w", n-len(moved), n, ErrOvertaken)
 		}
