@@ -80,9 +80,11 @@ const (
 				LEFT JOIN host_creds c ON c.tenant = r.tenant AND c.address = r.address
 			WHERE r.tenant = $1 AND r.operation_id = $2 AND r.position >= $3 AND r.position < $4 AND r.state IN ('pending', 'running')
 		), taken AS (
-			UPDATE host_run r SET state = CASE p.gone WHEN '' THEN 'running' ELSE 'skipped' END, reason = p.gone,
-				started = CASE p.gone WHEN '' THEN now() END, rolling = CASE p.gone WHEN '' THEN now() END, finished = CASE WHEN p.gone <> '' THEN now() END
-			FROM page p WHERE r.operation_id = $2 AND r.address = p.address AND r.position >= $3 AND r.position < $4 AND r.state = 'pending'
+			UPDATE host_run r SET state = CASE WHEN g.why ? r.address THEN 'skipped' ELSE 'running' END, reason = coalesce(g.why ->> r.address, ''),
+				started = CASE WHEN NOT g.why ? r.address THEN now() END, rolling = CASE WHEN NOT g.why ? r.address THEN now() END,
+				finished = CASE WHEN g.why ? r.address THEN now() END
+			FROM (SELECT coalesce(jsonb_object_agg(address, gone) FILTER (WHERE gone <> ''), '{}') AS why FROM page) g
+			WHERE r.operation_id = $2 AND r.position >= $3 AND r.position < $4 AND r.state = 'pending'
 			RETURNING r.address
 		), begun AS (
 			INSERT INTO step (tenant, operation_id, address, name, attempt)
