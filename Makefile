@@ -134,7 +134,7 @@ bench-watch: setup ## Measure what it takes to watch 10,000 simulated hosts ever
 .PHONY: bench
 bench: setup ## Compare with ssh, parallel-ssh, clush, Ansible and bare programs (ARGS="-parts fanout", "-write .")
 	scripts/setup-bench
-	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire ./cmd/commctl
 	cd devstack && $(GO) build -o ../bin/ ./cmd/bench
 	bin/bench $(ARGS)
 

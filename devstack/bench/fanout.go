@@ -11,17 +11,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"commissaire/devstack/harness"
 )
 
 // FanOutOptions say what to compare.
 type FanOutOptions struct {
-	Binary string // commissaire
-	Dir    string // for everything it leaves behind
-	Hosts  int
-	Rounds int
-	Limit  time.Duration // no round begins after it, but for the first three
-	Only   []string      // names of contenders; empty for all
-	Out    io.Writer
+	Binary  string // commissaire
+	Commctl string
+	Dir     string // for everything it leaves behind
+	Hosts   int
+	Rounds  int
+	Limit   time.Duration // no round begins after it, but for the first three
+	Only    []string      // names of contenders; empty for all
+	Out     io.Writer
 }
 
 // FanOut is what came of a comparison. Figures are medians of all rounds.
@@ -52,6 +55,7 @@ type Figure struct {
 const (
 	nameGo   = "go"
 	nameOurs = "commissaire"
+	nameCLI  = "commctl-run" // what a person types, who sees what the hosts print
 )
 
 // contender is one that is measured.
@@ -106,6 +110,9 @@ func CompareFanOut(ctx context.Context, o FanOutOptions) (r FanOut, err error) {
 	if err := c.product.bootstrap(ctx, c.hosts.site); err != nil {
 		return r, err
 	}
+	if err := c.product.writeCommctl(filepath.Join(c.lane.dir, commctlConfig)); err != nil {
+		return r, err
+	}
 	c.enter(&r)
 	if len(o.Only) > 0 {
 		c.contenders = slices.DeleteFunc(c.contenders, func(one *contender) bool { return !slices.Contains(o.Only, one.Name) })
@@ -134,6 +141,15 @@ func (c *comparison) enter(r *FanOut) {
 		Figure: Figure{Name: nameOurs, Title: "Commissaire: durable, once-only, recorded", Ours: true},
 		run:    c.runOurs,
 	})
+	cli := rival{name: nameCLI, title: "Commissaire by `commctl run`, which prints it, too", tool: c.Commctl, argv: append([]string{c.Commctl, "run", harness.Cluster, "--"}, remoteCommand...)}
+	if cli.installed() {
+		c.contenders = append(c.contenders, &contender{
+			Figure: Figure{Name: nameCLI, Title: cli.title, Ours: true},
+			run:    func(ctx context.Context) (wall, client time.Duration, err error) { return c.runCLI(ctx, cli) },
+		})
+	} else {
+		fmt.Fprintf(c.Out, "bench: there is no %s; left out\n", c.Commctl)
+	}
 	for _, title := range []struct {
 		name, title string
 		warm        bool
@@ -159,24 +175,43 @@ func (c *comparison) enter(r *FanOut) {
 		}
 		c.contenders = append(c.contenders, &contender{
 			Figure: Figure{Name: rival.name, Title: rival.title, Warm: rival.warm},
-			run: func(ctx context.Context) (wall, client time.Duration, err error) {
-				before, _, err := usage(c.lane.keeper.pid())
-				if err != nil {
-					return 0, 0, err
-				}
-				if wall, err = c.lane.run(ctx, rival); err != nil {
-					return 0, 0, err
-				}
-				// A moment later, since some of it may be at its end still.
-				if _, err := c.hosts.settle(ctx); err != nil {
-					return 0, 0, err
-				}
-				after, _, err := usage(c.lane.keeper.pid())
-				return wall, after - before, err
-			},
+			run:    func(ctx context.Context) (wall, client time.Duration, err error) { return c.runRival(ctx, rival) },
 			finish: c.lane.keeper.clear,
 		})
 	}
+}
+
+// runRival gives how long a tool took, and what it and all that it started have used.
+func (c *comparison) runRival(ctx context.Context, r rival) (wall, client time.Duration, err error) {
+	before, _, err := usage(c.lane.keeper.pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	if wall, err = c.lane.run(ctx, r); err != nil {
+		return 0, 0, err
+	}
+	// A moment later, since some of it may be at its end still.
+	if _, err := c.hosts.settle(ctx); err != nil {
+		return 0, 0, err
+	}
+	after, _, err := usage(c.lane.keeper.pid())
+	return wall, after - before, err
+}
+
+// runCLI is an operation of the product as a person gives the order.
+func (c *comparison) runCLI(ctx context.Context, r rival) (wall, client time.Duration, err error) {
+	before, err := c.product.used()
+	if err != nil {
+		return 0, 0, err
+	}
+	if wall, client, err = c.runRival(ctx, r); err != nil {
+		return 0, 0, err
+	}
+	after, err := c.product.used()
+	for part := range after {
+		client += after[part] - before[part]
+	}
+	return wall, client, err
 }
 
 // rounds lets everybody run in turns. Who fails is out, and the reason is kept.
@@ -229,6 +264,7 @@ func (c *comparison) measure(ctx context.Context, one *contender) (err error) {
 		return err
 	}
 	one.walls, one.client, one.host = append(one.walls, wall), append(one.client, client), append(one.host, after-before)
+	fmt.Fprintf(c.Out, "  %-20s %6.2f s, processors %.2f s and %.2f s at the hosts\n", one.Name, wall.Seconds(), client.Seconds(), (after - before).Seconds())
 	return nil
 }
 

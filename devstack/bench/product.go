@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"commissaire/devstack/harness"
@@ -140,6 +141,18 @@ func (p *product) bootstrap(ctx context.Context, s site) error {
 		}
 		return open == 0, err
 	})
+}
+
+// commctlConfig is the name of commctl's configuration among the files of the rivals.
+const commctlConfig = "commctl.json"
+
+// writeCommctl writes what commctl needs to know.
+func (p *product) writeCommctl(file string) error {
+	text, err := json.Marshal(map[string]string{"endpoint": p.API, "username": harness.User, "password": harness.Password})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o600)
 }
 
 // used is what each part has used of processors.
@@ -278,6 +291,20 @@ func (p *product) statements(ctx context.Context) (map[string]statements, error)
 		all[name] = s
 	}
 	return all, rows.Err()
+}
+
+// costly are the statements that took the most time in the product's database since the
+// server's start; none when Postgres keeps no account of them.
+func (p *product) costly(ctx context.Context, most int) (lines []string, err error) {
+	if all, err := p.statements(ctx); err != nil || len(all) == 0 {
+		return nil, err
+	}
+	rows, err := p.admin.Query(ctx, `SELECT format('calls=%s ms=%s sql=%s', s.calls, round(s.total_exec_time), left(regexp_replace(s.query, '\s+', ' ', 'g'), 120))
+		FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = $1 ORDER BY s.total_exec_time DESC LIMIT $2`, p.DB.Config().ConnConfig.Database, most)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // databaseSize is that of the product's database and of Temporal's, in bytes.

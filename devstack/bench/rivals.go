@@ -136,7 +136,7 @@ LogLevel ERROR
 			"{hosts}", name("hosts"), "{inventory}", name("inventory")),
 		env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LC_ALL=C.UTF-8", "TERM=dumb",
-			"ANSIBLE_SSH_COMMON_ARGS=-F " + name("config"), "ANSIBLE_NOCOLOR=True",
+			"ANSIBLE_SSH_COMMON_ARGS=-F " + name("config"), "ANSIBLE_NOCOLOR=True", "COMMCTL_CONFIG=" + name(commctlConfig),
 		},
 	}, nil
 }

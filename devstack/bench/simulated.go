@@ -129,7 +129,11 @@ func simulate(ctx context.Context, o SimulatedOptions, hosts int) (s Simulated, 
 		return s, err
 	}
 	s.sum(rounds)
-	return s, nil
+	lines, err := p.costly(ctx, 5)
+	for _, line := range lines {
+		fmt.Fprintln(o.Out, "bench: statement", line)
+	}
+	return s, err
 }
 
 // unknown are the requests that the simulation did not understand, as errors.

@@ -65,6 +65,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&s.write, "write", "", "folder of the repository, into whose docs/benchmarks.md the results are written")
 	flag.DurationVar(&s.limit, "limit", 15*time.Minute, "how long all of it may take")
 	flag.StringVar(&s.reads.Binary, "commissaire", "bin/commissaire", "commissaire")
+	flag.StringVar(&s.fanOut.Commctl, "commctl", "bin/commctl", "commctl")
 	flag.IntVar(&s.reads.Steps, "steps", 1_000_000, "of reads: steps on record")
 	flag.IntVar(&s.reads.Rounds, "rounds", 5, "rounds of each side or contender")
 	flag.DurationVar(&s.reads.Round, "round", 4*time.Second, "of reads: how long a round is")
@@ -144,14 +145,19 @@ func (s settings) measure(ctx context.Context) error {
 		o := bench.SimulatedOptions{Binary: s.reads.Binary, Dir: filepath.Join(dir, partSimulated), Sizes: sizes, Out: os.Stdout}
 		r.Simulated, err = bench.Simulate(ctx, o)
 		errs = append(errs, err)
+		for _, one := range r.Simulated {
+			if one.Failure != "" {
+				errs = append(errs, fmt.Errorf("%d simulated hosts: %s", one.Hosts, one.Failure))
+			}
+		}
 	}
 	if ctx.Err() != nil {
 		errs = append(errs, context.Cause(ctx))
 	}
-	if err := errors.Join(errs...); err != nil || s.write == "" {
-		return err
+	if s.write != "" { // what there is, also when a part failed
+		errs = append(errs, r.Write(s.write))
 	}
-	return r.Write(s.write)
+	return errors.Join(errs...)
 }
 
 func (s settings) measureReads(ctx context.Context, dir string) ([]bench.Read, error) {
