@@ -41,7 +41,7 @@ c_prune_due() { # at most once in an hour
   [ ! -s "$c_runs/.pruned" ] || read -r c_last <"$c_runs/.pruned"
   case $c_last in *[!0-9]*) c_last=0 ;; esac
   c_last=$((c_time - c_last))
-  [ $c_last -ge 3600 ] || [ $c_last -lt 0 ]
+  [ $c_last -ge 3600 ] || [ $c_last -le -3600 ]
 }
 
 c_prune() { # what ended a week ago, or was left by another boot, and has no process
