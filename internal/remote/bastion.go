@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -231,19 +233,42 @@ func (b *bastions) open(ctx context.Context, t *trunk, address string) (net.Conn
 	}
 }
 
-// explain names the bastion. Its kind of error is none of the host's own.
+// bastionError is what came between us and a host. It is not unwrapped, since what
+// the bastion's login failed with, its kind and its host key say nothing of the host.
+type bastionError struct {
+	bastion string // address and port
+	err     error
+	refused bool // the bastion is there, and nobody listens at the host's port
+}
+
+func (e *bastionError) Error() string { return fmt.Sprintf("through bastion %s: %v", e.bastion, e.err) }
+
+// Is tells a host that refuses from a bastion that does: the one is known to run
+// nothing of ours, the other is soon back. All else is as on the way to the bastion,
+// such as what this machine is short of.
+func (e *bastionError) Is(target error) bool {
+	if target == error(syscall.ECONNREFUSED) {
+		return e.refused
+	}
+	return errors.Is(e.err, target)
+}
+
+// explain names the bastion.
 func (t *trunk) explain(err error) error {
+	e := &bastionError{bastion: t.bastion.hostPort(), err: err}
 	var of *Error
-	var refused *ssh.OpenChannelError
+	var channel *ssh.OpenChannelError
 	switch {
 	case errors.As(err, &of):
-		err = fmt.Errorf("%s: %w", of.Kind, of.Err)
-	case errors.As(err, &refused) && refused.Reason == ssh.Prohibited:
-		err = fmt.Errorf("it does not allow connections to the host (AllowTcpForwarding, PermitOpen): %w", err)
-	case errors.As(err, &refused):
-		err = fmt.Errorf("it cannot connect to the host: %w", err)
+		e.err = fmt.Errorf("%s: %w", of.Kind, of.Err)
+	case errors.As(err, &channel) && channel.Reason == ssh.Prohibited:
+		e.err = fmt.Errorf("it does not allow connections to the host (AllowTcpForwarding, PermitOpen): %w", err)
+	case errors.As(err, &channel):
+		e.err = fmt.Errorf("it cannot connect to the host: %w", err)
+		// sshd says why by strerror(3).
+		e.refused = channel.Reason == ssh.ConnectionFailed && strings.Contains(channel.Message, "Connection refused")
 	}
-	return fmt.Errorf("through bastion %s: %w", t.bastion.hostPort(), err)
+	return e
 }
 
 // relay gives a connection that ends when it is closed. That of the library goes

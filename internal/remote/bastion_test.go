@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -118,7 +119,7 @@ func TestBastionSharesOneConnection(t *testing.T) {
 func TestBastionErrors(t *testing.T) {
 	t.Parallel()
 	b := newBehind(t, 2, "")
-	try := func(target Target, kind Kind, has ...string) {
+	try := func(target Target, kind Kind, has ...string) error {
 		t.Helper()
 		c, err := b.dialer.Dial(testContext(t), target)
 		if err == nil {
@@ -128,6 +129,7 @@ func TestBastionErrors(t *testing.T) {
 		for _, h := range append(has, target.hostPort()) {
 			require.ErrorContains(t, err, h)
 		}
+		return err
 	}
 	bastion := "through bastion " + b.to(0).Via.hostPort()
 
@@ -139,7 +141,8 @@ func TestBastionErrors(t *testing.T) {
 	other.HostKey = b.hosts[1].HostKey()
 	try(other, HostKeyChanged)
 	require.NoError(t, b.hosts[1].Refuse())
-	try(b.to(1), Unreachable, bastion, "cannot connect to the host")
+	err := try(b.to(1), Unreachable, bastion, "cannot connect to the host")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED, "nobody listens there, as when it is told straight")
 
 	// What is wrong with the bastion says nothing of the host but that it is out of
 	// reach.
@@ -148,14 +151,16 @@ func TestBastionErrors(t *testing.T) {
 	try(stranger, Unreachable, bastion, "auth-refused")
 	other = b.to(0)
 	other.Via.HostKey = b.hosts[1].HostKey()
-	try(other, Unreachable, bastion, "host-key-changed")
+	err = try(other, Unreachable, bastion, "host-key-changed")
+	require.False(t, errors.As(err, new(*HostKeyMismatch)), "that is not the host's key")
 	two := b.to(0)
 	two.Via.Via = &Target{Address: "127.0.0.1"}
 	try(two, Unreachable, "one is all")
 	require.NoError(t, b.bastion.Refuse())
 	away := b.to(0)
 	away.Via.User = "somebody" // another login, so no connection that is there already
-	try(away, Unreachable, bastion, "unreachable")
+	err = try(away, Unreachable, bastion, "unreachable", "connection refused")
+	require.NotErrorIs(t, err, syscall.ECONNREFUSED, "it is not the host that refuses")
 	require.NoError(t, b.bastion.Accept(testContext(t)))
 
 	configure(t, b.bastion, "AllowTcpForwarding no")
