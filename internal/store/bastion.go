@@ -30,11 +30,11 @@ const (
 	bastionsSQL = `SELECT h.address, h.port, coalesce(h.host_key, ''), c.remote_user, c.sealed
 		FROM host h JOIN host_creds c ON c.tenant = h.tenant AND c.address = h.address WHERE h.tenant = $1 AND h.address = ANY ($2)`
 
+	wayToSQL = `SELECT h.bastion IS NOT NULL, coalesce(h.cluster, ''), ` + bastionOf + ` FROM host h WHERE h.tenant = $1 AND h.address = $2`
+
 	setHostBastionSQL = `UPDATE host SET bastion = nullif($3, '') WHERE tenant = $1 AND address = $2`
 
 	setClusterBastionSQL = `UPDATE cluster SET bastion = nullif($3, '') WHERE tenant = $1 AND name = $2`
-
-	hasBastionSQL = `SELECT bastion IS NOT NULL FROM host WHERE tenant = $1 AND address = $2`
 
 	servedSQL = `SELECT (SELECT count(*) FROM host WHERE tenant = $1 AND bastion = $2), (SELECT count(*) FROM cluster WHERE tenant = $1 AND bastion = $2)`
 )
@@ -100,7 +100,10 @@ func (s *Store) setHostBastion(ctx context.Context, q querier, address, bastion 
 		if _, known := hosts[address]; !known {
 			return notFound("host", address)
 		}
-		if err := s.mayBeBastion(ctx, q, bastion, address); err != nil {
+		if bastion == address {
+			return fleet.InvalidField("bastion", "is the host itself")
+		}
+		if err := s.mayBeBastion(ctx, q, bastion, ""); err != nil {
 			return err
 		}
 		hostsOf, clustersOf, err := s.served(ctx, q, address)
@@ -123,7 +126,7 @@ func (s *Store) setClusterBastion(ctx context.Context, q querier, cluster, basti
 		if _, err := s.lockHosts(ctx, q, []string{bastion}); err != nil {
 			return err
 		}
-		if err := s.mayBeBastion(ctx, q, bastion, ""); err != nil {
+		if err := s.mayBeBastion(ctx, q, bastion, cluster); err != nil {
 			return err
 		}
 	}
@@ -131,17 +134,22 @@ func (s *Store) setClusterBastion(ctx context.Context, q querier, cluster, basti
 	return err
 }
 
-// mayBeBastion wants the bastion locked, so that it gets none itself meanwhile.
-func (s *Store) mayBeBastion(ctx context.Context, q querier, bastion, of string) error {
-	if bastion == of {
-		return fleet.InvalidField("bastion", "is the host itself")
+// mayBeBastion wants the bastion locked, so that it gets none itself meanwhile. A member
+// of cluster may take the place of that cluster's bastion.
+func (s *Store) mayBeBastion(ctx context.Context, q querier, bastion, cluster string) error {
+	type way struct {
+		Own              bool
+		Cluster, Through string
 	}
-	has, err := one(ctx, q, pgx.RowTo[bool], hasBastionSQL, s.tenant, bastion)
+	w, err := one(ctx, q, pgx.RowToStructByPos[way], wayToSQL, s.tenant, bastion)
 	switch {
 	case isNoRows(err):
 		return fleet.InvalidField("bastion", "host %s does not exist; a bastion is a host of the inventory", bastion)
-	case err == nil && has:
+	case err == nil && w.Own:
 		return fleet.InvalidField("bastion", "host %s is reached through a bastion itself; there is one at most on the way to a host", bastion)
+	case err == nil && w.Through != "" && w.Cluster != cluster:
+		// As a bastion it would be reached straight, which may not be possible.
+		return fleet.InvalidField("bastion", "host %s is reached through a bastion itself, %s of its cluster %s; there is one at most on the way to a host", bastion, w.Through, w.Cluster)
 	}
 	return err
 }

@@ -126,6 +126,16 @@ func TestBastionOfCluster(t *testing.T) {
 	require.Empty(t, f.through(t, "b"))
 	require.Empty(t, f.through(t, "c"))
 	require.Equal(t, "b", f.through(t, "d"))
+	// One that is behind the cluster's does not become one, but in the place of that.
+	refused(t, f.PutHostBastion(ctx, "own", "d"), "through a bastion itself, b of its cluster web")
+	_, err = f.PutCluster(ctx, ClusterPut{Name: "other", Bastion: ptr("m")})
+	refused(t, err, "through a bastion itself, b of its cluster web")
+	_, err = f.PutCluster(ctx, ClusterPut{Name: "web", Bastion: ptr("m")})
+	require.NoError(t, err)
+	require.Empty(t, f.through(t, "m"))
+	require.Equal(t, "m", f.through(t, "d"))
+	_, err = f.PutCluster(ctx, ClusterPut{Name: "web", Bastion: ptr("b")})
+	require.NoError(t, err)
 	hosts, err := f.Inventory(ctx)
 	require.NoError(t, err)
 	through := map[string]string{}
