@@ -38,7 +38,8 @@ c_launch() { # "wait" or nothing
   fi
   # Nobody else can enter it, whatever the login's umask gives the files in it.
   c_error=$(mkdir -p -m 700 "$c_dir" 2>&1) || c_die unusable "make $c_dir: $c_error"
-  c_job_text="c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=
+  c_job_text="unset COMMISSAIRE_JOB
+c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=
 $c_job_text
 $c_lib
 $c_runner"
@@ -52,21 +53,24 @@ $c_runner"
     c_error=$(systemd-run --quiet --collect --no-block --unit="commissaire-${c_unit%%-*}" --property=KillMode=process --setenv="COMMISSAIRE_RUN=$c_dir" /bin/sh "$c_job" 2>&1 </dev/null 9<&-)
     return
   fi
-  # In arguments where there is room for it: Linux takes 128 KiB in one.
+  # In the environment where there is room for it: Linux takes 128 KiB in one. In its
+  # arguments, pgrep -f would find the runner by the words of its command.
   if [ ${#c_job_text} -lt 100000 ]; then
-    set -- "$1" -c "$c_job_text
+    set -- "$1" -c 'eval "$COMMISSAIRE_JOB"'
+    c_job_text="$c_job_text
 c_env() { :; }
 c_run \"\$@\""
   else
     c_write_job
     set -- "$1" "$c_job"
+    c_job_text=
   fi
   c_wait=$1
   shift
   if command -v setsid >/dev/null; then
-    COMMISSAIRE_RUN=$c_dir setsid sh "$@" </dev/null >/dev/null 2>&1 9<&- &
+    COMMISSAIRE_RUN=$c_dir COMMISSAIRE_JOB=$c_job_text setsid sh "$@" </dev/null >/dev/null 2>&1 9<&- &
   else
-    (trap '' HUP; COMMISSAIRE_RUN=$c_dir exec sh "$@") </dev/null >/dev/null 2>&1 9<&- &
+    (trap '' HUP; COMMISSAIRE_RUN=$c_dir COMMISSAIRE_JOB=$c_job_text exec sh "$@") </dev/null >/dev/null 2>&1 9<&- &
   fi
   c_child=$!
   if [ -n "$c_wait" ]; then c_expect; else c_child=; fi
