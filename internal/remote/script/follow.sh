@@ -28,32 +28,8 @@ c_send() { # frame letter, length: from descriptor 3, where c_at is
   c_at=$((c_at + $2))
 }
 
-c_text() { # length: sends so much from the beginning, false unless it is plain text
-  c_line= c_said=
-  while IFS= read -r c_line <&3; do c_said=$c_said$c_line$c_break; done
-  c_said=$c_said$c_line
-  [ ${#c_said} = "$1" ] || return 1
-  case $c_said in *[!\ -~"$c_break"]*) return 1 ;; esac
-  printf 'O 0 %s\n%s' "$1" "$c_said" || exit 0
-  c_at=$1
-}
-c_break='
-'
-
-c_just_finished() { # we know it from its runner, who leaves when all is on the disk
-  [ "$c_finished" = unit ] || [ "$c_finished" = "$c_pid" ]
-}
-
 c_output() { # all there is up to the limit
-  if c_just_finished && [ "${c_end%% *}" = exit ]; then
-    # So the runner's count holds. A word or two need no other program.
-    c_bytes=${c_end##* }
-    if [ $c_at = 0 ] && [ $c_bytes -gt 0 ] && [ $c_bytes -lt 2000 ] && [ $c_bytes -le $c_head ]; then
-      c_text $c_bytes || exec 3<"$c_dir/out"
-    fi
-  else
-    c_size
-  fi
+  c_size
   c_until=$((c_bytes < c_head ? c_bytes : c_head))
   while [ $c_at -lt $c_until ]; do
     c_more=$((c_until - c_at))
@@ -68,9 +44,13 @@ c_ending() { # sets c_end once the run is over
   c_ended && return # between the two looks
   case $c_boot in
   "$c_now") c_end="lost - its process is gone and left no exit code (killed, or out of memory)" ;;
-  unknown) c_end="lost - it was claimed by half only, and never began" ;;
+  unknown) c_end="lost - its claim has lost its content, so whether it began is not known" ;;
   *) c_end="lost - the host rebooted while it ran" ;;
   esac
+}
+
+c_settled() { # sets c_end once the run is over and that is on the disk, which its runner sees to before it leaves
+  c_ending && { [ "$c_finished" = unit ] || ! c_runner_lives; }
 }
 
 c_tail() { # what the limit left out, its last 64 KiB
@@ -86,14 +66,13 @@ c_tail() { # what the limit left out, its last 64 KiB
 c_follow() { # offset, limit
   c_at=$1 c_head=$2 c_idle=10 c_quiet=0 c_bytes=0
   c_report
-  until [ -e "$c_dir/out" ] || c_ending; do c_nap 10; done
+  until [ -e "$c_dir/out" ] || c_settled; do c_nap 10; done
   if [ -e "$c_dir/out" ]; then
     exec 3<"$c_dir/out"
     [ $c_at = 0 ] || dd bs=1 skip=$c_at count=0 <&3 2>/dev/null
     while :; do
-      # Looked at before the output, so that all of it is sent. The end is on the
-      # disk once the runner has gone.
-      if c_ending && { c_just_finished || ! c_runner_lives; }; then c_output; c_tail; break; fi
+      # Looked at before the output, so that all of it is sent.
+      if c_settled; then c_output; c_tail; break; fi
       c_output
       c_nap $c_idle
       c_quiet=$((c_quiet + c_napped))
@@ -115,5 +94,5 @@ c_status() { # one look, without output
   c_claimed || { echo "N $c_now"; return; }
   c_report
   c_size
-  if c_ending && ! c_runner_lives; then c_answer; else echo P; fi
+  if c_settled; then c_answer; else echo P; fi
 }
