@@ -13,7 +13,7 @@
 // has run is decided by the host, in one directory per [Key]:
 //
 //	starter (SSH session)          runner (detached)                 follower (SSH session)
-//	launch ─────────────────────>  claim = open(2) with O_EXCL, synced
+//	launch ─────────────────────>  claim: synced, then link(2)
 //	wait for claim                 loses: ends without a trace
 //	   │                           wins: runs the command ──> out ──> frames with offsets
 //	   └─ digest differs: refuse   rc, synced; ends ────────────────> outcome

@@ -33,18 +33,13 @@ c_open() { # key: says where everything of the key is
 }
 
 c_claimed() { # false when nobody has claimed the key
-  for c_look in 1 2 3 4 5 6 7 8 9 10; do
+  # Twice: a claim that comes between the looks at content and name comes whole.
+  for c_look in 1 2; do
     c_read_claim && return
     [ -e "$c_dir/claim" ] || return 1
-    # Half a claim: its runner writes the other half now, or is no more. The command
-    # begins after the whole claim is on the disk, so it never did then.
-    if [ -z "$(c_marked)" ] && ! c_read_claim; then
-      c_digest=unknown c_boot=unknown c_start=0
-      return
-    fi
-    c_sleep 100
   done
-  c_die unusable "the process that claims $c_dir stands still"
+  # The disk has lost it. Nobody can claim again what has that name.
+  c_digest=unknown c_boot=unknown c_start=0
 }
 
 c_read_claim() { # false unless there is a whole claim
@@ -60,10 +55,9 @@ c_read_claim() { # false unless there is a whole claim
 }
 
 c_ended() { # sets c_end when it is written how the run ended
-  # An empty one is being written, or lost its content in a power cut.
+  # An empty one lost its content in a power cut.
   c_end=
   [ ! -s "$c_dir/rc" ] || read -r c_end <"$c_dir/rc" || c_end=
-  c_end=${c_end#end }
   [ -n "$c_end" ]
 }
 
@@ -113,23 +107,26 @@ c_size() { # bytes printed so far
   [ ! -s "$c_dir/out" ] || c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
 }
 
-c_claim() { # digest, time: the one exclusive act. open(2) with O_EXCL makes the file or fails
-  c_stat $$ || return 1
-  set -C
-  true >"$c_dir/claim" || { set +C; return 1; }
-  set +C
-  # The end gets its space on the disk now, see c_finish.
-  printf 'end %-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >>"$c_dir/claim" ||
-    { rm -f "$c_dir/claim"; return 1; }
+c_claim() { # digest, time: the one exclusive act. link(2) either makes the name or fails
+  # Whoever sees the name sees all of it: it is whole and on the disk before, under
+  # $c_mine, which nobody else uses, and is never taken away. Its first line is the
+  # place of the end.
+  [ ! -e "$c_dir/claim" ] && c_stat $$ || return 1
+  printf '%-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >"$c_mine" &&
+    c_sync "$c_mine" && { ln "$c_mine" "$c_dir/claim" || c_is_mine; } || { rm -f "$c_mine"; return 1; }
+}
+
+c_is_mine() { # whether the claim is this shell's. Who tells us that ln failed may have been killed after it did not
+  c_read_claim && [ "$c_pid" = $$ ] && c_runner_lives
 }
 
 c_claim_stays() { # the claim outlives a power cut from here on
-  c_sync "$c_dir/claim" "$c_dir" "$c_runs"
+  c_sync "$c_dir" "$c_runs"
 }
 
 c_finish() { # words: how it ended, for good
-  # On a full disk there is still the place that the claim has kept for it.
-  printf '%s\n' "$*" 2>/dev/null >"$c_dir/rc" ||
-    { printf 'end %-80s\n' "$*" 1<>"$c_dir/claim" && ln -f "$c_dir/claim" "$c_dir/rc"; }
-  c_sync "$c_dir/rc" "$c_dir"
+  # Written over what the claim has kept for it, so that a full disk cannot take it
+  # away. Whoever sees rc sees what is on the disk.
+  printf '%-80s\n' "$*" 1<>"$c_dir/claim" && c_sync "$c_dir/claim" &&
+    { mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir"
 }

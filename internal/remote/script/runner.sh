@@ -4,6 +4,7 @@
 c_run() { # the command
   c_env
   c_boot_id || exit 1
+  c_mine=$c_dir/claim.${c_job##*.}
   if ! c_claim "$c_want" "$c_time" 2>/dev/null && ! c_why=$(c_claim "$c_want" "$c_time" 2>&1); then
     # Lost to another runner: not a trace. Otherwise the starter wants to know.
     [ -e "$c_dir/claim" ] || printf '%s\n' "$c_why" >"$c_job.failed"
@@ -11,29 +12,36 @@ c_run() { # the command
     exit 0
   fi
   for c_one in "$c_dir"/job.* "$c_dir"/claim.*; do
-    [ ! -e "$c_one" ] || rm -f "$c_one"
+    [ "$c_one" = "$c_mine" ] || [ ! -e "$c_one" ] || rm -f "$c_one"
   done
-  c_claim_stays
+  c_never=
+  c_claim_stays || c_never="lost - its claim did not get to the disk, so it never began"
   c_wake USR1
   : >>"$c_dir/out"
-  if [ -n "$c_if_boot" ] && [ "$c_if_boot" != "$c_now" ]; then
-    c_finish "boot $c_now"
+  [ -z "$c_if_boot" ] || [ "$c_if_boot" = "$c_now" ] || c_never="boot $c_now"
+  # Last, and with nothing of ours running beside us: who cancels from here on
+  # finds the command.
+  [ ! -e "$c_dir/cancel" ] || c_never=cancelled
+  if [ -n "$c_never" ]; then
+    c_finish "$c_never"
     c_wake USR2
     exit 0
   fi
-  # No signal is caught here: Cancel spares this shell, and systemd, which stops
-  # only it (KillMode=process), must not wait for the command at shutdown.
+  # No signal is caught while it runs: Cancel spares this shell, and systemd, which
+  # stops only it (KillMode=process), must not wait for the command at shutdown.
   COMMISSAIRE_RUN=$c_dir
   export COMMISSAIRE_RUN
   cd /
   unset OLDPWD
   "$@" </dev/null >>"$c_dir/out" 2>&1
   c_code=$?
+  # A cancel that comes too late must not end what writes down how it ended.
+  trap '' TERM
   c_size
   c_finish "exit $c_code $c_bytes"
   c_wake USR2
   # Nobody waits for the pruning.
-  if c_prune_due; then c_prune & fi
+  if c_prune_due; then trap - TERM; c_prune & fi
 }
 
 c_prune_due() { # at most once in an hour
