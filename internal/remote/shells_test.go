@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // tools are all that the scripts in script/ call on a host, beside builtins of sh.
@@ -62,27 +64,15 @@ func TestBareHosts(t *testing.T) {
 func TestOnceCallsFewPrograms(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	bin := t.TempDir()
-	for _, tool := range append([]string{"setsid", "sudo", "printf"}, tools...) {
-		path, err := exec.LookPath(tool)
-		if err != nil {
-			continue
-		}
-		script := fmt.Sprintf("#!/bin/sh\necho %s >>\"$FLEET_HOST/called\"\nexec %s \"$@\"\n", tool, path)
-		if err := os.WriteFile(filepath.Join(bin, tool), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.configure(t, regexp.MustCompile(` PATH=`), " PATH="+bin+":")
+	b.countCalls(t)
 	c := b.conn(t)
 	once(t, c, sh("first", "true"))
 	eventually(t, "the first run cleaned up", func() bool { return exists(b.host.StateDir() + "/runs/.pruned") })
 	called := b.host.Dir() + "/called"
 	n := 0
 	for _, run := range []struct{ script, want string }{
-		{"", "mkdir setsid sync sync"},
-		{"echo short", "mkdir setsid sync stat sync"},
-		{`head -c 1 /dev/zero`, "mkdir setsid sync stat sync dd"},
+		{"", "mkdir setsid sync ln sync sync mv sync"},
+		{"echo short", "mkdir setsid sync ln sync stat sync mv sync stat dd"},
 	} {
 		// On a machine under load the command lasts until we ask what there is so far.
 		eventually(t, fmt.Sprintf("%q calls %s", run.script, run.want), func() bool {
@@ -100,6 +90,46 @@ func TestOnceCallsFewPrograms(t *testing.T) {
 			return strings.Join(strings.Fields(string(raw)), " ") == run.want
 		})
 	}
+}
+
+// TestWaitingCallsNothing: who waits for a silent command, looks at no process of the
+// host's.
+func TestWaitingCallsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.countCalls(t)
+	c := b.conn(t)
+	once(t, c, Command{Key: key("silent"), Argv: []string{"/bin/sleep", "3"}})
+	raw, err := os.ReadFile(b.host.Dir() + "/called")
+	require.NoError(t, err)
+	for _, tool := range []string{"tail", "tr", "grep", "sleep"} {
+		require.NotContains(t, strings.Fields(string(raw)), tool)
+	}
+}
+
+// countCalls has the host write down which tools are called.
+func (b *bundle) countCalls(t testing.TB) {
+	t.Helper()
+	shims := map[string]string{}
+	for _, tool := range append([]string{"setsid", "sudo", "printf"}, tools...) {
+		shims[tool] = "echo " + tool + ` >>"$FLEET_HOST/called"`
+	}
+	b.shim(t, shims)
+}
+
+// shim puts scripts before tools of the host, by name. The tool follows.
+func (b *bundle) shim(t testing.TB, shims map[string]string) {
+	t.Helper()
+	bin := t.TempDir()
+	for tool, before := range shims {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			continue
+		}
+		script := fmt.Sprintf("#!/bin/sh\n%s\nexec %s \"$@\"\n", before, path)
+		require.NoError(t, os.WriteFile(filepath.Join(bin, tool), []byte(script), 0o755))
+	}
+	b.configure(t, regexp.MustCompile(` PATH=`), " PATH="+bin+":")
 }
 
 // configure changes the host's sshd_config.
