@@ -60,14 +60,17 @@ func newBastions(dial func(context.Context, Target) (*Conn, error), o Options) *
 	return b
 }
 
-// connect makes a connection to an address from a bastion.
-func (b *bastions) connect(ctx context.Context, bastion Target, address string) (net.Conn, error) {
+// connect makes a connection to an address from a bastion. It calls wait, and what that
+// gives, around its wait for the login to the bastion.
+func (b *bastions) connect(ctx context.Context, bastion Target, address string, wait func() (goOn func())) (net.Conn, error) {
 	t, err := b.enter(bastion)
 	if err != nil {
 		return nil, err
 	}
+	goOn := wait()
 	select {
 	case <-t.ready:
+		goOn()
 	case <-ctx.Done():
 		b.leave(t)
 		return nil, context.Cause(ctx)

@@ -279,7 +279,7 @@ func TestDroppedAreTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBehind(t, 1, "MaxStartups 3:100:3")
-			b.dialer.bastions.most = 1 // one connection for each host
+			b.dialer.bastions.most = 1                                     // one connection for each host
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // one after another, on a busy machine
 			defer cancel()
 			var all sync.WaitGroup

@@ -61,6 +61,7 @@ func (t Target) fail(kind Kind, err error) error {
 type Options struct {
 	DialTimeout       time.Duration // for TCP to connect; 10 s
 	HandshakeTimeout  time.Duration // from TCP to the end of the login; 15 s
+	LoginTimeout      time.Duration // for a whole login with all tries, but not its waits for turns and for a bastion's login; none
 	KeepAliveInterval time.Duration // between two probes; 5 s
 	KeepAliveMisses   int           // so many intervals without an answer close the connection; 3
 	RequestTimeout    time.Duration // for sshd to start a command; 15 s
@@ -95,6 +96,7 @@ type Dialer struct {
 	governor *governor
 	bastions *bastions
 	keys     keys
+	subnets  sync.Map // by host name: that of the address it had last
 }
 
 // NewDialer makes a Dialer. The caller closes it when it used bastions.
@@ -123,6 +125,8 @@ func (d *Dialer) dial(ctx context.Context, h *handshake) (*Conn, error) {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(err, ErrNoTurn):
 			return nil, fmt.Errorf("host %s: log in: %w", t.hostPort(), err)
+		case errors.Is(cause, errLoginTimeout):
+			return nil, t.fail(kind, fmt.Errorf("no answer within %s", d.opts.LoginTimeout))
 		case cause != nil:
 			return nil, fmt.Errorf("host %s: log in: %w", t.hostPort(), cause)
 		}
@@ -136,6 +140,17 @@ func (d *Dialer) dial(ctx context.Context, h *handshake) (*Conn, error) {
 		if h.pinned, _, _, _, err = ssh.ParseAuthorizedKey([]byte(t.HostKey)); err != nil {
 			return fail(BadKey, fmt.Errorf("pinned host key: %w", err))
 		}
+	}
+	if subnet, ok := d.subnets.Load(t.Address); ok && t.Via == nil {
+		h.subnet = subnet.(string)
+	}
+	h.begun, h.limit = time.Now(), d.opts.LoginTimeout
+	if h.limit > 0 {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		h.clock = time.AfterFunc(h.limit, func() { cancel(errLoginTimeout) })
+		defer h.clock.Stop()
 	}
 	client, kind, err := d.connect(ctx, h)
 	if kind == HostKeyChanged && h.presented == nil {
@@ -151,7 +166,9 @@ func (d *Dialer) dial(ctx context.Context, h *handshake) (*Conn, error) {
 	if err != nil {
 		return fail(kind, err)
 	}
-	return newConn(client, t, h.presented, d.opts), nil
+	c := newConn(client, t, h.presented, d.opts)
+	c.took = h.took()
+	return c, nil
 }
 
 // handshake is a login and how far it came.
@@ -162,11 +179,34 @@ type handshake struct {
 	signer    ssh.Signer
 	lookOnly  bool // stop at the host key
 	presented ssh.PublicKey
-	subnet    string        // of the host, once known
-	waited    time.Duration // for turns
+	subnet    string // of the host, once known
+	begun     time.Time
+	waited    time.Duration // for turns, and for the bastion's login
+	limit     time.Duration // of the rest; 0: none
+	clock     *time.Timer   // ends the login at the limit; nil: none
 }
 
-var errLooked = errors.New("only looked at the host key")
+var (
+	errLooked       = errors.New("only looked at the host key")
+	errLoginTimeout = errors.New("no answer in time")
+)
+
+// took is how long it takes by now, without its waits.
+func (h *handshake) took() time.Duration { return time.Since(h.begun) - h.waited }
+
+// wait stops the clock while the login waits for others.
+func (h *handshake) wait() (goOn func()) {
+	begun := time.Now()
+	if h.clock != nil {
+		h.clock.Stop()
+	}
+	return func() {
+		h.waited += time.Since(begun)
+		if h.clock != nil {
+			h.clock.Reset(h.limit - h.took())
+		}
+	}
+}
 
 func (h *handshake) checkKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 	h.presented = key
@@ -240,6 +280,10 @@ const (
 	dropPauseMax = 800 * time.Millisecond
 )
 
+// turnUnconnected is for how long a host may hold a turn without a connection: what is
+// switched off is no reason to keep others waiting.
+const turnUnconnected = time.Second
+
 // dropped is a connection that was closed before sshd's banner, which is how sshd
 // and what stands before it keep off what is too much for them.
 type dropped struct{ said string }
@@ -274,6 +318,12 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 	learned := learnedNothing
 	key, most := h.gate()
 	var turn *turn
+	defer func() {
+		if turn != nil {
+			turn.leave(learned)
+		}
+	}()
+	var early *time.Timer
 	// Where connections count, a turn is needed before there is one. Elsewhere not
 	// yet, so that a thousand hosts that are switched off do not keep the others
 	// waiting.
@@ -282,11 +332,20 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 		if turn, err = d.enter(ctx, h, key, most); err != nil {
 			return nil, Unreachable, err
 		}
-		defer func() { turn.leave(learned) }()
+		if !h.bastion {
+			given := turn
+			early = time.AfterFunc(turnUnconnected, func() { given.leave(learnedNothing) })
+		}
 	}
-	raw, err := d.reach(ctx, h.target)
+	raw, err := d.reach(ctx, h)
+	if early != nil && !early.Stop() {
+		turn = nil // it was given back
+	}
 	if err != nil {
 		return nil, Unreachable, err
+	}
+	if _, literal := subnetOf(h.target.Address); !literal && h.target.Via == nil {
+		d.subnets.Store(h.target.Address, subnetOfConn(raw)) // to ask for a turn before, the next time
 	}
 	if turn == nil {
 		if h.subnet == "" {
@@ -297,7 +356,6 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 			_ = raw.Close()
 			return nil, Unreachable, err
 		}
-		defer func() { turn.leave(learned) }()
 	}
 	all, err := d.enter(ctx, h, gateKey{}, d.opts.MaxHandshakes)
 	if err != nil {
@@ -337,9 +395,12 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 
 // enter waits for a turn of this handshake.
 func (d *Dialer) enter(ctx context.Context, h *handshake, key gateKey, most int) (*turn, error) {
-	begun := time.Now()
-	defer func() { h.waited += time.Since(begun) }()
-	return d.governor.enter(ctx, key, most)
+	defer h.wait()()
+	turn, err := d.governor.enter(ctx, key, most)
+	if err == nil {
+		turn.target = h.target.hostPort()
+	}
+	return turn, err
 }
 
 // gate is what bounds this handshake, besides the bound on all.
@@ -361,7 +422,8 @@ func (h *handshake) gate() (key gateKey, most int) {
 }
 
 // reach makes the TCP connection.
-func (d *Dialer) reach(ctx context.Context, t Target) (net.Conn, error) {
+func (d *Dialer) reach(ctx context.Context, h *handshake) (net.Conn, error) {
+	t := h.target
 	if t.Via == nil {
 		dialer := net.Dialer{Timeout: d.opts.DialTimeout}
 		c, err := dialer.DialContext(ctx, "tcp", t.hostPort())
@@ -376,7 +438,7 @@ func (d *Dialer) reach(ctx context.Context, t Target) (net.Conn, error) {
 	if t.Via.HostKey == "" {
 		return nil, fmt.Errorf("through bastion %s: its host key is not pinned; bootstrap it first", t.Via.hostPort())
 	}
-	return d.bastions.connect(ctx, *t.Via, t.hostPort())
+	return d.bastions.connect(ctx, *t.Via, t.hostPort(), h.wait)
 }
 
 // classify finds the kind of a failed handshake.

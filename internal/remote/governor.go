@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // ErrNoTurn says that the context ended while a login waited for others to end
@@ -27,8 +28,9 @@ const (
 // governor bounds how many handshakes are under way, and learns from those that
 // are dropped. It has no goroutines: who ends a handshake lets the next one in.
 type governor struct {
-	mu    sync.Mutex
-	gates map[gateKey]*gate
+	mu     sync.Mutex
+	gates  map[gateKey]*gate
+	forgot time.Time // when gates that only remember were last looked through
 }
 
 // gateKey is what handshakes have in common that share a bound. The zero value is
@@ -38,22 +40,39 @@ type gateKey struct {
 	to  string // prefix of the subnet, address and port of a bastion, or a host name
 }
 
-// gate is one bound, by additive increase and multiplicative decrease: a dropped
-// connection halves it, and as many good ones as it lets in at once raise it by one.
+// gate is one bound. A dropped connection halves it, and as many good ones as it lets
+// in at once raise it by one, or by an eighth where that is more.
 type gate struct {
 	most    float64 // what it begins with
 	limit   float64 // 1 to most
 	inside  int
-	cuts    int             // how often it was halved
-	waiting []chan struct{} // in the order in which they came; closed to let in
+	cuts    int              // how often it was halved
+	taken   int              // how many handshakes were
+	waiting []chan struct{}  // in the order in which they came; closed to let in
+	drops   map[string]drops // by target, of those whose last handshake was dropped
 }
+
+// drops are those of one target in a row.
+type drops struct {
+	count int
+	taken int // of the gate, at the first of them
+	last  time.Time
+}
+
+// After ownDrops in a row, while others were taken, a target that is dropped again
+// speaks for itself only, until it is taken or was not heard of for ownDropsTime.
+const (
+	ownDrops     = 3
+	ownDropsTime = 10 * time.Minute
+)
 
 // turn is the right to one handshake.
 type turn struct {
 	governor *governor
 	key      gateKey
 	gate     *gate
-	cuts     int // of the gate, when this turn began
+	cuts     int    // of the gate, when this turn began
+	target   string // address and port; turns of one target have the same
 }
 
 func newGovernor() *governor { return &governor{gates: map[gateKey]*gate{}} }
@@ -72,12 +91,13 @@ func (g *governor) enter(ctx context.Context, key gateKey, most int) (*turn, err
 	g.mu.Lock()
 	e := g.gates[key]
 	if e == nil {
+		g.forget()
 		e = &gate{most: float64(most), limit: float64(most)}
 		g.gates[key] = e
 	}
 	if len(e.waiting) == 0 && e.room() {
 		e.inside++
-		t := &turn{g, key, e, e.cuts}
+		t := &turn{governor: g, key: key, gate: e, cuts: e.cuts}
 		g.mu.Unlock()
 		return t, nil
 	}
@@ -93,7 +113,7 @@ func (g *governor) enter(ctx context.Context, key gateKey, most int) (*turn, err
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if cause == nil {
-		return &turn{g, key, e, e.cuts}, nil
+		return &turn{governor: g, key: key, gate: e, cuts: e.cuts}, nil
 	}
 	select {
 	case <-let: // at the same moment
@@ -119,17 +139,37 @@ func (t *turn) leave(v verdict) {
 	g, e := t.governor, t.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case v == wasTaken:
-		e.limit = min(e.most, e.limit+1/e.limit)
-	case v == wasDropped && e.inside > 1 && t.cuts == e.cuts:
+	switch v {
+	case wasTaken:
+		e.taken++
+		delete(e.drops, t.target)
+		e.limit = min(e.most, e.limit+max(1/e.limit, 1./8))
+	case wasDropped:
 		// Those that began before the last cut speak of the bound before it, and one
 		// that was alone was not dropped for being one of many.
-		e.limit = max(1, e.limit/2)
-		e.cuts++
+		if !e.dropped(t.target) && e.inside > 1 && t.cuts == e.cuts {
+			e.limit = max(1, e.limit/2)
+			e.cuts++
+		}
 	}
 	e.inside--
 	g.letIn(t.key, e)
+}
+
+// dropped notes that a target was, and says whether that is its own fault.
+func (e *gate) dropped(target string) (own bool) {
+	d, known := e.drops[target]
+	if !known || time.Since(d.last) > ownDropsTime {
+		d = drops{taken: e.taken}
+	}
+	own = d.count >= ownDrops && e.taken > d.taken
+	d.count++
+	d.last = time.Now()
+	if e.drops == nil {
+		e.drops = map[string]drops{}
+	}
+	e.drops[target] = d
+	return own
 }
 
 func (e *gate) room() bool { return e.inside < int(e.limit) }
@@ -151,8 +191,30 @@ func (g *governor) letIn(key gateKey, e *gate) {
 		close(e.waiting[0])
 		e.waiting = e.waiting[1:]
 	}
-	if e.inside == 0 && len(e.waiting) == 0 && e.limit == e.most {
+	if e.unused() {
 		delete(g.gates, key)
+	}
+}
+
+func (e *gate) unused() bool {
+	return e.inside == 0 && len(e.waiting) == 0 && e.limit == e.most && len(e.drops) == 0
+}
+
+// forget drops what gates remember of targets that nobody asks for any more.
+func (g *governor) forget() {
+	if time.Since(g.forgot) < ownDropsTime {
+		return
+	}
+	g.forgot = time.Now()
+	for key, e := range g.gates {
+		for target, d := range e.drops {
+			if time.Since(d.last) > ownDropsTime {
+				delete(e.drops, target)
+			}
+		}
+		if e.unused() {
+			delete(g.gates, key)
+		}
 	}
 }
 

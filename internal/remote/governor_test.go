@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -116,6 +117,116 @@ func TestGovernorLearns(t *testing.T) {
 	}
 	require.False(t, g.narrowed(key))
 	require.Empty(t, g.gates)
+}
+
+// Hosts that always close before their banner do not narrow their subnet for good: in ten
+// seconds the others log in as often as without them, nearly. Forty are switched off.
+func TestGovernorLearnsOfSomeHostsAlone(t *testing.T) {
+	t.Parallel()
+	run := func(bad int) (good int, limit float64) {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGovernor()
+			key := gateKey{to: "192.0.2.0/24"}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			begun := time.Now()
+			loop := func(target string, hold, pause time.Duration, v verdict) {
+				all.Go(func() {
+					for ctx.Err() == nil {
+						turn, err := g.enter(ctx, key, subnetHandshakes)
+						if err != nil {
+							return
+						}
+						turn.target = target
+						time.Sleep(hold)
+						turn.leave(v)
+						if v == wasTaken && time.Since(begun) > 10*time.Second {
+							mu.Lock()
+							good++
+							mu.Unlock()
+						}
+						time.Sleep(pause)
+					}
+				})
+			}
+			for i := range 60 {
+				loop(fmt.Sprint("good", i), 20*time.Millisecond, 200*time.Millisecond, wasTaken)
+			}
+			for i := range bad {
+				loop(fmt.Sprint("bad", i), 2*time.Millisecond, 400*time.Millisecond, wasDropped)
+			}
+			for i := range 40 {
+				loop(fmt.Sprint("off", i), turnUnconnected, 10*time.Second-turnUnconnected, learnedNothing)
+			}
+			time.Sleep(20*time.Second - time.Millisecond)
+			g.mu.Lock()
+			limit = subnetHandshakes
+			if e := g.gates[key]; e != nil {
+				limit = e.limit
+			}
+			g.mu.Unlock()
+			all.Wait()
+		})
+		return good, limit
+	}
+	want, _ := run(0)
+	for _, bad := range []int{1, 3} {
+		good, limit := run(bad)
+		t.Logf("%d bad: bound %.1f, %d logins of %d", bad, limit, good, want)
+		require.InDelta(t, subnetHandshakes, limit, 0, "%d bad", bad)
+		require.Greater(t, good, want*9/10, "%d bad", bad)
+	}
+}
+
+// A target that is dropped again and again counts again once it was taken, or was not
+// heard of for long.
+func TestGovernorForgivesTargets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGovernor()
+		key := gateKey{to: "192.0.2.0/24"}
+		other, err := g.enter(t.Context(), key, 1<<20) // so that nobody is alone
+		require.NoError(t, err)
+		end := func(target string, v verdict) {
+			turn, err := g.enter(t.Context(), key, 1<<20)
+			require.NoError(t, err)
+			turn.target = target
+			turn.leave(v)
+		}
+		cuts := func() int { return g.gates[key].cuts }
+		end("a", wasDropped)
+		end("b", wasTaken)
+		for range 5 {
+			end("a", wasDropped)
+		}
+		require.Equal(t, ownDrops, cuts())
+		end("a", wasTaken)
+		end("a", wasDropped)
+		require.Equal(t, ownDrops+1, cuts())
+		for range 5 {
+			end("b", wasTaken)
+			end("a", wasDropped)
+		}
+		require.Equal(t, ownDrops+3, cuts())
+		time.Sleep(ownDropsTime + time.Second)
+		end("a", wasDropped)
+		require.Equal(t, ownDrops+4, cuts())
+		// While nobody is taken it is no single target's fault.
+		for range 5 {
+			end("c", wasDropped)
+		}
+		require.Equal(t, ownDrops+9, cuts())
+		g.gates[key].limit = g.gates[key].most
+		other.leave(learnedNothing)
+		require.Contains(t, g.gates, key, "it remembers a and c")
+		time.Sleep(ownDropsTime + time.Second)
+		turn, err := g.enter(t.Context(), gateKey{to: "other"}, 1)
+		require.NoError(t, err)
+		turn.leave(wasTaken)
+		require.Empty(t, g.gates)
+	})
 }
 
 func TestGovernorHoldsItsBound(t *testing.T) {
