@@ -357,6 +357,23 @@ func TestEndIsOnTheDiskBeforeItIsReported(t *testing.T) {
 	}
 }
 
+// Cancel kills whatever is of a run but for its runner, so also what that one calls to
+// write the end down.
+func TestEndSurvivesKilledHelpers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	killed := `if [ -e "$FLEET_HOST/ended" ] && [ ! -e "$FLEET_HOST/killed-${0##*/}" ]; then echo >"$FLEET_HOST/killed-${0##*/}"; kill -9 $$; fi`
+	b.shim(t, map[string]string{"sync": killed, "mv": killed, "ln": killed})
+	c := b.conn(t)
+	cmd := sh("helpers", `echo x >>"$FLEET_HOST/ended"; exit 6`)
+	o, _ := once(t, c, cmd)
+	require.Equal(t, Exited, o.State, o.Reason)
+	require.Equal(t, 6, o.ExitCode)
+	for _, tool := range []string{"sync", "mv", "ln"} {
+		require.FileExists(t, b.host.Dir()+"/killed-"+tool)
+	}
+}
+
 // Without a claim that outlives a power cut nothing is run.
 func TestNoCommandWithoutDurableClaim(t *testing.T) {
 	t.Parallel()

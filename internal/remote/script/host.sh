@@ -126,7 +126,11 @@ c_claim_stays() { # the claim outlives a power cut from here on
 
 c_finish() { # words: how it ended, for good
   # Written over what the claim has kept for it, so that a full disk cannot take it
-  # away. Whoever sees rc sees what is on the disk.
-  printf '%-80s\n' "$*" 1<>"$c_dir/claim" && c_sync "$c_dir/claim" &&
-    { mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir"
+  # away. Whoever sees rc sees what is on the disk. Tried again because Cancel, which
+  # spares us, may kill what we call.
+  for c_try in 1 2 3 4 5; do
+    printf '%-80s\n' "$*" 1<>"$c_dir/claim" && c_sync "$c_dir/claim" &&
+      { [ -e "$c_dir/rc" ] || mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir" && return
+  done
+  return 1
 }
