@@ -100,11 +100,14 @@ const (
 	cancelledCommandSQL = `SELECT cancelled IS NOT NULL, cancelled_by FROM rollout WHERE tenant = $1 AND operation_id = $2`
 
 	// A row of a step that has ended, or of whose output another attempt has stored more,
-	// changes nothing. What was left out in the middle of an output is between data and tail.
+	// changes nothing. What was left out in the middle of an output is between data and tail;
+	// a tail that begins elsewhere is dropped, as one row that does not fit would spoil all.
 	// Steps are looked up by their ids alone: of a new operation Postgres does not know yet
 	// how many it has.
 	recordCommandsSQL = `WITH w AS MATERIALIZED (
-			SELECT * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bigint[], $8::text[], $9::text[], $10::integer[], $11::text[])
+			SELECT step_id, start, data, tail_start, CASE WHEN tail_start >= start + octet_length(data) THEN tail ELSE '' END AS tail, size,
+				state, reason, exit_code, host_state
+			FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bigint[], $8::text[], $9::text[], $10::integer[], $11::text[])
 				AS w (step_id, start, data, tail_start, tail, size, state, reason, exit_code, host_state)
 		), moved AS (
 			UPDATE step s SET
@@ -278,7 +281,8 @@ func (s *Store) RecordCommands(ctx context.Context, id string, writes []CommandW
 	})
 }
 
-// EndCommand ends a command by what became of its hosts: it failed when one of them did. why
+// EndCommand ends a command by what became of its hosts: it failed when one of them did, or
+// was skipped. why
 // says that it did not come to its end, "" that it did; one that somebody cancelled is
 // cancelled. Repeating it is safe: the first ending stands, and is given.
 func (s *Store) EndCommand(ctx context.Context, id string, why string, cancelled bool) (op fleet.Operation, err error) {
@@ -297,6 +301,8 @@ func (s *Store) EndCommand(ctx context.Context, id string, why string, cancelled
 		case why != "":
 		case p.Failed > 0:
 			why = fmt.Sprintf("%d of %d hosts failed", p.Failed, op.Hosts)
+		case p.Skipped > 0:
+			why = fmt.Sprintf("%d of %d hosts were skipped", p.Skipped, op.Hosts)
 		case p.Pending+p.Running > 0:
 			why = fmt.Sprintf("%d of %d hosts did not come to their end", p.Pending+p.Running, op.Hosts)
 		default:

@@ -210,3 +210,44 @@ func TestCommandIsRetried(t *testing.T) {
 	_, err = f.PreviewOperation(ctx, NewOperation{RetryOf: op.ID})
 	requireKind(t, fleet.Conflict, err)
 }
+
+// TestCommandRecordOfALiar: what one host says keeps no other from its record.
+func TestCommandRecordOfALiar(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.pinned(t, "c", 2)
+	op := f.order(t, "c", NewCommand{})
+	_, err := f.BeginOperation(ctx, op.ID)
+	require.NoError(t, err)
+	page, err := f.TakeUpCommand(ctx, op.ID, 0, 2, "")
+	require.NoError(t, err)
+	require.NoError(t, f.RecordCommands(ctx, op.ID, []CommandWrite{
+		{StepID: page.Hosts[0].StepID, Data: []byte("ok"), Size: 2, End: fleet.HostRunSucceeded, State: fleet.StepSucceeded},
+		{StepID: page.Hosts[1].StepID, Data: []byte("lies"), Tail: []byte("tail"), TailStart: 3, Size: 2, End: fleet.HostRunSucceeded, State: fleet.StepSucceeded},
+	}))
+	require.Equal(t, []string{"h1 succeeded ", "h2 succeeded "}, f.runStates(t, op.ID))
+	chunks, err := f.Output(ctx, page.Hosts[1].StepID, 0, 0)
+	require.NoError(t, err)
+	require.Equal(t, []fleet.OutputChunk{{Data: []byte("lies")}}, chunks)
+}
+
+// TestCommandThatRanNowhere has not succeeded.
+func TestCommandThatRanNowhere(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.pinned(t, "c", 2)
+	op := f.order(t, "c", NewCommand{})
+	_, err := f.BeginOperation(ctx, op.ID)
+	require.NoError(t, err)
+	require.NoError(t, f.DeleteCluster(ctx, "c"))
+	page, err := f.TakeUpCommand(ctx, op.ID, 0, 2, "")
+	require.NoError(t, err)
+	require.Empty(t, page.Hosts)
+	done, err := f.EndCommand(ctx, op.ID, "", false)
+	require.NoError(t, err)
+	require.Equal(t, []any{fleet.OperationFailed, "2 of 2 hosts were skipped"}, []any{done.State, done.Reason})
+}

@@ -37,9 +37,9 @@ const (
 
 // Steer pauses, resumes, cancels or approves a rollout, and gives it as it is then.
 // What it writes holds for every host that is handed out after its commit. A command can
-// be cancelled only. When it is so already, nothing changes. An operation that has ended, or does not roll, is
-// a Conflict, as an approval is that nobody waits for. One that has not begun is
-// ended by cancel at once.
+// be cancelled only. When it is so already, nothing changes. An operation that has ended,
+// or does not roll, is a Conflict, as an approval is that nobody waits for. One that has
+// not begun is ended by cancel at once.
 func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.Operation, err error) {
 	r := request{key: a.IdempotencyKey, digest: digestOf("steer", id, a.Action, a.By, a.Force)}
 	err = s.steering(ctx, id, a.Action, r, &op, func(ctx context.Context, q querier) error {
