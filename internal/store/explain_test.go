@@ -226,6 +226,10 @@ func testPlans(t *testing.T, rows string) {
 		"HostsToCheck":              {hostsToCheckSQL, []any{tenant, "c1", "h1", "h2", 3600.0}},
 		"HostsToCheck, no cluster":  {hostsToCheckSQL, []any{tenant, "", "h1", "h2", 3600.0}},
 		"RecordChecks":              {recordWatchSQL, []any{tenant, []checkedRow{{Address: "h7"}}, 3, []string{"active"}, []string{"lost"}, []string{"failed"}, fleet.StepReboot, time.Now()}},
+		"TakeUpCommand":             {takeUpCommandSQL, []any{tenant, id, 0, 3, "c1", time.Now(), ""}},
+		"hosts of a page at work":   {runningOfPageSQL, []any{tenant, id, 0, 3}},
+		"command was cancelled":     {cancelledCommandSQL, []any{tenant, id}},
+		"RecordCommands":            {recordCommandsSQL, []any{tenant, []int64{77}, []int64{0}, [][]byte{{}}, []int64{0}, [][]byte{{}}, []int64{0}, []string{"running"}, []string{""}, []*int32{nil}, []string{"running"}}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
 		isKept := c.args[0] == kept
