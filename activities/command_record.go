@@ -116,6 +116,9 @@ func (r *commandRecord) print(ctx context.Context, h *commandHost, offset int64,
 func (r *commandRecord) end(h *commandHost, how store.CommandWrite) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if how.TailStart < h.start+int64(len(h.printed)) { // no end of an output begins before what we have of it
+		how.Tail, how.TailStart = nil, 0
+	}
 	h.end = &how
 	r.held += len(how.Tail)
 	r.enqueue(h)

@@ -286,3 +286,140 @@ func TestCommandThatPrintsMuch(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []fleet.OutputChunk{{Offset: 3000000, Data: []byte("\nthe end\n")}}, chunks)
 }
+
+// TestCommandBeginsNowhereOnceCancelled: a worker took the page up and died before it
+// reached the host, and then somebody cancelled.
+func TestCommandBeginsNowhereOnceCancelled(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	file := t.TempDir() + "/ran"
+	c.order(t, shell("touch "+file))
+	_, err := c.TakeUpCommand(t.Context(), c.op.ID, 0, 1, "")
+	require.NoError(t, err)
+	_, err = c.Steer(t.Context(), c.op.ID, store.SteerAction{Action: "cancel", By: "alice"})
+	require.NoError(t, err)
+	counts, err := c.run(how{attempt: 2}, c.another(), c.page())
+	require.NoError(t, err)
+	require.Equal(t, workflows.CommandCounts{Skipped: 1, Stopped: true}, counts)
+	require.Equal(t, []string{`skipped "" cancelled by alice; its command had not begun`}, c.ended(t))
+	require.NoFileExists(t, file)
+}
+
+// TestCommandTakenUpBeforeIsBegun where the attempt before came to no host. One that runs
+// is let come to its end when the operation is cancelled.
+func TestCommandTakenUpBeforeIsBegun(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	file := t.TempDir() + "/go"
+	c.order(t, shell("echo begun; until [ -e "+file+" ]; do sleep 0.05; done"))
+	_, err := c.TakeUpCommand(t.Context(), c.op.ID, 0, 1, "")
+	require.NoError(t, err)
+	for attempt := int32(2); attempt < 4; attempt++ {
+		ctx, lost := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.run(how{ctx: ctx, attempt: attempt}, c.another(), c.page())
+			done <- err
+		}()
+		c.begun(t, 1)
+		if attempt == 2 {
+			lost()
+			require.Error(t, await(t, done))
+			_, err = c.Steer(t.Context(), c.op.ID, store.SteerAction{Action: "cancel", By: "alice"})
+			require.NoError(t, err)
+			continue
+		}
+		touch(t, file)
+		require.NoError(t, await(t, done))
+		lost()
+	}
+	require.Equal(t, []string{`succeeded "begun\n"`}, c.ended(t))
+}
+
+// TestCommandOnHostThatHangs: its sshd lives, but a look at the command there gets no
+// answer. Neither the time of the command nor a cancel with force waits for it for ever.
+func TestCommandOnHostThatHangs(t *testing.T) {
+	t.Parallel()
+	for name, hangs := range map[string]func(t *testing.T, c *commanded, hung string) error{
+		"over its time": func(t *testing.T, c *commanded, _ string) error {
+			_, err := c.run(how{}, c.commands, c.page())
+			return err
+		},
+		"stopped": func(t *testing.T, c *commanded, hung string) error {
+			ctx, lost := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.run(how{ctx: ctx}, c.commands, c.page())
+				done <- err
+			}()
+			c.begun(t, 1)
+			eventually(t, func() bool { _, err := os.Stat(hung); return err == nil }, "the host hangs")
+			lost()
+			require.Error(t, await(t, done))
+			_, err := execute(how{}, workflows.StopCommands, c.another().Stop, func() workflows.CommandPage {
+				page := c.page()
+				page.Unreachable = time.Second
+				return page
+			}())
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCommanded(t, 1)
+			hung := t.TempDir() + "/hung"
+			command := shell(`echo begun; sleep 1; cd "$COMMISSAIRE_RUN" && mkfifo none && mv -f none claim && touch ` + hung + `; exec sleep 300`)
+			command.Timeout = fleet.Duration(10 * time.Second)
+			c.order(t, command)
+			require.NoError(t, hangs(t, c, hung))
+			require.Len(t, c.ended(t), 1)
+			require.Regexp(t, `^failed "begun\\n" (cancelled|the command took longer than 10s); the host could not be told to end it: no answer within \d+s; the command may have been started there, and may still run$`, c.ended(t)[0])
+		})
+	}
+}
+
+// TestCommandsTimeGoesOn when another attempt goes on with it.
+func TestCommandsTimeGoesOn(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	// As if it had been started long ago. What follows it reads a whole claim at any moment.
+	c.order(t, shell(`cd "$COMMISSAIRE_RUN" && long_ago=$(sed 's/^start .*/start 0000000001/' claim) &&
+		printf '%s\n' "$long_ago" 1<>claim && echo begun; exec sleep 300`))
+	ctx, lost := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.run(how{ctx: ctx}, c.commands, c.page())
+		first <- err
+	}()
+	c.begun(t, 1)
+	lost()
+	require.Error(t, await(t, first))
+	second := make(chan error, 1)
+	go func() {
+		_, err := c.run(how{attempt: 2}, c.another(), c.page())
+		second <- err
+	}()
+	require.NoError(t, await(t, second))
+	require.Equal(t, []string{`failed "begun\n" the command took longer than 1m0s; its command was ended by signal 15`}, c.ended(t))
+}
+
+// TestCommandThatIsOvertaken is begun anew, however often that was so before.
+func TestCommandThatIsOvertaken(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	file := t.TempDir() + "/go"
+	c.order(t, shell("echo begun; until [ -e "+file+" ]; do sleep 0.05; done; echo done"))
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.run(how{attempt: 10}, c.commands, c.page())
+		done <- err
+	}()
+	c.begun(t, 1)
+	step := c.step(t, c.fleet.Hosts()[0].Address())
+	require.NoError(t, c.RecordCommands(t.Context(), c.op.ID, []store.CommandWrite{{StepID: step.ID, Start: step.OutputTo, Data: []byte("done\n")}}))
+	touch(t, file)
+	requireRetried(t, await(t, done))
+	_, err := c.run(how{attempt: 11}, c.commands, c.page())
+	require.NoError(t, err)
+	require.Equal(t, []string{`succeeded "begun\ndone\n"`}, c.ended(t))
+}
