@@ -53,6 +53,17 @@ func TestCommand(t *testing.T) {
 	require.Equal(t, []any{op.ID, []any{"uname", "-r"}}, []any{field(t, a, "retry_of"), field(t, a, "argv")})
 }
 
+// TestCommandOnNoHosts: an empty list, as a script that found none sends it, is not all.
+func TestCommandOnNoHosts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cluster(t, "c", "h1", "h2")
+	before := b.dispatcher.starts()
+	a := b.v0(t, "POST /cluster/c/command", `{"argv":["reboot"],"hosts":[]}`, 400, "")
+	require.Equal(t, []string{"hosts"}, blamed(t, a))
+	require.Equal(t, before, b.dispatcher.starts())
+}
+
 func TestCommandIsSentAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -277,7 +277,7 @@ type CommandPost struct {
 	// Selector Only the members whose labels fit.
 	Selector string `json:"selector,omitempty"`
 
-	// Hosts Only these, which must be members.
+	// Hosts Only these, which must be members. Without it, all.
 	Hosts []Address `json:"hosts,omitempty"`
 
 	// Timeout How long the command may take on a host, 1s to 24h, 10m when not given. Then it is ended there, and the host has failed.
