@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,6 +54,16 @@ The exit code is 5 when the command failed on a host, or a host could not be rea
 	f.IntVar(&r.atOnce, "at-once", 0, "on so many hosts at a time (default on all)")
 	f.BoolVar(&r.noWait, "no-wait", false, "begin it and show the operation")
 	r.format = outputFlag(cmd, "")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		// A script that found none means none, and must not reach all.
+		switch {
+		case f.Changed("host") && (len(r.hosts) == 0 || slices.Contains(r.hosts, "")):
+			return exitf(exitUsage, "--host names no host; leave it out to run the command on all hosts of the cluster")
+		case f.Changed("selector") && strings.TrimSpace(r.selector) == "":
+			return exitf(exitUsage, "--selector is empty; leave it out to run the command on all hosts of the cluster")
+		}
+		return nil
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0], args[1:], r) }
 	return cmd
 }

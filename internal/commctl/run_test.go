@@ -96,8 +96,19 @@ $`, a.errs.String())
 	for _, bad := range []string{"run web uname", "run web --", "run -- uname", "run web x -- uname", "run --timeout 1ms web -- uname", "run -l env=test web -- uname"} {
 		run(exitUsage, bad)
 	}
+	for _, empty := range [][]string{{"--host", ""}, {"--host", "192.0.2.10,"}, {"-l", ""}, {"--selector", " "}} {
+		a := appFor(t, server.URL)
+		require.Equal(t, exitUsage, a.Run(t.Context(), append(append([]string{"run"}, empty...), "web", "--", "uname")))
+		require.Contains(t, a.errs.String(), "leave it out to run the command on all hosts")
+	}
 	run(exitNotFound, "run none -- uname")
 	run(exitConflict, "operations pause "+id)
 	run(0, "operations cancel "+id)
 	require.Contains(t, run(exitFailed, "operations watch "+id).errs.String(), "commctl operations retry "+id)
+
+	// The name of the cluster means the rollout, whatever was begun after it.
+	run(0, "cluster restart start web")
+	id = strings.TrimSpace(run(0, "run --no-wait -o name web -- sleep 1000").out.String())
+	require.Contains(t, run(0, "operations cancel web").errs.String(), ": restart of web, ")
+	require.Contains(t, run(0, "operations cancel web").errs.String(), "Operation "+id+": command of web, ")
 }
