@@ -114,6 +114,11 @@ scale: setup ## Restart 1,000 simulated hosts and measure it (ARGS="-hosts 10000
 	cd devstack && $(GO) build -o ../bin/ ./cmd/scale
 	bin/scale $(ARGS)
 
+.PHONY: proof-bastion
+proof-bastion: setup ## Reach 2,000 simulated hosts through one sshd with the limits it comes with, and count who is refused
+	cd devstack && $(GO) build -o ../bin/ ./cmd/bastion
+	bin/bastion $(ARGS)
+
 .PHONY: proof-nodes
 proof-nodes: setup build-kube ## Roll over 200 nodes of a Kubernetes, watched from the side of its API
 	$(GO) build -trimpath -o bin/ ./cmd/commissaire
@@ -127,8 +132,9 @@ bench-watch: setup ## Measure what it takes to watch 10,000 simulated hosts ever
 	bin/benchwatch $(ARGS)
 
 .PHONY: bench
-bench: setup ## Compare reads of the API with a bare handler, at 10,000 hosts and 1,000,000 steps
-	$(GO) build -trimpath -o bin/ ./cmd/commissaire
+bench: setup ## Compare with ssh, parallel-ssh, clush, Ansible and bare programs (ARGS="-parts fanout", "-write .")
+	scripts/setup-bench
+	$(GO) build -trimpath -o bin/ ./cmd/commissaire ./cmd/commctl
 	cd devstack && $(GO) build -o ../bin/ ./cmd/bench
 	bin/bench $(ARGS)
 

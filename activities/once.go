@@ -126,7 +126,7 @@ func (s *stepRecord) say(ctx context.Context, lines []string) error {
 func (s *stepRun) forget(ctx context.Context, step string) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	if conn, release, err := s.ssh.Get(ctx, s.to); err == nil {
+	if conn, release, err := s.connect(ctx); err == nil {
 		_ = conn.Forget(ctx, s.key(step))
 		release()
 	}
@@ -139,6 +139,11 @@ func (s *stepRun) judge(what string, out remote.Outcome) error {
 	if len(last) == 0 {
 		last = s.last
 	}
+	return judged(what, out, last)
+}
+
+// judged is judge of a command whose output ended so.
+func judged(what string, out remote.Outcome, last []byte) error {
 	switch {
 	case out.State == remote.Exited && out.ExitCode == 0:
 		return nil

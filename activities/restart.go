@@ -40,7 +40,7 @@ func (a *Hosts) AwaitBoot(ctx context.Context, in workflows.RebootStep) (workflo
 	return nothing(a.run(ctx, in.HostStep, func(ctx context.Context, s *stepRun) error {
 		now, last := "", "it was not reached yet"
 		for {
-			conn, release, err := s.ssh.Get(ctx, s.to)
+			conn, release, err := s.connect(ctx)
 			if err == nil {
 				now, err = conn.BootID(ctx)
 				release()

@@ -119,7 +119,9 @@ type crew struct {
 func (r *rig) crew(t *testing.T) *crew {
 	t.Helper()
 	db := r.openStore(t)
-	pool := remote.NewPool(remote.NewDialer(remote.Options{DialTimeout: 2 * time.Second}), time.Minute)
+	dialer := remote.NewDialer(remote.Options{DialTimeout: 2 * time.Second})
+	t.Cleanup(dialer.Close)
+	pool := remote.NewPool(dialer, time.Minute)
 	t.Cleanup(func() { require.NoError(t, pool.Close()) })
 	return &crew{
 		record: &activities.Record{Store: func(tenant string) activities.RecordStore { return db.For(tenant) }},

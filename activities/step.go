@@ -25,6 +25,7 @@ import (
 type HostStore interface {
 	Host(ctx context.Context, address string) (fleet.Host, error)
 	HostCreds(ctx context.Context, address string) (secret.HostCreds, error)
+	Bastion(ctx context.Context, address string) (*store.Bastion, error)
 	PinFirstHostKey(ctx context.Context, id, address, key string) (pinned string, err error)
 	RecordFacts(ctx context.Context, id, address string, facts fleet.Facts) error
 	SetHostRunBootID(ctx context.Context, id, address, bootID string) (string, error)
@@ -140,7 +141,11 @@ func (s *stepRun) begin(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, verdict(ctx, err)
 	}
-	s.to = remote.Target{Address: s.host.Address, Port: s.host.Port, User: creds.RemoteUser, Key: creds.PrivateKey}
+	bastion, err := s.store.Bastion(ctx, s.in.Address)
+	if err != nil {
+		return false, verdict(ctx, err)
+	}
+	s.to = remote.Target{Address: s.host.Address, Port: s.host.Port, User: creds.RemoteUser, Key: creds.PrivateKey, Via: via(bastion)}
 	if s.host.HostKey != nil {
 		s.to.HostKey = s.host.HostKey.Key
 	} else if s.in.Step != workflows.StepInvestigate {
@@ -292,6 +297,27 @@ func (s *stepRecord) alive(ctx context.Context) (context.Context, func()) {
 // by which Temporal counts.
 func wallClock() time.Time { return time.Now().Round(0) }
 
+// via is the way to a host through a bastion, nil for none.
+func via(b *store.Bastion) *remote.Target {
+	if b == nil {
+		return nil
+	}
+	return &remote.Target{Address: b.Address, Port: b.Port, User: b.Creds.RemoteUser, Key: b.Creds.PrivateKey, HostKey: b.HostKey}
+}
+
+// connect gives a connection to the host. A bastion that nobody had been in contact with
+// when the step began may have been bootstrapped by now.
+func (s *stepRun) connect(ctx context.Context) (*remote.Conn, func(), error) {
+	if s.to.Via != nil && s.to.Via.HostKey == "" {
+		bastion, err := s.store.Bastion(ctx, s.in.Address)
+		if err != nil {
+			return nil, nil, err
+		}
+		s.to.Via = via(bastion)
+	}
+	return s.ssh.Get(ctx, s.to)
+}
+
 // contact runs f on a connection to the host. While the host is merely out of
 // reach or cannot run anything, or the connection breaks, it connects again and
 // repeats f, which must therefore be safe to repeat; that ends when the host was
@@ -301,7 +327,7 @@ func (s *stepRun) contact(ctx context.Context, unreachable time.Duration, f func
 	wait := reconnectMin
 	for {
 		begun := time.Now()
-		conn, release, err := s.ssh.Get(ctx, s.to)
+		conn, release, err := s.connect(ctx)
 		if err == nil {
 			s.tell(ctx, "")
 			err = f(ctx, conn)

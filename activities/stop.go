@@ -58,16 +58,21 @@ func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
 	if len(last) == 0 {
 		last = s.last
 	}
+	return stopped(in.Reason, out, last)
+}
+
+// stopped is the ending of a command that was told to end, which printed this last.
+func stopped(why string, out remote.Outcome, last []byte) error {
 	switch {
 	case out.State == remote.Exited && out.ExitCode == 0:
 		return nil // it was quicker
 	case out.State == remote.Exited && out.ExitCode > 128:
-		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command was ended by signal %d", in.Reason, out.ExitCode-128), detail: lastLines(last)}
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command was ended by signal %d", why, out.ExitCode-128), detail: lastLines(last)}
 	case out.State == remote.Exited:
-		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command ended with exit code %d", in.Reason, out.ExitCode), detail: lastLines(last)}
+		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command ended with exit code %d", why, out.ExitCode), detail: lastLines(last)}
 	case out.State == remote.Cancelled:
-		return &failure{state: fleet.StepFailed, reason: in.Reason + "; its command had not begun"}
+		return &failure{state: fleet.StepFailed, reason: why + "; its command had not begun"}
 	default:
-		return &failure{state: fleet.StepIndeterminate, reason: in.Reason + "; nobody knows how its command ended: " + printable(out.Reason)}
+		return &failure{state: fleet.StepIndeterminate, reason: why + "; nobody knows how its command ended: " + printable(out.Reason)}
 	}
 }

@@ -28,8 +28,12 @@ type WatchStore interface {
 // is waiting.
 const checksAtOnce = 256
 
-// checkLimit bounds a check: to connect, to log in and to answer.
-const checkLimit = 10 * time.Second
+const (
+	// checkLimit bounds a check: to connect, to log in and to answer.
+	checkLimit = 10 * time.Second
+	// checkWait bounds the waits of a login for others, which say nothing about the host.
+	checkWait = 30 * time.Second
+)
 
 // Watch is the steps that look at hosts between operations. They keep no connection, and
 // use none of those that operations have.
@@ -47,8 +51,8 @@ func NewWatch(store func(tenant string) WatchStore, seen func(fleet.WatchState, 
 	}
 	return &Watch{
 		store: store, seen: seen, slots: newShares(checksAtOnce),
-		// Nobody waits for a slot of the dialer within a check, whose time runs.
-		ssh: remote.NewDialer(remote.Options{DialTimeout: checkLimit, HandshakeTimeout: checkLimit, RequestTimeout: checkLimit, MaxHandshakes: checksAtOnce}),
+		// The time of a check does not run while its login waits for a turn.
+		ssh: remote.NewDialer(remote.Options{DialTimeout: checkLimit, HandshakeTimeout: checkLimit, LoginTimeout: checkLimit, RequestTimeout: checkLimit, MaxHandshakes: checksAtOnce}),
 	}
 }
 
@@ -118,14 +122,16 @@ func count(counts *workflows.WatchCounts, checks []store.Checked) {
 }
 
 // alive heartbeats until stop is called. The context ends with the activity's, and when
-// the worker stops: another one begins anew.
+// the worker stops or slept for so long that it was given up: another one begins anew.
 func alive(ctx context.Context) (_ context.Context, stop func()) {
 	work, cancel := context.WithCancelCause(ctx)
-	beat := time.NewTicker(activity.GetInfo(ctx).HeartbeatTimeout/4 + time.Millisecond)
+	limit := activity.GetInfo(ctx).HeartbeatTimeout
+	beat := time.NewTicker(limit/4 + time.Millisecond)
 	var beating sync.WaitGroup
 	beating.Go(func() {
 		defer beat.Stop()
 		for {
+			last := wallClock()
 			activity.RecordHeartbeat(ctx)
 			select {
 			case <-beat.C:
@@ -133,6 +139,10 @@ func alive(ctx context.Context) (_ context.Context, stop func()) {
 				cancel(errStopping)
 				return
 			case <-work.Done():
+				return
+			}
+			if limit > 0 && wallClock().Sub(last) > limit {
+				cancel(errLate)
 				return
 			}
 		}
@@ -172,16 +182,14 @@ func (a *Watch) checkAll(ctx context.Context, in workflows.WatchPageInput, hosts
 
 // check looks at one host. ok is false when it says nothing about the host.
 func (a *Watch) check(ctx context.Context, h store.HostToCheck, slow time.Duration) (c store.Checked, ok bool) {
-	limited, cancel := context.WithTimeout(ctx, checkLimit)
-	defer cancel()
 	begun := time.Now()
 	c.Host = h
-	pulse, took, err := a.ask(limited, &c)
+	pulse, took, err := a.ask(ctx, &c)
 	switch {
 	case ctx.Err() != nil || ours(err):
 		return c, false
-	case err != nil && limited.Err() != nil:
-		c.State, c.Reason = fleet.WatchUnreachable, fmt.Sprintf("no answer within %s", checkLimit)
+	case errors.Is(err, errNoAnswer):
+		c.State, c.Reason = fleet.WatchUnreachable, err.Error()
 	case err != nil:
 		c.State, c.Reason = whatFailed(err)
 	case pulse.Moving:
@@ -195,24 +203,35 @@ func (a *Watch) check(ctx context.Context, h store.HostToCheck, slow time.Durati
 	return c, true
 }
 
-// ask logs in and reads the pulse of a host, which takes so long, and then its facts when
-// they are old or the host is in another boot. Where these cannot be read, what is known
-// stands.
+// errNoAnswer is that of a host which lets us in and then does not answer in time.
+var errNoAnswer = fmt.Errorf("no answer within %s", checkLimit)
+
+// ask logs in and reads the pulse of a host, which takes so long without the login's
+// waits, and then its facts when they are old or the host is in another boot. Where these
+// cannot be read, what is known stands.
 func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, took time.Duration, err error) {
-	begun, h := time.Now(), c.Host
-	conn, err := a.ssh.Dial(ctx, remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey})
+	h := c.Host
+	dialing, cancel := context.WithTimeoutCause(ctx, checkWait+checkLimit, remote.ErrNoTurn)
+	defer cancel()
+	conn, err := a.ssh.Dial(dialing, remote.Target{Address: h.Address, Port: h.Port, User: h.Creds.RemoteUser, Key: h.Creds.PrivateKey, HostKey: h.HostKey, Via: via(h.Bastion)})
 	if err != nil {
 		return pulse, 0, err
 	}
 	defer conn.Close()
+	begun := time.Now()
+	ctx, end := context.WithTimeoutCause(ctx, checkLimit-conn.LoginTook(), errNoAnswer)
+	defer end()
 	said, err := conn.Script(ctx, hostos.PulseScript)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errNoAnswer) {
+			err = errNoAnswer
+		}
 		return pulse, 0, err
 	}
 	if pulse, err = hostos.ParsePulse(string(said.Stdout)); err != nil {
 		return pulse, 0, err
 	}
-	c.BootID, took = pulse.BootID, time.Since(begun)
+	c.BootID, took = pulse.BootID, conn.LoginTook()+time.Since(begun)
 	if pulse.Moving || !h.Facts && pulse.BootID == h.BootID {
 		return pulse, took, nil
 	}
@@ -224,9 +243,12 @@ func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, 
 	return pulse, took, nil
 }
 
+// Close ends the connections to bastions.
+func (a *Watch) Close() { a.ssh.Close() }
+
 // ours says whether a check failed for want of something on this machine.
 func ours(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+	for _, e := range []error{remote.ErrNoTurn, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -53,6 +53,7 @@ func newWatched(t *testing.T, hosts int) *watched {
 		defer w.mu.Unlock()
 		w.found[found]++
 	})
+	t.Cleanup(w.watch.Close)
 	_, err = w.PutCluster(t.Context(), store.ClusterPut{Name: cluster})
 	require.NoError(t, err)
 	for _, h := range w.fleet.Hosts() {

@@ -19,7 +19,7 @@ import (
 // leastRole says by other words than the table of authz who may use an operation.
 func leastRole(method, path, operation string) fleet.Role {
 	switch {
-	case operation == "getHostCreds" || operation == "listAudit":
+	case operation == "getHostCreds" || operation == "listAudit" || operation == "runCommand":
 		return fleet.RoleAdmin
 	case strings.HasPrefix(path, "/api/v0/containermanager/") && method != http.MethodGet:
 		return fleet.RoleAdmin

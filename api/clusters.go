@@ -28,11 +28,19 @@ func (h *handlers) PutCluster(ctx context.Context, r gen.PutClusterRequestObject
 	if err := sameName("name", r.Body.Name, r.Name); err != nil {
 		return nil, err
 	}
-	c, err := h.Store.PutCluster(ctx, store.ClusterPut{Name: r.Name, Network: r.Body.Network, ContainerManager: r.Body.ContainerManager, Profile: r.Body.Profile})
+	put := store.ClusterPut{Name: r.Name, Network: r.Body.Network, ContainerManager: r.Body.ContainerManager, Profile: r.Body.Profile}
+	if r.Body.Bastion != nil {
+		bastion, err := parseBastion(*r.Body.Bastion)
+		if err != nil {
+			return nil, err
+		}
+		put.Bastion = &bastion
+	}
+	c, err := h.Store.PutCluster(ctx, put)
 	if err != nil {
 		return nil, err
 	}
-	return gen.PutCluster201JSONResponse{Name: c.Name, Network: c.Network, ContainerManager: c.ContainerManager, Profile: c.Profile}, nil
+	return gen.PutCluster201JSONResponse{Name: c.Name, Network: c.Network, ContainerManager: c.ContainerManager, Profile: c.Profile, Bastion: c.Bastion}, nil
 }
 
 func (h *handlers) DeleteCluster(ctx context.Context, r gen.DeleteClusterRequestObject) (gen.DeleteClusterResponseObject, error) {

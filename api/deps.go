@@ -96,6 +96,7 @@ type AuditStore interface {
 // SourceStore keeps which host has which source, and gives the hosts for other programs.
 type SourceStore interface {
 	PutHostSource(ctx context.Context, address, source string) error
+	PutHostBastion(ctx context.Context, address, bastion string) error
 	SourceUse(ctx context.Context, sources []string) (hosts map[string]int, last map[string]fleet.Operation, err error)
 	Inventory(ctx context.Context) ([]store.InventoryHost, error)
 }

@@ -84,6 +84,10 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	if err := h.knownSource(body.Source); err != nil {
 		return gen.Host{}, err
 	}
+	bastion, err := parseBastion(body.Bastion)
+	if err != nil {
+		return gen.Host{}, err
+	}
 	creds, err := h.credsOfPut(ctx, address, body)
 	if err != nil {
 		return gen.Host{}, err
@@ -93,7 +97,7 @@ func (h *handlers) putHost(ctx context.Context, address string, body gen.HostPut
 	}
 	c := callOf(ctx)
 	stored, op, err := h.Store.PutHost(ctx, store.HostPut{
-		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Labels: body.Labels, Source: body.Source, Creds: creds,
+		Address: address, Port: body.Port, Cluster: body.Cluster, HostKey: body.HostKey, Labels: body.Labels, Source: body.Source, Bastion: bastion, Creds: creds,
 		RequestedBy: c.principal.Name, RequestID: c.id,
 	})
 	if err != nil {
@@ -118,6 +122,8 @@ func (h *handlers) joinHost(ctx context.Context, address string, body gen.HostPu
 		return gen.Host{}, fleet.InvalidField("labels", "are not for the host itself to choose; leave them out")
 	case body.Source != "":
 		return gen.Host{}, fleet.InvalidField("source", "is not for the host itself to choose; leave it out")
+	case body.Bastion != "":
+		return gen.Host{}, fleet.InvalidField("bastion", "is not for the host itself to choose; leave it out")
 	case body.HostKey == "":
 		return gen.Host{}, fleet.InvalidField("host_key", "is missing; send the public host key, as in /etc/ssh/ssh_host_ed25519_key.pub")
 	}

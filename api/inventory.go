@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ func (h *handlers) GetInventory(ctx context.Context, r gen.GetInventoryRequestOb
 // ansibleInventory is what a dynamic inventory prints with --list, with a group for each
 // cluster.
 func ansibleInventory(hosts []store.InventoryHost) map[string]any {
-	vars := map[string]any{}
+	vars, jumps := map[string]any{}, jumps(hosts)
 	groups := map[string][]string{} // by the name of the cluster
 	for _, h := range hosts {
 		v := map[string]any{
@@ -44,6 +45,9 @@ func ansibleInventory(hosts []store.InventoryHost) map[string]any {
 			if text != "" {
 				v["commissaire_"+name] = text
 			}
+		}
+		if jump := jumps[h.Through]; jump != "" {
+			v["ansible_ssh_common_args"] = "-o ProxyJump=" + jump
 		}
 		vars[h.Address] = v
 		groups[h.Cluster] = append(groups[h.Cluster], h.Address)
@@ -84,10 +88,30 @@ func groupNames(clusters []string) map[string]string {
 // sshConfig is for an Include of ssh_config(5).
 func sshConfig(hosts []store.InventoryHost) string {
 	var b strings.Builder
+	jumps := jumps(hosts)
 	for _, h := range hosts {
 		fmt.Fprintf(&b, "Host %s\n    HostName %s\n    Port %d\n    User %s\n", h.Address, h.Address, h.Port, h.RemoteUser)
+		if jump := jumps[h.Through]; jump != "" {
+			fmt.Fprintf(&b, "    ProxyJump %s\n", jump)
+		}
 	}
 	return b.String()
+}
+
+// jumps is how ssh(1) names the hosts that are bastions of others, by their addresses.
+func jumps(hosts []store.InventoryHost) map[string]string {
+	names := map[string]string{}
+	for _, h := range hosts {
+		if h.Through != "" {
+			names[h.Through] = ""
+		}
+	}
+	for _, h := range hosts {
+		if _, bastion := names[h.Address]; bastion {
+			names[h.Address] = h.RemoteUser + "@" + net.JoinHostPort(h.Address, strconv.Itoa(h.Port))
+		}
+	}
+	return names
 }
 
 // knownHosts is the file of host keys that sshd(8) describes. A host whose key is not

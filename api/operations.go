@@ -91,7 +91,7 @@ func (h *handlers) GetOperation(ctx context.Context, r gen.GetOperationRequestOb
 // detailed shows an operation with how far it is.
 func (h *handlers) detailed(ctx context.Context, op fleet.Operation) (gen.Operation, error) {
 	v := operation(op)
-	if !op.Kind.Rollout() {
+	if !op.Kind.Counted() {
 		return v, nil
 	}
 	p, err := h.Store.Progress(ctx, op.ID)
@@ -173,6 +173,9 @@ func operation(op fleet.Operation) gen.Operation {
 	}
 	if op.Kind.Rollout() {
 		v.Policy = &op.Policy
+	}
+	if c := op.Command; c != nil {
+		v.Argv, v.Timeout, v.AtOnce = c.Argv, c.Timeout.String(), c.AtOnce
 	}
 	return v
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"commissaire/api/gen"
+	"commissaire/internal/authz"
 	"commissaire/internal/fleet"
 	"commissaire/internal/store"
 )
@@ -71,6 +72,9 @@ func (h *handlers) RetryOperation(ctx context.Context, r gen.RetryOperationReque
 	if err := r.Body.Policy.Check("policy"); err != nil {
 		return nil, err
 	}
+	if err := h.mayRetry(ctx, r.Id); err != nil {
+		return nil, err
+	}
 	order := store.NewOperation{RetryOf: r.Id, Policy: r.Body.Policy, IdempotencyKey: or(r.Params.IdempotencyKey, "")}
 	var known gen.RetryOperation200JSONResponse
 	if or(r.Params.DryRun, false) {
@@ -94,4 +98,16 @@ func (h *handlers) RetryOperation(ctx context.Context, r gen.RetryOperationReque
 	}
 	err = known.FromOperation(v)
 	return known, err
+}
+
+// mayRetry refuses to run a command again to whom may not run it.
+func (h *handlers) mayRetry(ctx context.Context, id string) error {
+	op, err := h.Store.Operation(ctx, id)
+	if fleet.KindOf(err) == fleet.NotFound || err == nil && op.Kind != fleet.KindCommand {
+		return nil // the store says what is not there
+	}
+	if err != nil {
+		return err
+	}
+	return authz.Check(callOf(ctx).principal, runCommand)
 }

@@ -28,6 +28,7 @@ func clusterDetail(c store.ClusterView) gen.ClusterDetail {
 			Unavailable: c.Counts.Unavailable(),
 		},
 		Profile: c.Profile,
+		Bastion: c.Bastion,
 	}
 }
 
@@ -53,6 +54,7 @@ func host(h fleet.Host) gen.Host {
 		BootId:    h.BootID,
 		Bootc:     h.Bootc,
 		Labels:    h.Labels,
+		Bastion:   h.Bastion,
 
 		PackageManager: h.PackageManager,
 	}

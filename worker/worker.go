@@ -35,7 +35,7 @@ const watchSlots = 32
 type Worker struct{ operations, watch worker.Worker }
 
 // New builds a worker; nothing runs before it is started.
-func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) Worker {
+func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) Worker {
 	options := worker.Options{
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
@@ -44,7 +44,7 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		Interceptors:                       o.Interceptors,
 	}
 	w := Worker{operations: worker.New(c, o.TaskQueue, options)}
-	Register(w.operations, record, hosts, nodes, watch, sources)
+	Register(w.operations, record, hosts, nodes, watch, sources, commands)
 	options.MaxConcurrentActivityExecutionSize, options.DisableWorkflowWorker = watchSlots, true
 	w.watch = worker.New(c, workflows.WatchQueue(o.TaskQueue), options)
 	registerWatch(w.watch, watch)
@@ -85,7 +85,7 @@ func deployment(revision int) worker.DeploymentOptions {
 }
 
 // Register binds every workflow and every step.
-func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources) {
+func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
 	r.RegisterWorkflow(workflows.Slot)
@@ -137,6 +137,11 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	r.RegisterWorkflow(workflows.Refresh)
 	workflows.SyncSource.Bind(r, sources.Sync)
 	workflows.OrderRefresh.Bind(r, sources.Refresh)
+
+	r.RegisterWorkflow(workflows.Command)
+	workflows.RunCommands.Bind(r, commands.Page)
+	workflows.StopCommands.Bind(r, commands.Stop)
+	workflows.EndCommand.Bind(r, commands.End)
 }
 
 func registerWatch(r worker.ActivityRegistry, watch *activities.Watch) {

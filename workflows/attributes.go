@@ -33,6 +33,9 @@ func HostWorkflowID(tenant, address string) string { return "host/" + tenant + "
 // SourceWorkflowID names the workflow of the sync of a source.
 func SourceWorkflowID(tenant, source string) string { return "source/" + tenant + "/" + source }
 
+// CommandWorkflowID names the workflow of a command. Any number of them may run.
+func CommandWorkflowID(tenant, operation string) string { return "command/" + tenant + "/" + operation }
+
 // CheckWorkflowID names the workflow that asks a container manager whether it will do.
 func CheckWorkflowID(in ManagerRef) string {
 	return "containermanager/" + in.Tenant + "/" + in.Name + "/" + in.Check
@@ -71,6 +74,8 @@ func slotWorkflowID(in SlotInput) string {
 // WorkflowID names the workflow of an operation.
 func WorkflowID(op fleet.Operation) string {
 	switch {
+	case op.Kind == fleet.KindCommand:
+		return CommandWorkflowID(op.Tenant, op.ID)
 	case op.Cluster != "":
 		return ClusterWorkflowID(op.Tenant, op.Cluster)
 	case op.Source != "":

@@ -40,6 +40,7 @@ var endings = map[string]struct {
 	"Watch":        {2, []string{"finished", "cancelled"}},
 	"Sync":         {2, []string{"finished", "failed", "cancelled"}},
 	"Refresh":      {2, []string{"finished", "away"}},
+	"Command":      {2, []string{"finished", "failed", "cancelled", "stopped"}},
 
 	"DiagnoseCluster": {2, []string{"finished", "away"}},
 	"Uncordon":        {2, []string{"finished", "away"}},
@@ -63,7 +64,7 @@ func (r *registered) RegisterActivityWithOptions(any, activity.RegisterOptions) 
 
 func allWorkflows() []any {
 	var r registered
-	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources))
+	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources), new(activities.Commands))
 	return r.workflows
 }
 

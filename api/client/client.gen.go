@@ -60,6 +60,7 @@ const (
 // Defines values for OperationKind.
 const (
 	Bootstrap  OperationKind = "bootstrap"
+	Command    OperationKind = "command"
 	Deploy     OperationKind = "deploy"
 	Register   OperationKind = "register"
 	Restart    OperationKind = "restart"
@@ -171,12 +172,16 @@ type CancelPost struct {
 
 // Cluster Example: {"container_manager":"","name":"web","network":"default","status":""}
 type Cluster struct {
-	Name             string  `json:"name"`
-	Status           string  `json:"status"`
-	Network          string  `json:"network"`
-	ContainerManager string  `json:"container_manager"`
-	Profile          Profile `json:"profile,omitempty"`
+	Name             string         `json:"name"`
+	Status           string         `json:"status"`
+	Network          string         `json:"network"`
+	ContainerManager string         `json:"container_manager"`
+	Profile          Profile        `json:"profile,omitempty"`
+	Bastion          ClusterBastion `json:"bastion,omitempty"`
 }
+
+// ClusterBastion Address of the host of the inventory through which the hosts of the cluster are reached that have no bastion of their own and are none. Empty, and left out of answers: none.
+type ClusterBastion = string
 
 // ClusterDeploy Example: {"deployed":["192.0.2.10"],"finished_at":"2026-11-20T14:09:00.123456","in_process":[],"name":"web","started_at":"2026-11-20T14:03:00.123456","status":"finished","version":"43.20261120.0"}
 type ClusterDeploy struct {
@@ -198,12 +203,13 @@ type ClusterDetail struct {
 	Name string `json:"name"`
 
 	// Status ok: every member is active, or there is none; failed: no member is active; degraded: some are.
-	Status           string     `json:"status"`
-	Network          string     `json:"network"`
-	Hostset          []string   `json:"hostset"`
-	ContainerManager string     `json:"container_manager"`
-	Hosts            HostCounts `json:"hosts"`
-	Profile          Profile    `json:"profile,omitempty"`
+	Status           string         `json:"status"`
+	Network          string         `json:"network"`
+	Hostset          []string       `json:"hostset"`
+	ContainerManager string         `json:"container_manager"`
+	Hosts            HostCounts     `json:"hosts"`
+	Profile          Profile        `json:"profile,omitempty"`
+	Bastion          ClusterBastion `json:"bastion,omitempty"`
 }
 
 // ClusterMembers Example: {"container_manager":"","hostset":["192.0.2.10"],"name":"web","network":"default","status":""}
@@ -217,7 +223,8 @@ type ClusterMembers struct {
 
 // ClusterPut Example: {"network":"default"}
 type ClusterPut struct {
-	ContainerManager *string `json:"container_manager,omitempty"`
+	Bastion          *ClusterBastion `json:"bastion,omitempty"`
+	ContainerManager *string         `json:"container_manager,omitempty"`
 
 	// Hostset Ignored; members change under /hosts.
 	Hostset []string `json:"hostset,omitempty"`
@@ -260,6 +267,24 @@ type ClusterUpgrade struct {
 	InProcess  []string `json:"in_process"`
 	StartedAt  string   `json:"started_at"`
 	FinishedAt string   `json:"finished_at"`
+}
+
+// CommandPost Example: {"argv":["uname","-r"],"timeout":"1m"}
+type CommandPost struct {
+	// Argv The command and its arguments, 64 KiB together at most. No shell reads them; for one, run `sh -c`.
+	Argv []string `json:"argv"`
+
+	// Selector Only the members whose labels fit.
+	Selector string `json:"selector,omitempty"`
+
+	// Hosts Only these, which must be members. Without it, all.
+	Hosts []Address `json:"hosts,omitempty"`
+
+	// Timeout How long the command may take on a host, 1s to 24h, 10m when not given. Then it is ended there, and the host has failed.
+	Timeout *fleet.Duration `json:"timeout,omitempty"`
+
+	// AtOnce On so many hosts at a time; 0 is on all.
+	AtOnce int `json:"at_once,omitempty"`
 }
 
 // ContainerManager Example: {"name":"kube","options":{"server_url":"https://192.0.2.1:6443","token":"[redacted]"},"type":"kubernetes"}
@@ -413,6 +438,15 @@ type Host struct {
 
 	// Watch What the last check found; not there before the first one.
 	Watch *HostWatch `json:"watch,omitempty"`
+
+	// Bastion Address of the host through which it is reached, when it is not that of its cluster.
+	Bastion string `json:"bastion,omitempty"`
+}
+
+// HostBastion Example: {"bastion":""}
+type HostBastion struct {
+	// Bastion The address of a host of the inventory; empty for none of its own.
+	Bastion string `json:"bastion"`
 }
 
 // HostBootstrap Example: {"bootstrapped":["192.0.2.10"],"finished_at":"2026-11-20T14:03:45.123456","in_process":[],"name":"192.0.2.10","started_at":"2026-11-20T14:03:00.123456","status":"finished"}
@@ -486,6 +520,9 @@ type HostKeyPut struct {
 type HostPut struct {
 	// Address Must be the address in the URL; without one there it is the host.
 	Address string `json:"address,omitempty"`
+
+	// Bastion Address of the host of the inventory through which this one is reached, see `/bastion`. When not given or empty, none for a new host and no change for a known one.
+	Bastion string `json:"bastion,omitempty"`
 
 	// BootId Ignored.
 	BootId string `json:"boot_id,omitempty"`
@@ -781,7 +818,7 @@ type Operation struct {
 	CancelRequestedAt string `json:"cancel_requested_at,omitempty"`
 	CancelRequestedBy string `json:"cancel_requested_by,omitempty"`
 
-	// Progress Of a rollout, where one operation is asked for.
+	// Progress Of a rollout and a command, where one operation is asked for.
 	Progress *Progress `json:"progress,omitempty"`
 
 	// ExpectedEnd A guess from the hosts that are done; not there while there is none.
@@ -795,6 +832,15 @@ type Operation struct {
 
 	// Sync What came of a sync.
 	Sync *fleet.SyncCounts `json:"sync,omitempty"`
+
+	// Argv What a command runs.
+	Argv []string `json:"argv,omitempty"`
+
+	// Timeout How long a command may take on a host.
+	Timeout string `json:"timeout,omitempty"`
+
+	// AtOnce On how many hosts at a time a command runs; not there for all.
+	AtOnce int `json:"at_once,omitempty"`
 }
 
 // OperationID UUID version 7.
@@ -1107,6 +1153,12 @@ type ListAuditParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// RunCommandParams defines parameters for RunCommand.
+type RunCommandParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // DeployClusterParams defines parameters for DeployCluster.
 type DeployClusterParams struct {
 	// DryRun Say what would be done, and change nothing.
@@ -1307,6 +1359,9 @@ type SyncSourceParams struct {
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
 type PutClusterJSONRequestBody = ClusterPut
 
+// RunCommandJSONRequestBody defines body for RunCommand for application/json ContentType.
+type RunCommandJSONRequestBody = CommandPost
+
 // DeployClusterJSONRequestBody defines body for DeployCluster for application/json ContentType.
 type DeployClusterJSONRequestBody = DeployPut
 
@@ -1333,6 +1388,9 @@ type RegisterHostJSONRequestBody = HostPut
 
 // PutHostJSONRequestBody defines body for PutHost for application/json ContentType.
 type PutHostJSONRequestBody = HostPut
+
+// PutHostBastionJSONRequestBody defines body for PutHostBastion for application/json ContentType.
+type PutHostBastionJSONRequestBody = HostBastion
 
 // BootstrapHostJSONRequestBody defines body for BootstrapHost for application/json ContentType.
 type BootstrapHostJSONRequestBody = IgnoredBody
@@ -1736,6 +1794,24 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 	PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RunCommandWithBody Run a command on hosts of a cluster
+	//
+	// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+	RunCommandWithBody(ctx context.Context, name Name, params *RunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RunCommand Run a command on hosts of a cluster
+	//
+	// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+	RunCommand(ctx context.Context, name Name, params *RunCommandParams, body RunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetClusterDeploy The latest deploy of a cluster
 	//
 	// Corresponds with GET /api/v0/cluster/{name}/deploy (the `GetClusterDeploy` operationId).
@@ -1981,6 +2057,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
 	PutHost(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutHostBastionWithBody Say through which host another one is reached
+	//
+	// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+	PutHostBastionWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutHostBastion Say through which host another one is reached
+	//
+	// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+	PutHostBastion(ctx context.Context, address Address, body PutHostBastionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetHostBootstrap The latest bootstrap of a host
 	//
@@ -2466,6 +2560,44 @@ func (c *Client) PutClusterWithBody(ctx context.Context, name Name, contentType 
 // Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 func (c *Client) PutCluster(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutClusterRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunCommandWithBody Run a command on hosts of a cluster
+//
+// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+func (c *Client) RunCommandWithBody(ctx context.Context, name Name, params *RunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunCommandRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunCommand Run a command on hosts of a cluster
+//
+// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+func (c *Client) RunCommand(ctx context.Context, name Name, params *RunCommandParams, body RunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunCommandRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3032,6 +3164,44 @@ func (c *Client) PutHostWithBody(ctx context.Context, address Address, contentTy
 // Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
 func (c *Client) PutHost(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutHostRequest(c.Server, address, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutHostBastionWithBody Say through which host another one is reached
+//
+// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+func (c *Client) PutHostBastionWithBody(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostBastionRequestWithBody(c.Server, address, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutHostBastion Say through which host another one is reached
+//
+// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+func (c *Client) PutHostBastion(ctx context.Context, address Address, body PutHostBastionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutHostBastionRequest(c.Server, address, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4235,6 +4405,68 @@ func NewPutClusterRequestWithBody(server string, name Name, contentType string, 
 	return req, nil
 }
 
+// NewRunCommandRequest calls the generic RunCommand builder with application/json body
+func NewRunCommandRequest(server string, name Name, params *RunCommandParams, body RunCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRunCommandRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewRunCommandRequestWithBody constructs an http.Request for the RunCommand method, with any body, and a specified content type
+func NewRunCommandRequestWithBody(server string, name Name, params *RunCommandParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/cluster/%s/command", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetClusterDeployRequest constructs an http.Request for the GetClusterDeploy method
 func NewGetClusterDeployRequest(server string, name Name) (*http.Request, error) {
 	var err error
@@ -5287,6 +5519,53 @@ func NewPutHostRequestWithBody(server string, address Address, contentType strin
 	}
 
 	operationPath := fmt.Sprintf("/api/v0/host/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPutHostBastionRequest calls the generic PutHostBastion builder with application/json body
+func NewPutHostBastionRequest(server string, address Address, body PutHostBastionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutHostBastionRequestWithBody(server, address, "application/json", bodyReader)
+}
+
+// NewPutHostBastionRequestWithBody constructs an http.Request for the PutHostBastion method, with any body, and a specified content type
+func NewPutHostBastionRequestWithBody(server string, address Address, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v0/host/%s/bastion", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7500,6 +7779,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v0/cluster/{name} (the `PutCluster` operationId).
 	PutClusterWithResponse(ctx context.Context, name Name, body PutClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*PutClusterResponse, error)
 
+	// RunCommandWithBodyWithResponse Run a command on hosts of a cluster
+	//
+	// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+	RunCommandWithBodyWithResponse(ctx context.Context, name Name, params *RunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RunCommandResponse, error)
+
+	// RunCommandWithResponse Run a command on hosts of a cluster
+	//
+	// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+	RunCommandWithResponse(ctx context.Context, name Name, params *RunCommandParams, body RunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*RunCommandResponse, error)
+
 	// GetClusterDeployWithResponse The latest deploy of a cluster
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7773,6 +8070,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v0/host/{address} (the `PutHost` operationId).
 	PutHostWithResponse(ctx context.Context, address Address, body PutHostJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostResponse, error)
+
+	// PutHostBastionWithBodyWithResponse Say through which host another one is reached
+	//
+	// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+	PutHostBastionWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostBastionResponse, error)
+
+	// PutHostBastionWithResponse Say through which host another one is reached
+	//
+	// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+	PutHostBastionWithResponse(ctx context.Context, address Address, body PutHostBastionJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostBastionResponse, error)
 
 	// GetHostBootstrapWithResponse The latest bootstrap of a host
 	//
@@ -8425,6 +8740,61 @@ func (r PutClusterResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RunCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Operation
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Operation
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RunCommandResponse) GetJSON200() *Operation {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RunCommandResponse) GetJSON201() *Operation {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RunCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RunCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RunCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RunCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RunCommandResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9550,6 +9920,54 @@ func (r PutHostResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutHostResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutHostBastionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *HostBastion
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutHostBastionResponse) GetJSON201() *HostBastion {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutHostBastionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutHostBastionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutHostBastionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutHostBastionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutHostBastionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11687,6 +12105,36 @@ func (c *ClientWithResponses) PutClusterWithResponse(ctx context.Context, name N
 	return ParsePutClusterResponse(rsp)
 }
 
+// RunCommandWithBodyWithResponse Run a command on hosts of a cluster
+//
+// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+func (c *ClientWithResponses) RunCommandWithBodyWithResponse(ctx context.Context, name Name, params *RunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RunCommandResponse, error) {
+	rsp, err := c.RunCommandWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRunCommandResponse(rsp)
+}
+
+// RunCommandWithResponse Run a command on hosts of a cluster
+//
+// Runs one command once on each chosen host, as root, on all of them at once. What each host prints and how the command ended there is on record. It waits for no other operation, keeps none from running, and says nothing about the state of a host. It can be cancelled and retried, but not paused. Put no secret into `argv`: whoever may read operations reads it, and so do the users of the hosts in their lists of processes.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v0/cluster/{name}/command (the `RunCommand` operationId).
+func (c *ClientWithResponses) RunCommandWithResponse(ctx context.Context, name Name, params *RunCommandParams, body RunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*RunCommandResponse, error) {
+	rsp, err := c.RunCommand(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRunCommandResponse(rsp)
+}
+
 // GetClusterDeployWithResponse The latest deploy of a cluster
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12151,6 +12599,36 @@ func (c *ClientWithResponses) PutHostWithResponse(ctx context.Context, address A
 		return nil, err
 	}
 	return ParsePutHostResponse(rsp)
+}
+
+// PutHostBastionWithBodyWithResponse Say through which host another one is reached
+//
+// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+func (c *ClientWithResponses) PutHostBastionWithBodyWithResponse(ctx context.Context, address Address, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutHostBastionResponse, error) {
+	rsp, err := c.PutHostBastionWithBody(ctx, address, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostBastionResponse(rsp)
+}
+
+// PutHostBastionWithResponse Say through which host another one is reached
+//
+// Every connection to the host goes through its bastion from the next step on, with the bastion's own credentials, port and pinned host key. Without one of its own, that of its cluster counts.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v0/host/{address}/bastion (the `PutHostBastion` operationId).
+func (c *ClientWithResponses) PutHostBastionWithResponse(ctx context.Context, address Address, body PutHostBastionJSONRequestBody, reqEditors ...RequestEditorFn) (*PutHostBastionResponse, error) {
+	rsp, err := c.PutHostBastion(ctx, address, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutHostBastionResponse(rsp)
 }
 
 // GetHostBootstrapWithResponse The latest bootstrap of a host
@@ -13097,6 +13575,46 @@ func ParsePutClusterResponse(rsp *http.Response) (*PutClusterResponse, error) {
 	return response, nil
 }
 
+// ParseRunCommandResponse parses an HTTP response from a RunCommandWithResponse call
+func ParseRunCommandResponse(rsp *http.Response) (*RunCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RunCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Operation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetClusterDeployResponse parses an HTTP response from a GetClusterDeployWithResponse call
 func ParseGetClusterDeployResponse(rsp *http.Response) (*GetClusterDeployResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13860,6 +14378,39 @@ func ParsePutHostResponse(rsp *http.Response) (*PutHostResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
 		var dest Host
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutHostBastionResponse parses an HTTP response from a PutHostBastionWithResponse call
+func ParsePutHostBastionResponse(rsp *http.Response) (*PutHostBastionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutHostBastionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest HostBastion
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -60,6 +60,7 @@ const (
 // Defines values for OperationKind.
 const (
 	Bootstrap  OperationKind = "bootstrap"
+	Command    OperationKind = "command"
 	Deploy     OperationKind = "deploy"
 	Register   OperationKind = "register"
 	Restart    OperationKind = "restart"
@@ -171,12 +172,16 @@ type CancelPost struct {
 
 // Cluster Example: {"container_manager":"","name":"web","network":"default","status":""}
 type Cluster struct {
-	Name             string  `json:"name"`
-	Status           string  `json:"status"`
-	Network          string  `json:"network"`
-	ContainerManager string  `json:"container_manager"`
-	Profile          Profile `json:"profile,omitempty"`
+	Name             string         `json:"name"`
+	Status           string         `json:"status"`
+	Network          string         `json:"network"`
+	ContainerManager string         `json:"container_manager"`
+	Profile          Profile        `json:"profile,omitempty"`
+	Bastion          ClusterBastion `json:"bastion,omitempty"`
 }
+
+// ClusterBastion Address of the host of the inventory through which the hosts of the cluster are reached that have no bastion of their own and are none. Empty, and left out of answers: none.
+type ClusterBastion = string
 
 // ClusterDeploy Example: {"deployed":["192.0.2.10"],"finished_at":"2026-11-20T14:09:00.123456","in_process":[],"name":"web","started_at":"2026-11-20T14:03:00.123456","status":"finished","version":"43.20261120.0"}
 type ClusterDeploy struct {
@@ -198,12 +203,13 @@ type ClusterDetail struct {
 	Name string `json:"name"`
 
 	// Status ok: every member is active, or there is none; failed: no member is active; degraded: some are.
-	Status           string     `json:"status"`
-	Network          string     `json:"network"`
-	Hostset          []string   `json:"hostset"`
-	ContainerManager string     `json:"container_manager"`
-	Hosts            HostCounts `json:"hosts"`
-	Profile          Profile    `json:"profile,omitempty"`
+	Status           string         `json:"status"`
+	Network          string         `json:"network"`
+	Hostset          []string       `json:"hostset"`
+	ContainerManager string         `json:"container_manager"`
+	Hosts            HostCounts     `json:"hosts"`
+	Profile          Profile        `json:"profile,omitempty"`
+	Bastion          ClusterBastion `json:"bastion,omitempty"`
 }
 
 // ClusterMembers Example: {"container_manager":"","hostset":["192.0.2.10"],"name":"web","network":"default","status":""}
@@ -217,7 +223,8 @@ type ClusterMembers struct {
 
 // ClusterPut Example: {"network":"default"}
 type ClusterPut struct {
-	ContainerManager *string `json:"container_manager,omitempty"`
+	Bastion          *ClusterBastion `json:"bastion,omitempty"`
+	ContainerManager *string         `json:"container_manager,omitempty"`
 
 	// Hostset Ignored; members change under /hosts.
 	Hostset []string `json:"hostset,omitempty"`
@@ -260,6 +267,24 @@ type ClusterUpgrade struct {
 	InProcess  []string `json:"in_process"`
 	StartedAt  string   `json:"started_at"`
 	FinishedAt string   `json:"finished_at"`
+}
+
+// CommandPost Example: {"argv":["uname","-r"],"timeout":"1m"}
+type CommandPost struct {
+	// Argv The command and its arguments, 64 KiB together at most. No shell reads them; for one, run `sh -c`.
+	Argv []string `json:"argv"`
+
+	// Selector Only the members whose labels fit.
+	Selector string `json:"selector,omitempty"`
+
+	// Hosts Only these, which must be members. Without it, all.
+	Hosts []Address `json:"hosts,omitempty"`
+
+	// Timeout How long the command may take on a host, 1s to 24h, 10m when not given. Then it is ended there, and the host has failed.
+	Timeout *fleet.Duration `json:"timeout,omitempty"`
+
+	// AtOnce On so many hosts at a time; 0 is on all.
+	AtOnce int `json:"at_once,omitempty"`
 }
 
 // ContainerManager Example: {"name":"kube","options":{"server_url":"https://192.0.2.1:6443","token":"[redacted]"},"type":"kubernetes"}
@@ -413,6 +438,15 @@ type Host struct {
 
 	// Watch What the last check found; not there before the first one.
 	Watch *HostWatch `json:"watch,omitempty"`
+
+	// Bastion Address of the host through which it is reached, when it is not that of its cluster.
+	Bastion string `json:"bastion,omitempty"`
+}
+
+// HostBastion Example: {"bastion":""}
+type HostBastion struct {
+	// Bastion The address of a host of the inventory; empty for none of its own.
+	Bastion string `json:"bastion"`
 }
 
 // HostBootstrap Example: {"bootstrapped":["192.0.2.10"],"finished_at":"2026-11-20T14:03:45.123456","in_process":[],"name":"192.0.2.10","started_at":"2026-11-20T14:03:00.123456","status":"finished"}
@@ -486,6 +520,9 @@ type HostKeyPut struct {
 type HostPut struct {
 	// Address Must be the address in the URL; without one there it is the host.
 	Address string `json:"address,omitempty"`
+
+	// Bastion Address of the host of the inventory through which this one is reached, see `/bastion`. When not given or empty, none for a new host and no change for a known one.
+	Bastion string `json:"bastion,omitempty"`
 
 	// BootId Ignored.
 	BootId string `json:"boot_id,omitempty"`
@@ -781,7 +818,7 @@ type Operation struct {
 	CancelRequestedAt string `json:"cancel_requested_at,omitempty"`
 	CancelRequestedBy string `json:"cancel_requested_by,omitempty"`
 
-	// Progress Of a rollout, where one operation is asked for.
+	// Progress Of a rollout and a command, where one operation is asked for.
 	Progress *Progress `json:"progress,omitempty"`
 
 	// ExpectedEnd A guess from the hosts that are done; not there while there is none.
@@ -795,6 +832,15 @@ type Operation struct {
 
 	// Sync What came of a sync.
 	Sync *fleet.SyncCounts `json:"sync,omitempty"`
+
+	// Argv What a command runs.
+	Argv []string `json:"argv,omitempty"`
+
+	// Timeout How long a command may take on a host.
+	Timeout string `json:"timeout,omitempty"`
+
+	// AtOnce On how many hosts at a time a command runs; not there for all.
+	AtOnce int `json:"at_once,omitempty"`
 }
 
 // OperationID UUID version 7.
@@ -1107,6 +1153,12 @@ type ListAuditParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// RunCommandParams defines parameters for RunCommand.
+type RunCommandParams struct {
+	// IdempotencyKey The same key with the same request is the same act, for ever.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // DeployClusterParams defines parameters for DeployCluster.
 type DeployClusterParams struct {
 	// DryRun Say what would be done, and change nothing.
@@ -1307,6 +1359,9 @@ type SyncSourceParams struct {
 // PutClusterJSONRequestBody defines body for PutCluster for application/json ContentType.
 type PutClusterJSONRequestBody = ClusterPut
 
+// RunCommandJSONRequestBody defines body for RunCommand for application/json ContentType.
+type RunCommandJSONRequestBody = CommandPost
+
 // DeployClusterJSONRequestBody defines body for DeployCluster for application/json ContentType.
 type DeployClusterJSONRequestBody = DeployPut
 
@@ -1333,6 +1388,9 @@ type RegisterHostJSONRequestBody = HostPut
 
 // PutHostJSONRequestBody defines body for PutHost for application/json ContentType.
 type PutHostJSONRequestBody = HostPut
+
+// PutHostBastionJSONRequestBody defines body for PutHostBastion for application/json ContentType.
+type PutHostBastionJSONRequestBody = HostBastion
 
 // BootstrapHostJSONRequestBody defines body for BootstrapHost for application/json ContentType.
 type BootstrapHostJSONRequestBody = IgnoredBody
@@ -1641,6 +1699,9 @@ type ServerInterface interface {
 	// PutCluster Create a cluster or change the given members of it
 	// (PUT /api/v0/cluster/{name})
 	PutCluster(ctx echo.Context, name Name) error
+	// RunCommand Run a command on hosts of a cluster
+	// (POST /api/v0/cluster/{name}/command)
+	RunCommand(ctx echo.Context, name Name, params RunCommandParams) error
 	// GetClusterDeploy The latest deploy of a cluster
 	// (GET /api/v0/cluster/{name}/deploy)
 	GetClusterDeploy(ctx echo.Context, name Name) error
@@ -1710,6 +1771,9 @@ type ServerInterface interface {
 	// PutHost Add a host and bootstrap it
 	// (PUT /api/v0/host/{address})
 	PutHost(ctx echo.Context, address Address) error
+	// PutHostBastion Say through which host another one is reached
+	// (PUT /api/v0/host/{address}/bastion)
+	PutHostBastion(ctx echo.Context, address Address) error
 	// GetHostBootstrap The latest bootstrap of a host
 	// (GET /api/v0/host/{address}/bootstrap)
 	GetHostBootstrap(ctx echo.Context, address Address) error
@@ -1930,6 +1994,42 @@ func (w *ServerInterfaceWrapper) PutCluster(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutCluster(ctx, name)
+	return err
+}
+
+// RunCommand converts echo context to params.
+func (w *ServerInterfaceWrapper) RunCommand(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RunCommandParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RunCommand(ctx, name, params)
 	return err
 }
 
@@ -2397,6 +2497,22 @@ func (w *ServerInterfaceWrapper) PutHost(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutHost(ctx, address)
+	return err
+}
+
+// PutHostBastion converts echo context to params.
+func (w *ServerInterfaceWrapper) PutHostBastion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", ctx.Param("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutHostBastion(ctx, address)
 	return err
 }
 
@@ -3395,6 +3511,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/api/v0/cluster/:name/upgrade", wrapper.UpgradeCluster, options.OperationMiddlewares["upgradeCluster"]...)
 	router.GET(options.BaseURL+"/api/v0/cluster/:name/deploy", wrapper.GetClusterDeploy, options.OperationMiddlewares["getClusterDeploy"]...)
 	router.PUT(options.BaseURL+"/api/v0/cluster/:name/deploy", wrapper.DeployCluster, options.OperationMiddlewares["deployCluster"]...)
+	router.POST(options.BaseURL+"/api/v0/cluster/:name/command", wrapper.RunCommand, options.OperationMiddlewares["runCommand"]...)
 	router.DELETE(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.DeleteClusterPolicy, options.OperationMiddlewares["deleteClusterPolicy"]...)
 	router.GET(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.GetClusterPolicy, options.OperationMiddlewares["getClusterPolicy"]...)
 	router.PUT(options.BaseURL+"/api/v0/cluster/:name/policy", wrapper.PutClusterPolicy, options.OperationMiddlewares["putClusterPolicy"]...)
@@ -3411,6 +3528,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/v0/host/:address/labels", wrapper.GetHostLabels, options.OperationMiddlewares["getHostLabels"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/labels", wrapper.PutHostLabels, options.OperationMiddlewares["putHostLabels"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/source", wrapper.PutHostSource, options.OperationMiddlewares["putHostSource"]...)
+	router.PUT(options.BaseURL+"/api/v0/host/:address/bastion", wrapper.PutHostBastion, options.OperationMiddlewares["putHostBastion"]...)
 	router.GET(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.GetHostKey, options.OperationMiddlewares["getHostKey"]...)
 	router.PUT(options.BaseURL+"/api/v0/host/:address/hostkey", wrapper.AcceptHostKey, options.OperationMiddlewares["acceptHostKey"]...)
 	router.GET(options.BaseURL+"/api/v0/sources", wrapper.ListSources, options.OperationMiddlewares["listSources"]...)
@@ -3603,6 +3721,61 @@ type PutClusterdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutClusterdefaultApplicationProblemPlusJSONResponse) VisitPutClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunCommandRequestObject struct {
+	Name   Name `json:"name"`
+	Params RunCommandParams
+	Body   *RunCommandJSONRequestBody
+}
+
+type RunCommandResponseObject interface {
+	VisitRunCommandResponse(w http.ResponseWriter) error
+}
+
+type RunCommand200JSONResponse Operation
+
+func (response RunCommand200JSONResponse) VisitRunCommandResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunCommand201JSONResponse Operation
+
+func (response RunCommand201JSONResponse) VisitRunCommandResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunCommanddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RunCommanddefaultApplicationProblemPlusJSONResponse) VisitRunCommandResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4556,6 +4729,46 @@ type PutHostdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutHostdefaultApplicationProblemPlusJSONResponse) VisitPutHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutHostBastionRequestObject struct {
+	Address Address `json:"address"`
+	Body    *PutHostBastionJSONRequestBody
+}
+
+type PutHostBastionResponseObject interface {
+	VisitPutHostBastionResponse(w http.ResponseWriter) error
+}
+
+type PutHostBastion201JSONResponse HostBastion
+
+func (response PutHostBastion201JSONResponse) VisitPutHostBastionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutHostBastiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutHostBastiondefaultApplicationProblemPlusJSONResponse) VisitPutHostBastionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6321,6 +6534,9 @@ type StrictServerInterface interface {
 	// PutCluster Create a cluster or change the given members of it
 	// (PUT /api/v0/cluster/{name})
 	PutCluster(ctx context.Context, request PutClusterRequestObject) (PutClusterResponseObject, error)
+	// RunCommand Run a command on hosts of a cluster
+	// (POST /api/v0/cluster/{name}/command)
+	RunCommand(ctx context.Context, request RunCommandRequestObject) (RunCommandResponseObject, error)
 	// GetClusterDeploy The latest deploy of a cluster
 	// (GET /api/v0/cluster/{name}/deploy)
 	GetClusterDeploy(ctx context.Context, request GetClusterDeployRequestObject) (GetClusterDeployResponseObject, error)
@@ -6390,6 +6606,9 @@ type StrictServerInterface interface {
 	// PutHost Add a host and bootstrap it
 	// (PUT /api/v0/host/{address})
 	PutHost(ctx context.Context, request PutHostRequestObject) (PutHostResponseObject, error)
+	// PutHostBastion Say through which host another one is reached
+	// (PUT /api/v0/host/{address}/bastion)
+	PutHostBastion(ctx context.Context, request PutHostBastionRequestObject) (PutHostBastionResponseObject, error)
 	// GetHostBootstrap The latest bootstrap of a host
 	// (GET /api/v0/host/{address}/bootstrap)
 	GetHostBootstrap(ctx context.Context, request GetHostBootstrapRequestObject) (GetHostBootstrapResponseObject, error)
@@ -6653,6 +6872,55 @@ func (sh *strictHandler) PutCluster(ctx echo.Context, name Name) error {
 		return err
 	} else if validResponse, ok := response.(PutClusterResponseObject); ok {
 		return validResponse.VisitPutClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RunCommand operation middleware
+func (sh *strictHandler) RunCommand(ctx echo.Context, name Name, params RunCommandParams) error {
+	var request RunCommandRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body RunCommandJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RunCommand(ctx.Request().Context(), request.(RunCommandRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RunCommand")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RunCommandResponseObject); ok {
+		return validResponse.VisitRunCommandResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -7449,6 +7717,54 @@ func (sh *strictHandler) PutHost(ctx echo.Context, address Address) error {
 		return err
 	} else if validResponse, ok := response.(PutHostResponseObject); ok {
 		return validResponse.VisitPutHostResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutHostBastion operation middleware
+func (sh *strictHandler) PutHostBastion(ctx echo.Context, address Address) error {
+	var request PutHostBastionRequestObject
+
+	request.Address = address
+
+	var body PutHostBastionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutHostBastion(ctx.Request().Context(), request.(PutHostBastionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutHostBastion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutHostBastionResponseObject); ok {
+		return validResponse.VisitPutHostBastionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -65,11 +65,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 
-	kube, err := kubetest.Start(begin)
-	if err != nil {
-		return err
+	var kube *kubetest.Cluster // for stories with nodes
+	if o.Only == "" || slices.ContainsFunc(nodeStories, func(s story) bool { return s.name == o.Only }) {
+		if kube, err = kubetest.Start(begin); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, kube.Close()) }()
 	}
-	defer func() { err = errors.Join(err, kube.Close()) }()
 
 	out := filepath.Join(o.Out, strconv.Itoa(workflows.Revision))
 	if err := os.MkdirAll(out, 0o755); err != nil {

@@ -32,6 +32,7 @@ var stories = []story{
 	{"failed", []remotetest.OS{debian, debian}, failed},
 	{"cancelled", []remotetest.OS{debian, debian}, cancelled},
 	{"lost", []remotetest.OS{debian, debian}, lost},
+	{"commanded", []remotetest.OS{debian, debian}, commands},
 }
 
 var keepingStories = []story{{"kept", []remotetest.OS{debian, debian, debian}, kept}}

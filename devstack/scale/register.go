@@ -16,10 +16,10 @@ import (
 	"commissaire/internal/secret"
 )
 
-// register puts the hosts into the inventory as members of the cluster, in the
+// Register puts the hosts into the inventory as members of the cluster, in the
 // state in which a bootstrap leaves a host. Their credentials are sealed with the
 // installation's key.
-func (l *installation) register(ctx context.Context) error {
+func Register(ctx context.Context, l *harness.Installation, simulated *simhost.Fleet) error {
 	if err := l.Call(ctx, http.MethodPut, "cluster/"+harness.Cluster, map[string]any{}); err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func (l *installation) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hosts, key := l.hosts.Hosts(), secret.NewText([]byte(l.hosts.ClientKey()))
+	hosts, key := simulated.Hosts(), secret.NewText([]byte(simulated.ClientKey()))
 	return pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
 		now := time.Now()
 		_, err := tx.CopyFrom(ctx, pgx.Identifier{"host"}, []string{

@@ -92,7 +92,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	}
 	defer harness.Kill(worker)
 	l := &installation{Installation: h, hosts: hosts, worker: worker.Process.Pid, out: o.Out}
-	if err := l.register(ctx); err != nil {
+	if err := Register(ctx, h, hosts); err != nil {
 		return r, err
 	}
 	fmt.Fprintf(o.Out, "scale: %d hosts are ready, %d of them may be down at once\n", o.Hosts, r.Budget)

@@ -79,7 +79,7 @@ func Watch(ctx context.Context, o WatchOptions) (r WatchResult, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, pg.Stop(privatepg.Fast)) }()
-	server, address, stop, err := startTemporal(ctx, append(o.Temporal, pg.DSN("postgres")))
+	server, address, stop, err := StartTemporal(ctx, append(o.Temporal, pg.DSN("postgres")))
 	if err != nil {
 		return r, err
 	}
@@ -103,7 +103,7 @@ func Watch(ctx context.Context, o WatchOptions) (r WatchResult, err error) {
 	}
 	defer harness.Kill(worker)
 	l := &installation{Installation: h, hosts: hosts, worker: worker.Process.Pid, out: o.Out}
-	if err := l.register(ctx); err != nil {
+	if err := Register(ctx, h, hosts); err != nil {
 		return r, err
 	}
 	fmt.Fprintf(o.Out, "watch: %d hosts are ready\n", o.Hosts)
@@ -153,7 +153,8 @@ func (l *installation) watched(ctx context.Context, age time.Duration) (late, un
 	return late, unhealthy, err
 }
 
-func startTemporal(ctx context.Context, command []string) (pid int, address string, stop func() error, err error) {
+// StartTemporal runs a command that runs [ServeTemporal]. stop ends it.
+func StartTemporal(ctx context.Context, command []string) (pid int, address string, stop func() error, err error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -59,11 +59,14 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		KeepAliveMisses:   3,
 		MaxHandshakes:     c.SSHMaxHandshakes,
 	})
+	defer dialer.Close()
 	pool := remote.NewPool(dialer, c.SSHIdleTimeout)
 	defer pool.Close()
 	nodes := &activities.Nodes{Store: func(tenant string) activities.NodeStore { return p.db.For(tenant) }}
 	defer nodes.Close()
 	checks := newWatchMetrics()
+	watch := activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen)
+	defer watch.Close()
 	w := worker.New(p.temporal,
 		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }, Profile: c.BootstrapProfile},
@@ -72,8 +75,9 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 			Settings: func() (profile.Settings, error) { return bootstrapSettings(c) },
 		},
 		nodes,
-		activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen),
+		watch,
 		&activities.Sources{Store: func(tenant string) activities.SourceStore { return p.db.For(tenant) }, Known: sources},
+		activities.NewCommands(func(tenant string) activities.CommandStore { return p.db.For(tenant) }, dialer),
 	)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)

@@ -94,6 +94,9 @@ func (b *Basic) Authenticate(ctx context.Context, r *http.Request) (Principal, e
 	case <-ctx.Done():
 		return Principal{}, ctx.Err()
 	}
+	if known && b.remembered(name, mac) {
+		return who, nil // another request of the same client was first: they come in dozens
+	}
 	if err := b.compare([]byte(hash), []byte(password)); err != nil || !known {
 		for _, dummy := range users.padding(hash) {
 			_ = b.compare([]byte(dummy), []byte(password))

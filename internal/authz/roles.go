@@ -59,6 +59,7 @@ var roles = map[string]fleet.Role{
 	"bootstrapHost":       fleet.RoleOperator,
 	"putHostLabels":       fleet.RoleOperator,
 	"putHostSource":       fleet.RoleOperator,
+	"putHostBastion":      fleet.RoleOperator,
 	"syncSource":          fleet.RoleOperator,
 	"acceptHostKey":       fleet.RoleOperator,
 	"putNetwork":          fleet.RoleOperator,
@@ -72,8 +73,9 @@ var roles = map[string]fleet.Role{
 	"retryOperation":      fleet.RoleOperator,
 	"putOperationPolicy":  fleet.RoleOperator,
 
-	// Secrets, who holds the containers, and who did what.
+	// Secrets, root on the hosts, who holds the containers, and who did what.
 	"getHostCreds":           fleet.RoleAdmin,
+	"runCommand":             fleet.RoleAdmin, // as root on the hosts, whatever it is
 	"putContainerManager":    fleet.RoleAdmin,
 	"deleteContainerManager": fleet.RoleAdmin,
 	"listAudit":              fleet.RoleAdmin,

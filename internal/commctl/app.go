@@ -73,7 +73,7 @@ that --config or the variable COMMCTL_CONFIG names:
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default ~/.commissaire.json)")
 	root.AddCommand(
 		a.clusterCommand(), a.containerManagerCommand(), a.hostCommand(), a.networkCommand(),
-		a.sourceCommand(), a.inventoryCommand(), a.operationsCommand(), a.logsCommand(), a.waitCommand(),
+		a.runCommand(), a.sourceCommand(), a.inventoryCommand(), a.operationsCommand(), a.logsCommand(), a.waitCommand(),
 		a.tokensCommand(), a.joinTokensCommand(), a.whoamiCommand(), a.auditCommand(),
 		a.passhashCommand(), a.userDataCommand(), a.versionCommand(),
 		configTopic(), exitCodesTopic(),

@@ -15,7 +15,7 @@ func (a *App) clusterCommand() *cobra.Command {
 		a.clusterOperation("deploy", "Bring the hosts of a cluster to a version of their system"),
 		a.clusterOperation("restart", "Restart the hosts of a cluster"),
 		a.clusterOperation("upgrade", "Upgrade the hosts of a cluster"),
-		a.clusterPolicy(),
+		a.clusterPolicy(), a.clusterBastion(),
 	)
 }
 
@@ -29,6 +29,7 @@ var clusterView = view[client.ClusterDetail]{
 		{head: "NETWORK", wide: true, cell: func(c client.ClusterDetail) string { return c.Network }},
 		{head: "CONTAINER-MANAGER", wide: true, cell: func(c client.ClusterDetail) string { return c.ContainerManager }},
 		{head: "PROFILE", wide: true, cell: func(c client.ClusterDetail) string { return c.Profile }},
+		{head: "BASTION", wide: true, cell: func(c client.ClusterDetail) string { return c.Bastion }},
 	},
 }
 
@@ -43,10 +44,11 @@ func (a *App) clusterCreate() *cobra.Command {
 		Type             string `json:"type"` // nobody reads it any more, but old servers do
 		Network          string `json:"network"`
 		ContainerManager string `json:"container_manager"`
-		Profile          string `json:"profile,omitempty"` // unknown to old servers
+		Profile          string `json:"profile,omitempty"` // unknown to old servers, as what follows
+		Bastion          string `json:"bastion,omitempty"`
 	}{Type: "kubernetes", Network: "default"}
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a cluster, or change its network, container manager and profile", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
+		Use: "create NAME", Short: "Create a cluster, or change its network, container manager, profile and bastion", Args: nameArgs(cobra.ExactArgs(1), 0, 1),
 		Example: "  commctl cluster create web\n  commctl cluster create --container-manager kube web\n  commctl cluster create --profile none web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.old(cmd.Context(), http.MethodPut, route("cluster", args[0]), body)
@@ -55,6 +57,7 @@ func (a *App) clusterCreate() *cobra.Command {
 	choiceFlag(cmd, &body.Type, "type", "t", []string{"kubernetes", "host_only"}, "`TYPE` of cluster, for old servers: kubernetes or host_only")
 	cmd.Flags().StringVarP(&body.Network, "network", "n", body.Network, "`NAME` of its network")
 	cmd.Flags().StringVarP(&body.ContainerManager, "container-manager", "c", "", "`NAME` of its container manager")
+	cmd.Flags().StringVar(&body.Bastion, "bastion", "", "`HOST` through which its hosts are reached, by its address")
 	choiceFlag(cmd, &body.Profile, "profile", "", []string{"none", "container-host", "atomic-2017"}, "`NAME` of what a bootstrap puts on its hosts: none, container-host or atomic-2017 (default: as the server is configured)")
 	return cmd
 }

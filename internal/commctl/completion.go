@@ -31,6 +31,7 @@ func (a *App) completions(root *cobra.Command) {
 		"host unjoin":              {hostNames, clusterNames},
 		"host list":                {clusterNames},
 		"logs":                     {operationNames, operationHostNames, stepNames},
+		"run":                      {clusterNames},
 		"wait":                     operations,
 		"operations steps":         {operationNames, operationHostNames},
 		"tokens get":               {tokenIDs},

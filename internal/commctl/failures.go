@@ -125,7 +125,7 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 		next = append(next, "commctl source sync "+op.Source)
 	case kind == fleet.KindRegister:
 		next = append(next, "commctl host bootstrap start "+op.Host) // which registers it, too
-	case kind.Rollout() && (raw == 0 || raw < len(failed)): // else it would only fail again
+	case kind.Counted() && (raw == 0 || raw < len(failed)): // else it would only fail again
 		next = append(next, "commctl operations retry "+op.Id)
 	}
 	if len(next) == 0 {

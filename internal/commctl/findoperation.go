@@ -33,7 +33,7 @@ const clockSlack = 10 * time.Minute
 // operationWords say what an argument OPERATION may be.
 const operationWords = `OPERATION is the id of an operation, or the beginning of it, eight digits or more, when
 no other begins so; or the name of a cluster, which means the operation on it that has
-not ended, else the latest.`
+not ended, a rollout before commands, else the latest.`
 
 // operationArgs checks arguments the first of which is an operation.
 func operationArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
@@ -50,28 +50,23 @@ func operationArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // findOperation gives the id of the operation that a person means: by its id, by the
 // beginning of it, or by the cluster whose operation it is, the unfinished one or
-// else the latest. Which one it is, is told to notice unless the id is whole.
+// else the latest; see operationsOfCluster. Which one it is, is told to notice unless the id is whole.
 func findOperation(ctx context.Context, c *client.ClientWithResponses, notice io.Writer, text string) (string, error) {
 	if id := strings.ToLower(text); wholeID.MatchString(id) {
 		return id, nil
 	}
-	page, err := fetch[client.OperationPage](ctx, func(ctx context.Context) (*http.Response, error) {
-		return c.ListOperations(ctx, &client.ListOperationsParams{Cluster: &text, Limit: pointer(10)})
-	})
+	found, err := operationsOfCluster(ctx, c, text)
 	if err != nil {
 		return "", err
-	}
-	var found []client.Operation
-	if of := page.Operations; len(of) > 0 { // newest first, and one at a time
-		unfinished := slices.IndexFunc(of, func(o client.Operation) bool { return !fleet.OperationState(o.State).Ended() })
-		found = append(found, of[max(unfinished, 0)])
 	}
 	if prefix := strings.ToLower(text); idPrefix.MatchString(prefix) {
 		begin, err := operationsBeginning(ctx, c, prefix)
 		if err != nil {
 			return "", err
 		}
-		found = append(found, slices.DeleteFunc(begin, func(o client.Operation) bool { return len(found) > 0 && o.Id == found[0].Id })...)
+		for _, op := range begin {
+			found = with(found, op)
+		}
 	}
 	switch {
 	case len(found) == 0:
@@ -82,6 +77,43 @@ func findOperation(ctx context.Context, c *client.ClientWithResponses, notice io
 	op := found[0]
 	fmt.Fprintf(notice, "Operation %s: %s, %s\n", op.Id, legible(title(op)), operationState(op))
 	return op.Id, nil
+}
+
+// operationsOfCluster gives the operations that the name of a cluster may mean: the one
+// under way that holds it, else the commands under way there, else the latest. Of hundreds
+// of commands the first are enough to say that it is not clear.
+func operationsOfCluster(ctx context.Context, c *client.ClientWithResponses, name string) (found []client.Operation, err error) {
+	list := func(state *client.OperationState, limit int) ([]client.Operation, error) {
+		page, err := fetch[client.OperationPage](ctx, func(ctx context.Context) (*http.Response, error) {
+			return c.ListOperations(ctx, &client.ListOperationsParams{Cluster: &name, State: state, Limit: &limit})
+		})
+		return page.Operations, err
+	}
+	// In the order in which an operation goes through them, so that none is missed.
+	for _, state := range []fleet.OperationState{fleet.OperationPending, fleet.OperationRunning} {
+		of, err := list(pointer(client.OperationState(state)), 200)
+		if err != nil {
+			return nil, err
+		}
+		for _, op := range of {
+			if fleet.OperationKind(op.Kind) != fleet.KindCommand {
+				return []client.Operation{op}, nil
+			}
+			found = with(found, op)
+		}
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	return list(nil, 1)
+}
+
+// with adds an operation that is not there yet.
+func with(all []client.Operation, op client.Operation) []client.Operation {
+	if slices.ContainsFunc(all, func(o client.Operation) bool { return o.Id == op.Id }) {
+		return all
+	}
+	return append(all, op)
 }
 
 // operationsBeginning gives the operations whose ids begin with a prefix, two at

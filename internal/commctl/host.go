@@ -23,7 +23,7 @@ import (
 func (a *App) hostCommand() *cobra.Command {
 	cmd := group("host", "Hosts",
 		a.hostCreate(), a.hostDelete(), a.hostGet(), a.hostStatus(), a.hostJoin(), a.hostUnjoin(), a.hostList(), a.hostSSH(),
-		a.hostLabels(), a.hostCreds(), a.hostTrust(), a.hostBootstrap(), a.hostSource(),
+		a.hostLabels(), a.hostCreds(), a.hostTrust(), a.hostBootstrap(), a.hostSource(), a.hostBastion(),
 	)
 	cmd.PersistentFlags().BoolVar(&a.noResolve, "no-resolve", false, "use host names as they are, not their IPv4 addresses")
 	return cmd
@@ -43,6 +43,7 @@ var hostView = view[client.Host]{
 		{head: "WATCH", wide: true, cell: watchState},
 		{head: "LABELS", wide: true, cell: func(h client.Host) string { return labelList(h.Labels) }},
 		{head: "SOURCE", wide: true, cell: func(h client.Host) string { return h.Source }},
+		{head: "BASTION", wide: true, cell: func(h client.Host) string { return h.Bastion }},
 		{head: "REASON", long: true, cell: func(h client.Host) string { return h.Reason }},
 	},
 }
@@ -79,7 +80,7 @@ func (a *App) addressed(cmd *cobra.Command, run func(cmd *cobra.Command, address
 }
 
 func (a *App) hostCreate() *cobra.Command {
-	var cluster, user, hostKey, source string
+	var cluster, user, hostKey, source, bastion string
 	var port int
 	cmd := &cobra.Command{
 		Use: "create ADDRESS SSH-PRIV-KEY", Short: "Add a host and bootstrap it", Args: cobra.ExactArgs(2),
@@ -91,6 +92,7 @@ with the private key that logs in to the host; it must have no passphrase.`,
 	cmd.Flags().StringVar(&user, "remote-user", "", "`USER` who logs in (default root)")
 	cmd.Flags().IntVar(&port, "port", 0, "`PORT` of sshd (default 22)")
 	cmd.Flags().StringVar(&source, "source", "", "`NAME` of the source that knows facts of the host")
+	cmd.Flags().StringVar(&bastion, "bastion", "", "`HOST` through which it is reached, by its address")
 	cmd.Flags().StringVar(&hostKey, "host-key", "", "public host `KEY` that the host must present, as in authorized_keys")
 	return a.addressed(cmd, func(cmd *cobra.Command, address string, rest []string) error {
 		key, err := a.readFile(cmd.Context(), rest[0])
@@ -104,7 +106,8 @@ with the private key that logs in to the host; it must have no passphrase.`,
 			Port    int    `json:"port,omitempty"`
 			HostKey string `json:"host_key,omitempty"`
 			Source  string `json:"source,omitempty"`
-		}{base64.StdEncoding.EncodeToString(key), cluster, user, port, hostKey, source})
+			Bastion string `json:"bastion,omitempty"`
+		}{base64.StdEncoding.EncodeToString(key), cluster, user, port, hostKey, source, bastion})
 	})
 }
 

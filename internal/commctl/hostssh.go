@@ -33,7 +33,9 @@ this machine. Options of ssh may follow the host, then a command for the host. T
 name or address is used as it is given. The private key is in a file of your own
 while ssh runs, and removed after. So is the host key that the server has pinned, and
 the host must show that one; 'commctl host trust' pins another. With a -o
-UserKnownHostsFile of your own the pinned key is left out.
+UserKnownHostsFile of your own the pinned key is left out. A host that has a bastion
+is reached through it, with the bastion's own credentials, port and host key, unless
+-J or -o ProxyCommand says another way ('-o ProxyCommand=none': straight).
 
 With a command, only the command's output is on standard output and the exit code
 is that of ssh. Without one the exit code is 0.`,
@@ -99,38 +101,31 @@ func (a *App) ssh(ctx context.Context, host string, options, command []string) e
 	if err := a.need(ctx, note, route("host", host), &record); err != nil {
 		return err
 	}
-	var creds client.HostCreds
-	if err := a.need(ctx, note, route("host", host, "creds"), &creds); err != nil {
-		return err
-	}
-	key, err := base64.StdEncoding.DecodeString(creds.SshPrivKey)
-	if err != nil {
-		return errors.New("the stored private key is not base64")
-	}
 	dir, err := os.MkdirTemp("", "commctl-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if !bytes.HasSuffix(key, []byte("\n")) {
-		key = append(key, '\n') // ssh refuses a key without
-	}
 	file := filepath.Join(dir, "key")
-	if err := os.WriteFile(file, key, 0o600); err != nil {
-		return err
-	}
-
-	pinned, err := a.knownHosts(ctx, note, host, dir, options)
+	user, err := a.keyFile(ctx, note, host, file)
 	if err != nil {
 		return err
 	}
-	args := []string{"-i", file, "-l", creds.RemoteUser}
+	pinned, err := a.knownHosts(ctx, note, host, filepath.Join(dir, "known_hosts"), options)
+	if err != nil {
+		return err
+	}
+	through, err := a.through(ctx, note, record, dir, options)
+	if err != nil {
+		return err
+	}
+	args := []string{"-i", file, "-l", user}
 	if record.Port != 0 && !sets(options, 'p') {
 		args = append(args, "-p", strconv.Itoa(record.Port))
 	}
 	// Else sshd hangs up after the keys of an agent, before this one had its turn.
 	args = append(append(args, options...), "-o", "IdentitiesOnly=yes")
-	args = append(append(args, pinned...), host)
+	args = append(append(append(args, pinned...), through...), host)
 	if len(command) > 0 {
 		args = append(append(args, "--"), command...)
 	}
@@ -159,10 +154,26 @@ func (a *App) ssh(ctx context.Context, host string, options, command []string) e
 	return &childError{ended.ExitCode()}
 }
 
+// keyFile writes the stored private key of a host into a file, and gives the user.
+func (a *App) keyFile(ctx context.Context, notice io.Writer, host, file string) (user string, err error) {
+	var creds client.HostCreds
+	if err := a.need(ctx, notice, route("host", host, "creds"), &creds); err != nil {
+		return "", err
+	}
+	key, err := base64.StdEncoding.DecodeString(creds.SshPrivKey)
+	if err != nil {
+		return "", errors.New("the stored private key is not base64")
+	}
+	if !bytes.HasSuffix(key, []byte("\n")) {
+		key = append(key, '\n') // ssh refuses a key without
+	}
+	return creds.RemoteUser, os.WriteFile(file, key, 0o600)
+}
+
 // knownHosts gives options of ssh with which a host must show the key that the server
-// has pinned, which it writes into dir; none when there is no such key. Of an option
+// has pinned, which it writes into a file; none when there is no such key. Of an option
 // that is given twice ssh takes the first, so the user's go before these.
-func (a *App) knownHosts(ctx context.Context, notice io.Writer, host, dir string, options []string) ([]string, error) {
+func (a *App) knownHosts(ctx context.Context, notice io.Writer, host, file string, options []string) ([]string, error) {
 	if strings.Contains(strings.ToLower(strings.Join(options, " ")), "userknownhostsfile") {
 		return nil, nil
 	}
@@ -179,7 +190,6 @@ func (a *App) knownHosts(ctx context.Context, notice io.Writer, host, dir string
 		return nil, unreadable(err)
 	}
 	// For every name and port: there is one host here, whatever ssh_config(5) calls it.
-	file := filepath.Join(dir, "known_hosts")
 	if err := os.WriteFile(file, append([]byte("* "), ssh.MarshalAuthorizedKey(key)...), 0o600); err != nil {
 		return nil, err
 	}
@@ -188,17 +198,29 @@ func (a *App) knownHosts(ctx context.Context, notice io.Writer, host, dir string
 
 // sets says whether the options of ssh have this one.
 func sets(options []string, letter byte) bool {
+	_, ok := valueOf(options, letter)
+	return ok
+}
+
+// valueOf is the value of an option of ssh.
+func valueOf(options []string, letter byte) (value string, ok bool) {
 	for i := 0; i < len(options); i++ {
 		arg := options[i][1:]
 		at := strings.IndexAny(arg, sshWithValue)
-		if at >= 0 && arg[at] == letter {
-			return true
+		if at < 0 {
+			continue
 		}
-		if at == len(arg)-1 && at >= 0 {
-			i++ // its value
+		value := arg[at+1:]
+		if value == "" {
+			if i++; i < len(options) {
+				value = options[i]
+			}
+		}
+		if arg[at] == letter {
+			return value, true
 		}
 	}
-	return false
+	return "", false
 }
 
 // need reads what a verb cannot do without; here old verbs end with code 2 also

@@ -113,3 +113,62 @@ func TestHostSSH(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, a.errs.String(), "Unable to GET the object at /api/v0/host/192.0.2.99: 404")
 }
+
+// A host behind a bastion is reached through it, which has a user, port, key and host key of
+// its own. The name of the host means nothing here.
+func TestHostSSHThroughBastion(t *testing.T) {
+	t.Parallel()
+	text := func(v any) reply {
+		b, err := json.Marshal(v)
+		require.NoError(t, err)
+		return reply{200, string(b)}
+	}
+	behind, before := remotetest.New(t, 1), remotetest.New(t, 2)
+	host, bastion, other := behind.Hosts()[0], before.Hosts()[0], before.Hosts()[1]
+	replies := func(hostKey, bastionKey string, record map[string]any) map[string]reply {
+		to, via := "GET /api/v0/host/"+host.Address(), "GET /api/v0/host/"+bastion.Address()
+		record["address"], record["port"] = host.Address(), host.Port()
+		return map[string]reply{
+			to:                        text(record),
+			to + "/creds":             text(map[string]string{"remote_user": host.User(), "ssh_priv_key": base64.StdEncoding.EncodeToString([]byte(behind.ClientKey()))}),
+			to + "/hostkey":           text(map[string]string{"key": hostKey}),
+			via:                       text(map[string]any{"address": bastion.Address(), "port": bastion.Port()}),
+			via + "/creds":            text(map[string]string{"remote_user": bastion.User(), "ssh_priv_key": base64.StdEncoding.EncodeToString([]byte(before.ClientKey()))}),
+			via + "/hostkey":          text(map[string]string{"key": bastionKey}),
+			"GET /api/v0/cluster/web": text(map[string]string{"name": "web", "bastion": bastion.Address()}),
+			"GET /api/v0/inventory?format=ansible": text(map[string]any{"_meta": map[string]any{"hostvars": map[string]any{
+				host.Address(): map[string]string{"ansible_ssh_common_args": "-o ProxyJump=" + bastion.Address()},
+			}}}),
+		}
+	}
+	run := func(all map[string]reply, options ...string) (*testApp, int) {
+		a := appFor(t, newStub(t, all).URL)
+		args := append([]string{"host", "ssh", host.Address(), "-F", "none"}, options...)
+		return a, a.Run(t.Context(), append(args, "echo", "in"))
+	}
+	for name, record := range map[string]map[string]any{"its own": {"bastion": bastion.Address()}, "that of its cluster": {"cluster": "web"}} {
+		a, code := run(replies(host.HostKey(), bastion.HostKey(), record))
+		require.Zero(t, code, "%s: %s", name, a.errs.String())
+		require.Equal(t, "in\n", a.out.String(), name)
+		require.Contains(t, a.errs.String(), "ProxyCommand='ssh' '-F' 'none' '-i' '", name)
+		for _, file := range regexp.MustCompile(`/\S*/bastion_\w+`).FindAllString(a.errs.String(), -1) {
+			require.NoFileExists(t, file)
+		}
+	}
+	// Both must show the key that is pinned for them.
+	own := map[string]any{"bastion": bastion.Address()}
+	_, code := run(replies(host.HostKey(), other.HostKey(), own))
+	require.Equal(t, 255, code)
+	_, code = run(replies(other.HostKey(), bastion.HostKey(), own))
+	require.Equal(t, 255, code)
+	// The user's way goes before; straight is possible here.
+	a, code := run(replies(host.HostKey(), other.HostKey(), own), "-o", "ProxyCommand=none")
+	require.Zero(t, code, a.errs.String())
+
+	// A bastion of others is reached straight.
+	all := replies(host.HostKey(), other.HostKey(), map[string]any{"cluster": "web"})
+	all["GET /api/v0/inventory?format=ansible"] = text(map[string]any{"_meta": map[string]any{"hostvars": map[string]any{host.Address(): map[string]string{}}}})
+	a, code = run(all)
+	require.Zero(t, code, a.errs.String())
+	require.NotContains(t, a.errs.String(), "ProxyCommand")
+}

@@ -49,6 +49,7 @@ type logs struct {
 	client         *client.ClientWithResponses
 	id, host, step string // host and step may be ""
 	raw            bool   // byte for byte
+	bare           bool   // with the host alone before each line
 	out, errs      io.Writer
 	seen           map[logKey]int64  // up to where the output of a step was printed
 	rest           map[logKey][]byte // the last line of it, when it has not ended
@@ -182,6 +183,8 @@ func (l *logs) flush(key logKey) error {
 
 func (l *logs) prefix(key logKey) string {
 	switch {
+	case l.bare:
+		return key.host + ": "
 	case l.step != "":
 		return ""
 	case l.host != "":

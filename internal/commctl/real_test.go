@@ -40,6 +40,13 @@ func (noDispatcher) ReadNode(context.Context, string, string) error             
 // vera a viewer.
 func newRealAPI(t *testing.T) *httptest.Server {
 	t.Helper()
+	server, _ := newRealAPIWith(t, noDispatcher{})
+	return server
+}
+
+// newRealAPIWith is newRealAPI with another dispatcher, and gives what stands behind it.
+func newRealAPIWith(t *testing.T, d api.Dispatcher) (*httptest.Server, *store.Store) {
+	t.Helper()
 	keyFile := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, secret.CreateKeyFile(keyFile))
 	sealer, err := secret.OpenKeyFile(keyFile)
@@ -53,11 +60,11 @@ func newRealAPI(t *testing.T) *httptest.Server {
 	tenant := db.For(fleet.DefaultTenant)
 	users := map[string]authn.User{"alice": {Hash: string(hash)}, "vera": {Hash: string(hash), Role: fleet.RoleViewer}}
 	server := httptest.NewServer(api.New(api.Deps{
-		Store: tenant, Changes: db.Changes, Dispatcher: noDispatcher{}, Logger: log, Metrics: prometheus.NewRegistry(),
+		Store: tenant, Changes: db.Changes, Dispatcher: d, Logger: log, Metrics: prometheus.NewRegistry(),
 		Authn: authn.NewChain(log, authn.NewBasic(authn.BasicOptions{Users: users}, log), authn.NewAPIToken(tenant)),
 	}))
 	t.Cleanup(server.Close)
-	return server
+	return server, tenant
 }
 
 // Old verbs against the real API: what a user sees.

@@ -80,7 +80,7 @@ type Config struct {
 	SSHDialTimeout      time.Duration `name:"ssh-dial-timeout" default:"10s" usage:"how long a TCP connection to a host may take"`
 	SSHHandshakeTimeout time.Duration `name:"ssh-handshake-timeout" default:"20s" usage:"how long the SSH handshake and login may take after that"`
 	SSHKeepalive        time.Duration `name:"ssh-keepalive" default:"5s" usage:"interval of SSH keepalives; three without an answer close the connection"`
-	SSHMaxHandshakes    int           `name:"ssh-max-handshakes" default:"50" usage:"SSH handshakes that one worker has under way at a time"`
+	SSHMaxHandshakes    int           `name:"ssh-max-handshakes" default:"50" usage:"SSH handshakes that one worker has under way at a time; bastions and subnets have fewer, see hosts.md"`
 	SSHIdleTimeout      time.Duration `name:"ssh-idle-timeout" default:"1m" usage:"an SSH connection unused for so long is closed"`
 }
 

@@ -142,6 +142,10 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 	case op.Kind == fleet.KindSync:
 		options.StaticSummary = "sync of source " + op.Source
 		flow, input = workflows.Sync, workflows.SourceInput{OperationRef: ref, Source: op.Source, Timing: d.options.Timing}
+	case op.Command != nil:
+		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
+		options.StaticSummary = "command on cluster " + op.Cluster
+		flow, input = workflows.Command, workflows.CommandInput{OperationRef: ref, Hosts: op.Hosts, AtOnce: op.Command.AtOnce, Timing: d.options.Timing}
 	case op.Kind.Rollout():
 		attributes = append(attributes, workflows.AttributeCluster.ValueSet(op.Cluster))
 		options.StaticSummary = strings.TrimSpace(fmt.Sprintf("%s of cluster %s %s", op.Kind, op.Cluster, op.Version))
@@ -161,6 +165,9 @@ func (d *Dispatcher) start(ctx context.Context, op fleet.Operation) error {
 // what was decided is on disk, and a rollout that is not reached now is told by
 // Run.
 func (d *Dispatcher) Wake(ctx context.Context, op fleet.Operation) {
+	if op.Kind == fleet.KindCommand {
+		return // its steps look at the record by themselves
+	}
 	if err := d.wake(ctx, op); err != nil {
 		d.log.WarnContext(ctx, "could not wake the workflow; it will be", "operation", op.ID, "error", err)
 	}

@@ -11,6 +11,7 @@ type Cluster struct {
 	Network          string
 	ContainerManager string // "" when none
 	Profile          string // what a bootstrap puts on its hosts, "" for the installation's
+	Bastion          string // address of the host through which its hosts are reached, "" for none
 	Created          time.Time
 }
 

@@ -34,8 +34,9 @@ type Host struct {
 	BootID         string // /proc/sys/kernel/random/boot_id when last seen
 	LastCheck      time.Time
 
-	Labels map[string]string
-	Source string
+	Labels  map[string]string
+	Source  string
+	Bastion string // address of the host through which it is reached, "" for that of its cluster or none
 
 	HostKey *HostKey // pinned key, nil before the first contact
 

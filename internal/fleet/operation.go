@@ -17,16 +17,24 @@ const (
 	KindRestart    OperationKind = "restart"    // the others are rollouts over a cluster
 	KindUpgrade    OperationKind = "upgrade"
 	KindDeploy     OperationKind = "deploy"
-	KindSync       OperationKind = "sync" // ask a source for facts of its hosts
+	KindSync       OperationKind = "sync"    // ask a source for facts of its hosts
+	KindCommand    OperationKind = "command" // run one command on many hosts of a cluster at once
 )
 
 // Kinds are all kinds of operation.
-var Kinds = []OperationKind{KindBootstrap, KindRegister, KindUnregister, KindRestart, KindUpgrade, KindDeploy, KindSync}
+var Kinds = []OperationKind{KindBootstrap, KindRegister, KindUnregister, KindRestart, KindUpgrade, KindDeploy, KindSync, KindCommand}
 
 // Rollout says whether an operation of this kind rolls over the hosts of a cluster.
 func (k OperationKind) Rollout() bool {
 	return k == KindRestart || k == KindUpgrade || k == KindDeploy
 }
+
+// Counted says whether an operation of this kind is over the hosts of a cluster, which are
+// counted while it goes on.
+func (k OperationKind) Counted() bool { return k.Rollout() || k == KindCommand }
+
+// Holds says whether an operation of this kind keeps others from its cluster and its hosts.
+func (k OperationKind) Holds() bool { return k != KindCommand }
 
 var versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~:/@-]{0,255}$`)
 
@@ -51,10 +59,11 @@ type Operation struct {
 	State   OperationState
 	Reason  string // why it failed or was cancelled, one sentence
 
-	Version string // what a deploy asks for
-	Policy  Policy // as it is in force: the request's over the cluster's
-	RetryOf string // the operation whose unfinished hosts this one takes, "" for none
-	Hosts   int    // in it
+	Version string   // what a deploy asks for
+	Command *Command // of a command, nil for all others
+	Policy  Policy   // as it is in force: the request's over the cluster's
+	RetryOf string   // the operation whose unfinished hosts this one takes, "" for none
+	Hosts   int      // in it
 
 	RequestedBy string
 	RequestID   string

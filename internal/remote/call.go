@@ -19,6 +19,7 @@ type call struct {
 	conn    *Conn
 	ctx     context.Context
 	session *ssh.Session
+	stdin   io.WriteCloser
 	stdout  *bufio.Reader // begins after the ready mark
 	stderr  *limited      // to be read after the end only
 	pipe    *io.PipeReader
@@ -35,8 +36,8 @@ func (c *Conn) login() string {
 	return "exec sh -s"
 }
 
-// call starts a script and waits until the host's shell reads it.
-func (c *Conn) call(ctx context.Context, script string, args []string) (*call, error) {
+// call starts a wrapped script and waits until the host's shell reads it.
+func (c *Conn) call(ctx context.Context, script string) (*call, error) {
 	select {
 	case c.sessions <- struct{}{}:
 	case <-ctx.Done():
@@ -51,7 +52,7 @@ func (c *Conn) call(ctx context.Context, script string, args []string) (*call, e
 	spawned := c.spawn(func() {
 		defer func() { <-c.sessions }()
 		defer close(k.ended)
-		k.err = k.run(wrap(script, args), w, started)
+		k.err = k.run(script, w, started)
 		_ = w.CloseWithError(io.EOF)
 	})
 	if !spawned {
@@ -82,16 +83,18 @@ func (c *Conn) call(ctx context.Context, script string, args []string) (*call, e
 }
 
 // run owns the session from its beginning to its end.
-func (k *call) run(stdin string, stdout io.Writer, started chan<- error) error {
+func (k *call) run(script string, stdout io.Writer, started chan<- error) error {
 	s, err := k.open()
 	if err != nil {
 		started <- err
 		return err
 	}
 	defer s.Close()
-	s.Stdin, s.Stdout, s.Stderr = strings.NewReader(stdin), stdout, k.stderr
+	s.Stdout, s.Stderr = stdout, k.stderr
 	k.session = s
-	err = s.Start(k.conn.login())
+	if k.stdin, err = s.StdinPipe(); err == nil {
+		err = s.Start(k.conn.login())
+	}
 	started <- err
 	if err != nil {
 		return err
@@ -101,6 +104,8 @@ func (k *call) run(stdin string, stdout io.Writer, started chan<- error) error {
 		_ = s.Close()
 	})
 	defer stop()
+	// That the host takes no more of it shows in how the session ends.
+	_, _ = io.WriteString(k.stdin, script)
 	return s.Wait()
 }
 
@@ -147,14 +152,24 @@ func (k *call) open() (*ssh.Session, error) {
 	}
 }
 
+// mark is the command that prints one.
+func mark(m string) string { return "printf " + Quote(strings.ReplaceAll(m, "\n", `\n`)) }
+
 // wrap makes a script that a cut connection cannot shorten: the shell runs
 // nothing before it has read the closing brace. The script's own stdin is empty.
 func wrap(script string, args []string) string {
-	mark := func(m string) string { return "printf " + Quote(strings.ReplaceAll(m, "\n", `\n`)) }
 	return strings.Join([]string{
 		"{", mark(ready), "export LC_ALL=C", "set -- " + Quote(args...),
 		"(", script, ")", "set -- $?", mark(finished), mark(finished) + " >&2", "exit $1",
 		"} </dev/null", "",
+	}, "\n")
+}
+
+// wrapFrames is wrap for a script whose answer has an end of its own. What we send
+// behind it is its descriptor 9.
+func wrapFrames(script string, args []string) string {
+	return strings.Join([]string{
+		"{", mark(ready), "export LC_ALL=C", "set -- " + Quote(args...), script + "exit", "} 9<&0 </dev/null", "",
 	}, "\n")
 }
 

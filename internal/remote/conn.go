@@ -34,6 +34,7 @@ type Conn struct {
 	hostKey string
 	opts    Options
 	sudo    bool
+	took    time.Duration
 
 	sessions chan struct{}
 	closed   chan struct{} // closed when the connection is gone, whoever ended it
@@ -61,6 +62,9 @@ func newConn(client *ssh.Client, t Target, hostKey ssh.PublicKey, o Options) *Co
 
 // HostKey is the key that the host presented, in authorized_keys form.
 func (c *Conn) HostKey() string { return c.hostKey }
+
+// LoginTook is how long the login took, without its waits for turns and for a bastion's.
+func (c *Conn) LoginTook() time.Duration { return c.took }
 
 // Close ends the connection. Runs on the host go on.
 func (c *Conn) Close() error {
@@ -108,7 +112,7 @@ func (c *Conn) keepAlive(ctx context.Context) {
 }
 
 func (c *Conn) fail(kind Kind, err error) error {
-	return &Error{Kind: kind, Host: c.target.hostPort(), Err: err}
+	return c.target.fail(kind, err)
 }
 
 // Result is what a short command left behind.
@@ -132,7 +136,7 @@ func (c *Conn) Script(ctx context.Context, script string, args ...string) (Resul
 	if err := checkWords(args); err != nil {
 		return Result{}, err
 	}
-	call, err := c.call(ctx, script, args)
+	call, err := c.call(ctx, wrap(script, args))
 	if err != nil {
 		return Result{}, err
 	}

@@ -273,6 +273,30 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
+// The time of a login does not run while it waits for its turn, and that is none of a host
+// that is slow.
+func TestLoginTimeout(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	d := NewDialer(Options{LoginTimeout: 5 * time.Second, MaxHandshakes: 1})
+	turn, err := d.governor.enter(testContext(t), gateKey{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(6*time.Second, func() { turn.leave(learnedNothing) })
+	if c := dial(t, d, b.target); c.LoginTook() <= 0 || c.LoginTook() > 5*time.Second {
+		t.Errorf("it took %s", c.LoginTook())
+	}
+	if err := b.host.Hang(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.host.Unhang() })
+	hasty := NewDialer(Options{LoginTimeout: 300 * time.Millisecond})
+	if _, err := hasty.Dial(testContext(t), b.target); KindOf(err) == "" || !strings.Contains(err.Error(), "no answer within 300ms") {
+		t.Error(err)
+	}
+}
+
 func TestSudo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func (b *bundle) dir(k Key) string { return filepath.Join(b.host.StateDir(), "runs", k.name()) }
@@ -257,6 +261,16 @@ func TestForgetKeepsTombstone(t *testing.T) {
 	}
 }
 
+// pruneAgain lets the next run clean up, which it else does once in an hour.
+func (b *bundle) pruneAgain(t testing.TB) {
+	t.Helper()
+	stamp := b.host.StateDir() + "/runs/.pruned"
+	eventually(t, "the first run cleaned up", func() bool { return exists(stamp) })
+	if err := os.Remove(stamp); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOldRunsAgeOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -275,10 +289,202 @@ func TestOldRunsAgeOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	b.pruneAgain(t)
 	once(t, c, sh("next", "true"))
 	eventually(t, "old ones are gone", func() bool { return !exists(b.dir(old.Key)) && !exists(leftover) })
 	if !exists(b.dir(unfinished.Key)) || !exists(b.dir(fresh.Key)) {
 		t.Error("more aged out than should")
+	}
+}
+
+// What a disk leaves of a claim is neither a run that may begin nor one that is waited
+// for.
+func TestHalfClaimIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	for i, half := range []string{"", " ", " \ndigest 12", " \ndigest 1\nboot x\npid 1\ntick 1\n"} {
+		cmd := sh(fmt.Sprint("half", i), `echo x >>"$FLEET_HOST/count"`)
+		if err := os.MkdirAll(b.dir(cmd.Key), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b.dir(cmd.Key)+"/claim", []byte(half), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			o, _ := once(t, c, cmd)
+			if o.State != Indeterminate || !strings.Contains(o.Reason, "lost its content") || exists(b.host.Dir()+"/count") {
+				t.Errorf("%q: %+v", half, o)
+			}
+		}
+		if err := c.Cancel(testContext(t), cmd.Key, time.Second); err != nil {
+			t.Errorf("%q: %v", half, err)
+		}
+		if err := c.Forget(testContext(t), cmd.Key); err != nil {
+			t.Errorf("%q: %v", half, err)
+		}
+	}
+}
+
+// The end of a run that a power cut took the content of is no end.
+func TestLostEndIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("lost", "echo out")
+	once(t, c, cmd)
+	for _, rc := range []string{"", "\n", "exit 0"} {
+		if err := os.WriteFile(b.dir(cmd.Key)+"/rc", []byte(rc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if o, out := once(t, c, cmd); o.State != Indeterminate || out != "out\n" {
+			t.Errorf("%q: %+v %q", rc, o, out)
+		}
+	}
+}
+
+// An end that a power cut could still take away is not reported.
+func TestEndIsOnTheDiskBeforeItIsReported(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.shim(t, map[string]string{"sync": `if [ -e "$1/rc" ]; then sleep 2; echo >"$1/synced"; fi`})
+	c := b.conn(t)
+	for _, seconds := range []string{"0.1", "1.5"} {
+		cmd := Command{Key: key("synced" + seconds), Argv: []string{"/bin/sleep", seconds}}
+		o, _ := once(t, c, cmd)
+		require.Equal(t, Exited, o.State)
+		require.FileExists(t, b.dir(cmd.Key)+"/synced")
+	}
+}
+
+// Cancel kills whatever is of a run but for its runner, so also what that one calls to
+// write the end down.
+func TestEndSurvivesKilledHelpers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	killed := `if [ -e "$FLEET_HOST/ended" ] && [ ! -e "$FLEET_HOST/killed-${0##*/}" ]; then echo >"$FLEET_HOST/killed-${0##*/}"; kill -9 $$; fi`
+	b.shim(t, map[string]string{"sync": killed, "mv": killed, "ln": killed})
+	c := b.conn(t)
+	cmd := sh("helpers", `echo x >>"$FLEET_HOST/ended"; exit 6`)
+	o, _ := once(t, c, cmd)
+	require.Equal(t, Exited, o.State, o.Reason)
+	require.Equal(t, 6, o.ExitCode)
+	for _, tool := range []string{"sync", "mv", "ln"} {
+		require.FileExists(t, b.host.Dir()+"/killed-"+tool)
+	}
+}
+
+// Without a claim that outlives a power cut nothing is run.
+func TestNoCommandWithoutDurableClaim(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	// A sync of nothing is the first one on a host, before anything is claimed.
+	b.shim(t, map[string]string{"sync": `if [ -e "$FLEET_HOST/broken" ]; then echo the disk says no >&2; exit 1; fi
+[ ! -e "$FLEET_HOST/late" ] || [ ! -e "$(echo "$FLEET_HOST"/var/lib/commissaire/runs/*late*/claim)" ] || exit 1`})
+	c := b.conn(t)
+	once(t, c, sh("first", "true"))
+	require.NoError(t, os.WriteFile(b.host.Dir()+"/broken", nil, 0o644))
+	cmd := sh("unsynced", `echo x >>"$FLEET_HOST/count"`)
+	_, err := c.Once(testContext(t), cmd, 0, &memory{})
+	require.Equal(t, HostUnusable, KindOf(err), "%v", err)
+	require.ErrorContains(t, err, "the disk says no")
+	require.NoError(t, os.Remove(b.host.Dir()+"/broken"))
+	o, _ := once(t, c, cmd)
+	require.Equal(t, Exited, o.State)
+	require.Equal(t, 1, count(t, b.host.Dir()+"/count"))
+
+	require.NoError(t, os.WriteFile(b.host.Dir()+"/late", nil, 0o644))
+	o, _ = once(t, c, sh("late", `echo x >>"$FLEET_HOST/count"`))
+	require.Equal(t, Indeterminate, o.State)
+	require.Equal(t, 1, count(t, b.host.Dir()+"/count"))
+}
+
+// What a runner calls before the command is not taken for the command: cancelled in
+// time, it never begins.
+func TestCancelBetweenClaimAndCommand(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.shim(t, map[string]string{"sync": `if [ -e "$1/claim" ] && [ ! -e "$1/rc" ]; then
+  echo >"$FLEET_HOST/between"
+  until [ -e "$1/cancel" ]; do sleep 0.05; done
+  sleep 0.5
+fi`})
+	c := b.conn(t)
+	cmd := sh("between", `echo x >>"$FLEET_HOST/count"; sleep 60`)
+	ended := make(chan error, 1)
+	go func() {
+		o, err := c.Once(testContext(t), cmd, 0, &memory{})
+		if err == nil && o.State != Cancelled {
+			err = fmt.Errorf("%+v", o)
+		}
+		ended <- err
+	}()
+	eventually(t, "it is claimed", func() bool { return exists(b.host.Dir() + "/between") })
+	require.NoError(t, c.Cancel(testContext(t), cmd.Key, 20*time.Second))
+	require.NoError(t, <-ended)
+	require.NoFileExists(t, b.host.Dir()+"/count")
+}
+
+// Nothing of ours has the words of a command among its own arguments.
+func TestCommandFindsNoneOfUsByItsWords(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	for _, tool := range []string{"pgrep", "pkill"} {
+		o, out := once(t, c, Command{Key: key(tool), Argv: []string{tool, "-f", "no-such-app-xyzzy"}})
+		require.Equal(t, Exited, o.State, o.Reason)
+		require.Equal(t, 1, o.ExitCode)
+		require.Empty(t, out)
+	}
+}
+
+// A run ends with its command, whatever that leaves behind goes on printing.
+func TestChattyChildDelaysNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	for _, delay := range []string{"0.02", "0.05"} {
+		cmd := sh("chatty"+delay, `(sleep `+delay+`; exec timeout 60 sh -c 'while :; do echo a line of a log; done') & echo hi`)
+		cmd.Limits.Head = 1000
+		ctx, cancel := context.WithTimeout(testContext(t), 45*time.Second)
+		var m memory
+		o, err := c.Once(ctx, cmd, 0, &m)
+		cancel()
+		require.NoError(t, err)
+		require.Equal(t, Exited, o.State)
+		require.True(t, strings.HasPrefix(m.String(), "hi\n"), "%.20q", m.String())
+		require.NoError(t, c.Cancel(testContext(t), cmd.Key, 0))
+	}
+}
+
+// Who waits on a host for a run that is still at work ends with the connection.
+func TestFollowerEndsWithItsClient(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	cmd := sh("abandoned", `echo $PPID >"$FLEET_HOST/runner"; while [ ! -e "$FLEET_HOST/go" ]; do sleep 0.05; done; echo done`)
+	ended := make(chan error)
+	go func() {
+		_, err := c.Once(ctx, cmd, 0, &memory{})
+		ended <- err
+	}()
+	eventually(t, "the command runs", func() bool { b, err := os.ReadFile(b.host.Dir() + "/runner"); return err == nil && len(b) > 1 })
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.runner(t, cmd.Key)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := strings.Fields(string(stat))[3] // the runner's parent
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	eventually(t, "its shell on the host has ended", func() bool { return !exists("/proc/" + follower) })
+	if err := os.WriteFile(b.host.Dir()+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o, out := once(t, c, cmd); o.State != Exited || out != "done\n" {
+		t.Errorf("%+v %q", o, out)
 	}
 }
 

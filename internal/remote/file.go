@@ -3,7 +3,6 @@ package remote
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,9 +14,6 @@ import (
 
 	"commissaire/internal/secret"
 )
-
-//go:embed script/file.sh
-var fileScript string
 
 // maxFile bounds a file to write, in bytes.
 const maxFile = 1 << 20

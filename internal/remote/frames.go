@@ -25,6 +25,26 @@ type frames struct {
 	buf     []byte
 }
 
+// askEvery is how often a host's shell that waits for its own runner looks what there is
+// so far. Most commands end before the first time, and cost their hosts no look.
+const askEvery = time.Second
+
+// ask writes lines to the script until the session has ended.
+func (f *frames) ask() {
+	ticker := time.NewTicker(askEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-f.call.ended:
+			return
+		case <-ticker.C:
+		}
+		if _, err := f.stdin.Write([]byte("\n")); err != nil {
+			return
+		}
+	}
+}
+
 var errMalformed = errors.New("the answer makes no sense")
 
 // follow hands output to the sink until the run has ended, or until the sink

@@ -3,29 +3,41 @@ package remote
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
+//go:embed script/*.sh
+var scripts embed.FS
+
 // The scripts that run on the host.
 var (
-	//go:embed script/host.sh
-	hostLibrary string
-	//go:embed script/runner.sh
-	runnerScript string
-	//go:embed script/start.sh
-	startScript string
-	//go:embed script/follow.sh
-	followScript string
-	//go:embed script/cancel.sh
-	cancelScript string
-	//go:embed script/forget.sh
-	forgetScript string
+	hostLibrary  = script("host")
+	runnerScript = script("runner")
+	startScript  = script("start")
+	followScript = script("follow")
+	cancelScript = script("cancel")
+	forgetScript = script("forget")
+	fileScript   = script("file")
 )
+
+// comment is a line of nothing else, or what follows code in a line.
+var comment = regexp.MustCompile(`(?m)^ *#.*\n|[ \t]+# .*$|^ +`)
+
+// script is one without what only people read: hosts parse it in every session.
+func script(name string) string {
+	text, err := scripts.ReadFile("script/" + name + ".sh")
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	return strings.ReplaceAll(comment.ReplaceAllString(string(text), ""), "\n\n", "\n")
+}
 
 // Command is what to run once, as root, with stdin from /dev/null, in /, with
 // the login's environment, LC_ALL=C and COMMISSAIRE_RUN, which is the path of the
@@ -86,7 +98,7 @@ type Status struct {
 	ExitCode   int       // when Exited; 128+n when signal n ended it
 	OutputSize int64     // bytes printed, when it has ended
 	Reason     string    // when Indeterminate, a sentence
-	Started    time.Time // when it was claimed, by the host's clock, to the second
+	Started    time.Time // when it was claimed, by the clock of who started it, to the second
 	BootID     string    // of the boot in which it was claimed
 	BootIDNow  string    // of the host's present boot
 	ArgvDigest string    // SHA-256 of the argv with which it was claimed
@@ -121,23 +133,26 @@ func (c *Conn) once(ctx context.Context, cmd Command, from int64, sink Sink) (o 
 	if from < 0 {
 		return o, -1, fmt.Errorf("offset %d is negative", from)
 	}
-	start, err := startText(cmd)
+	start, err := startText(cmd, true)
 	if err != nil {
 		return o, -1, err
 	}
-	f, err := c.frames(ctx, followScript+start+"c_follow \"$2\" \"$3\"\n", cmd.Key,
+	f, err := c.frames(ctx, start+"c_follow \"$2\" \"$3\"\n", cmd.Key,
 		strconv.FormatInt(from, 10), strconv.FormatInt(cmd.Limits.head(), 10))
 	if err != nil {
 		return o, -1, err
 	}
 	defer f.close()
+	if !c.spawn(f.ask) {
+		return o, -1, c.fail(Lost, errors.New("the connection is closed"))
+	}
 	return f.follow(sink)
 }
 
 // Attach follows a run as Once does, from byte from on, but never starts it. A run
 // that nobody has started is Absent.
 func (c *Conn) Attach(ctx context.Context, key Key, limits Limits, from int64, sink Sink) (Outcome, error) {
-	const script = `if c_read_claim; then c_follow "$2" "$3"; else echo "N $c_now"; fi` + "\n"
+	const script = `if c_claimed; then c_follow "$2" "$3"; else echo "N $c_now"; fi` + "\n"
 	for {
 		f, err := c.frames(ctx, followScript+script, key, strconv.FormatInt(from, 10), strconv.FormatInt(limits.head(), 10))
 		if err != nil {
@@ -155,11 +170,11 @@ func (c *Conn) Attach(ctx context.Context, key Key, limits Limits, from int64, s
 // Start starts the command unless its key was ever claimed on the host, and does
 // not wait for its end: for what takes the connection away, such as a reboot.
 func (c *Conn) Start(ctx context.Context, cmd Command) (Status, error) {
-	start, err := startText(cmd)
+	start, err := startText(cmd, false)
 	if err != nil {
 		return Status{}, err
 	}
-	return c.status(ctx, followScript+start+"c_status\n", cmd.Key)
+	return c.status(ctx, start+"c_status\n", cmd.Key)
 }
 
 // Status looks at a run without starting it.
@@ -194,22 +209,32 @@ func (c *Conn) status(ctx context.Context, script string, key Key, args ...strin
 	return o.Status, err
 }
 
-// startText is the script that starts cmd.
-func startText(cmd Command) (string, error) {
+// startText is the script that starts cmd. With wait the host's shell stays until the
+// command has ended, or asks.
+func startText(cmd Command, wait bool) (string, error) {
 	if err := checkArgv(cmd.Argv); err != nil {
 		return "", err
 	}
 	if err := checkWords([]string{cmd.IfBootID}); err != nil {
 		return "", errors.New("the boot id holds a NUL byte")
 	}
-	job := "c_if_boot=" + Quote(cmd.IfBootID) + "\nset -- " + Quote(cmd.Argv...) + "\n" + hostLibrary + runnerScript
-	return startScript + "c_job_text=" + Quote(job) + "\nc_want=" + digest(cmd.Argv) + "\nc_start " + rand.Text() + "\n", nil
+	how := ""
+	if wait {
+		how = " wait"
+	}
+	return followScript + startScript +
+		"c_job_text=" + Quote("c_if_boot="+Quote(cmd.IfBootID)+"\nset -- "+Quote(cmd.Argv...)) +
+		"\nc_runner=" + Quote(runnerScript) +
+		"\nc_want=" + digest(cmd.Argv) + " c_time=" + strconv.FormatInt(time.Now().Unix(), 10) +
+		"\nc_start " + rand.Text() + how + "\n", nil
 }
 
 // frames runs a script that answers in frames. $1 is the key's directory name,
 // $2 and on are the arguments.
 func (c *Conn) frames(ctx context.Context, script string, key Key, args ...string) (*frames, error) {
-	call, err := c.call(ctx, hostLibrary+"c_open \"$1\"\n"+script, append([]string{key.name()}, args...))
+	// The starter hands the library on to the runner.
+	library := "c_lib=" + Quote(hostLibrary) + "\neval \"$c_lib\"\n"
+	call, err := c.call(ctx, wrapFrames(library+"c_open \"$1\"\n"+script, append([]string{key.name()}, args...)))
 	if err != nil {
 		return nil, err
 	}

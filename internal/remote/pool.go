@@ -19,14 +19,25 @@ type Pool struct {
 	closed  bool
 }
 
-// poolKey is all that a login depends on. With another pinned host key it is
-// another one, so no connection outlives what was decided about its host's key.
-type poolKey struct {
+// login is all that decides which host is logged in to, and as whom. With another
+// pinned host key it is another one, so no connection outlives what was decided
+// about its host's key.
+type login struct {
 	address string
 	port    int
 	user    string
 	hostKey string
 	key     [sha256.Size]byte
+}
+
+func (t Target) login() login {
+	return login{t.Address, t.port(), t.user(), t.HostKey, sha256.Sum256(t.Key.Reveal())}
+}
+
+// poolKey is all that a connection depends on.
+type poolKey struct {
+	host login
+	via  login // zero: none
 }
 
 // entry is guarded by its pool's mu, but for dialing.
@@ -45,7 +56,10 @@ func NewPool(d *Dialer, idle time.Duration) *Pool {
 // Get gives a connection, dialing if there is none or the one there is broken.
 // The caller calls release once when done and must not close the connection.
 func (p *Pool) Get(ctx context.Context, t Target) (c *Conn, release func(), err error) {
-	key := poolKey{t.Address, t.port(), t.user(), t.HostKey, sha256.Sum256(t.Key.Reveal())}
+	key := poolKey{host: t.login()}
+	if t.Via != nil {
+		key.via = t.Via.login()
+	}
 	e, err := p.enter(key)
 	if err != nil {
 		return nil, nil, err

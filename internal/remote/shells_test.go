@@ -7,11 +7,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"commissaire/internal/secret"
+
+	"github.com/stretchr/testify/require"
 )
 
 // tools are all that the scripts in script/ need on a host, beside builtins of sh.
@@ -60,6 +63,79 @@ func TestBareHosts(t *testing.T) {
 			checkHost(t, b)
 		})
 	}
+}
+
+// TestOnceCallsFewPrograms counts what a run costs its host most: programs, beside the
+// two shells, the command and what only the first run on a host needs.
+func TestOnceCallsFewPrograms(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.countCalls(t)
+	c := b.conn(t)
+	once(t, c, sh("first", "true"))
+	eventually(t, "the first run cleaned up", func() bool { return exists(b.host.StateDir() + "/runs/.pruned") })
+	called := b.host.Dir() + "/called"
+	n := 0
+	for _, run := range []struct{ script, want string }{
+		{"", "mkdir setsid sync ln sync sync mv sync"},
+		{"echo short", "mkdir setsid sync ln sync stat sync mv sync stat dd"},
+	} {
+		// On a machine under load the command lasts until we ask what there is so far.
+		eventually(t, fmt.Sprintf("%q calls %s", run.script, run.want), func() bool {
+			if err := os.WriteFile(called, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			n++
+			if o, _ := once(t, c, sh(fmt.Sprint("few", n), run.script)); o.State != Exited {
+				t.Fatal(o)
+			}
+			raw, err := os.ReadFile(called)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(strings.Fields(string(raw)), " ") == run.want
+		})
+	}
+}
+
+// TestWaitingCallsNothing: who waits for a silent command, looks at no process of the
+// host's.
+func TestWaitingCallsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.countCalls(t)
+	c := b.conn(t)
+	once(t, c, Command{Key: key("silent"), Argv: []string{"/bin/sleep", "3"}})
+	raw, err := os.ReadFile(b.host.Dir() + "/called")
+	require.NoError(t, err)
+	for _, tool := range []string{"tail", "tr", "grep", "sleep"} {
+		require.NotContains(t, strings.Fields(string(raw)), tool)
+	}
+}
+
+// countCalls has the host write down which tools are called.
+func (b *bundle) countCalls(t testing.TB) {
+	t.Helper()
+	shims := map[string]string{}
+	for _, tool := range append([]string{"setsid", "sudo", "printf"}, tools...) {
+		shims[tool] = "echo " + tool + ` >>"$FLEET_HOST/called"`
+	}
+	b.shim(t, shims)
+}
+
+// shim puts scripts before tools of the host, by name. The tool follows.
+func (b *bundle) shim(t testing.TB, shims map[string]string) {
+	t.Helper()
+	bin := t.TempDir()
+	for tool, before := range shims {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			continue
+		}
+		script := fmt.Sprintf("#!/bin/sh\n%s\nexec %s \"$@\"\n", before, path)
+		require.NoError(t, os.WriteFile(filepath.Join(bin, tool), []byte(script), 0o755))
+	}
+	b.configure(t, regexp.MustCompile(` PATH=`), " PATH="+bin+":")
 }
 
 // configure changes the host's sshd_config.
@@ -171,6 +247,7 @@ func checkHost(t *testing.T, b *bundle) {
 	if err := os.Chtimes(b.dir(cmd.Key), old, old); err != nil {
 		t.Fatal(err)
 	}
+	b.pruneAgain(t)
 	once(t, c, sh("last", "true"))
 	eventually(t, "the old run aged out", func() bool { return !exists(b.dir(cmd.Key)) })
 }

@@ -86,7 +86,7 @@ func (s *Store) VerifyToken(ctx context.Context, id string, digest [32]byte) (t 
 		var stored []byte
 		var used pgtype.Timestamptz
 		var note bool
-		t, err = one(ctx, q, func(row pgx.CollectableRow) (fleet.Token, error) { return scanTokenAnd(row, &stored, &note) }, goodTokenSQL, s.tenant, id)
+		t, err = one(ctx, q, func(row pgx.CollectableRow) (fleet.Token, error) { return scanTokenAnd(row, &stored, &note) }, goodTokenSQL, kept, s.tenant, id)
 		if err == nil && subtle.ConstantTimeCompare(stored, digest[:]) == 0 {
 			err = pgx.ErrNoRows // the same answer, so that nobody learns which ids there are
 		}

@@ -23,12 +23,13 @@ type ClusterPut struct {
 	Network          *string
 	ContainerManager *string
 	Profile          *string
+	Bastion          *string // address of a host, "" for none
 }
 
 const (
 	clustersSQL = `SELECT name FROM cluster WHERE tenant = $1 ORDER BY name`
 
-	clusterViewSQL = `SELECT c.name, c.network, c.container_manager, c.profile, c.created,
+	clusterViewSQL = `SELECT c.name, c.network, c.container_manager, c.profile, coalesce(c.bastion, ''), c.created,
 			coalesce(array_agg(h.address ORDER BY h.join_order, h.address) FILTER (WHERE h.address IS NOT NULL), '{}'),
 			count(h.address), count(h.address) FILTER (WHERE h.state = $3)
 		FROM cluster c LEFT JOIN host h ON h.tenant = c.tenant AND h.cluster = c.name
@@ -43,7 +44,7 @@ const (
 		ON CONFLICT ON CONSTRAINT cluster_pk DO UPDATE SET
 			network = coalesce($3, c.network), container_manager = coalesce($4, c.container_manager),
 			profile = coalesce($6, c.profile)
-		RETURNING name, network, container_manager, profile, created`
+		RETURNING name, network, container_manager, profile, coalesce(bastion, ''), created`
 
 	// The foreign key would lock the members in any order, so they are locked
 	// in ours before.
@@ -77,7 +78,7 @@ func (s *Store) clusterView(ctx context.Context, q querier, name string) (Cluste
 	var v ClusterView
 	var created pgtype.Timestamptz
 	err := q.QueryRow(ctx, clusterViewSQL, s.tenant, name, string(fleet.HostActive)).Scan(
-		&v.Name, &v.Network, &v.ContainerManager, &v.Profile, &created, &v.Members, &v.Counts.Total, &v.Counts.Available)
+		&v.Name, &v.Network, &v.ContainerManager, &v.Profile, &v.Bastion, &created, &v.Members, &v.Counts.Total, &v.Counts.Available)
 	v.Created = utc(created)
 	return v, orNotFound(err, "cluster", name)
 }
@@ -85,12 +86,16 @@ func (s *Store) clusterView(ctx context.Context, q querier, name string) (Cluste
 // PutCluster creates a cluster, or changes what is given in an existing one and
 // keeps its members.
 func (s *Store) PutCluster(ctx context.Context, put ClusterPut) (c fleet.Cluster, err error) {
-	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		var created pgtype.Timestamptz
 		err := q.QueryRow(ctx, putClusterSQL, s.tenant, put.Name, put.Network, put.ContainerManager, fleet.DefaultNetwork, put.Profile).Scan(
-			&c.Name, &c.Network, &c.ContainerManager, &c.Profile, &created)
+			&c.Name, &c.Network, &c.ContainerManager, &c.Profile, &c.Bastion, &created)
 		c.Created = utc(created)
-		return err
+		if err != nil || put.Bastion == nil || *put.Bastion == c.Bastion {
+			return err
+		}
+		c.Bastion = *put.Bastion
+		return s.setClusterBastion(ctx, q, put.Name, c.Bastion)
 	})
 	return c, err
 }

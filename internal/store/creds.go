@@ -25,7 +25,7 @@ func (s *Store) HostCreds(ctx context.Context, address string) (c secret.HostCre
 
 func (s *Store) creds(ctx context.Context, q querier, address string) (c secret.HostCreds, err error) {
 	var sealed []byte
-	if err := q.QueryRow(ctx, credsSQL, s.tenant, address).Scan(&c.RemoteUser, &sealed); err != nil {
+	if err := q.QueryRow(ctx, credsSQL, kept, s.tenant, address).Scan(&c.RemoteUser, &sealed); err != nil {
 		return c, orNotFound(err, "host", address)
 	}
 	c.PrivateKey, err = s.db.sealer.Open(sealed, credsRow(s.tenant, address))

@@ -36,6 +36,10 @@ const (
 	maxAttempts = 10
 )
 
+// kept, before the arguments of a statement, lets Postgres keep its plan. It is for
+// what is asked often and finds its rows the same way whatever the arguments are.
+const kept = pgx.QueryExecModeCacheStatement
+
 // DB is the database of all tenants. It is safe for concurrent use.
 type DB struct {
 	pool    *pgxpool.Pool
@@ -78,9 +82,16 @@ func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
 	settings["lock_timeout"] = milliseconds(lockTimeout)
 	settings["statement_timeout"] = milliseconds(statementTimeout)
 	settings["idle_in_transaction_session_timeout"] = milliseconds(idleTimeout)
-	// Statements with optional filters are planned for the filters that are
-	// given; a generic plan could use no index.
-	settings["plan_cache_mode"] = "force_custom_plan"
+	// What foreign keys and triggers ask, once for each row, keeps its plan. It is made
+	// with the sizes of the tables at that time, and they grow: a scan of a table that
+	// is small now must not be what is kept. A scan that cannot be avoided counts as
+	// very costly then, which is no reason to compile it.
+	settings["plan_cache_mode"] = "auto"
+	settings["enable_seqscan"] = "off"
+	settings["jit"] = "off"
+	// Statements have no names, and so are planned for their arguments each time: with
+	// optional filters, or lists of any length, a plan for all of them could use no index.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)

@@ -1,7 +1,7 @@
 package store
 
 import (
-	"fmt"
+	"context"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"commissaire/internal/fleet"
@@ -55,6 +56,14 @@ const fullSize = `
 	INSERT INTO event (tenant, operation_id, kind, address, state) SELECT tenant, operation_id, 'host', address, state FROM host_run;
 	SET session_replication_role = DEFAULT;`
 
+// fewRows fit in a page of each table. The plans that are kept from then on have to be
+// good for many, too.
+const fewRows = `
+	INSERT INTO cluster (tenant, name, network) VALUES ('default', 'c1', 'default');
+	INSERT INTO host (tenant, address, cluster, join_order, state) SELECT 'default', 'h' || i, 'c1', i, 'active' FROM generate_series(1, 5) i;
+	INSERT INTO operation (id, tenant, kind, cluster, state, started, finished)
+		SELECT gen_random_uuid(), 'default', 'restart', 'c1', 'succeeded', now(), now() FROM generate_series(1, 5);`
+
 // accessRows fill the tables that hang on hosts, and those about who asks.
 const accessRows = `
 	INSERT INTO container_manager (tenant, name, type, sealed, key_id) SELECT t.name, m, CASE m WHEN 'k' THEN 'kubernetes' ELSE 'trivial' END, '', 1 FROM tenant t, unnest('{k,m}'::text[]) m;
@@ -70,7 +79,7 @@ const accessRows = `
 
 func TestQueriesUseIndexes(t *testing.T) {
 	t.Parallel()
-	for name, rows := range map[string]string{"many tenants": manyRows, "full size": fullSize} {
+	for name, rows := range map[string]string{"many tenants": manyRows, "full size": fullSize, "small": fewRows} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testPlans(t, rows)
@@ -80,6 +89,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 
 func testPlans(t *testing.T, rows string) {
 	f := setup(t)
+	small := rows == fewRows
 	f.exec(t, rows+accessRows)
 	id := uuid.MustParse("01900000-0000-7000-8000-0000000003e8").String()
 	none, never, nobody := (*string)(nil), (*time.Time)(nil), (*int64)(nil)
@@ -90,15 +100,20 @@ func testPlans(t *testing.T, rows string) {
 		args []any
 	}{
 		"Hosts":                     {hostsSQL, []any{tenant}},
-		"Host":                      {hostSQL, []any{tenant, "h7"}},
+		"Host":                      {hostSQL, []any{kept, tenant, "h7"}},
 		"Clusters":                  {clustersSQL, []any{tenant}},
 		"Cluster":                   {clusterViewSQL, []any{tenant, "c1", "active"}},
 		"HasMember":                 {hasMemberSQL, []any{tenant, "c1", "h7"}},
 		"Members":                   {membersSQL, []any{tenant, "c1"}},
 		"delete a cluster":          {claimMembersSQL, []any{tenant, "c1"}},
 		"keep the cluster":          {keepClusterOfSQL, []any{tenant, "h7"}},
+		"bastion of a host":         {bastionOfSQL, []any{tenant, "h7"}},
+		"bastions":                  {bastionsSQL, []any{tenant, []string{"h1", "h2"}}},
+		"whose bastion a host is":   {servedSQL, []any{tenant, "h7"}},
 		"lock hosts":                {lockHostsSQL, []any{tenant, []string{"h1", "h2"}}},
-		"Operation":                 {operationSQL, []any{tenant, id}},
+		"Operation":                 {operationSQL, []any{kept, tenant, id}},
+		"lock an operation":         {lockOperationSQL, []any{kept, tenant, id}},
+		"newest operations":         {newestOperationsSQL, []any{kept, tenant, id, 51}},
 		"Operations":                {operationsSQL, []any{tenant, "", "", "", none, 51, "", never, never}},
 		"Operations from a cursor":  {operationsSQL, []any{tenant, "", "", "", id, 51, "", never, never}},
 		"Operations of a cluster":   {operationsSQL, []any{tenant, "c1", "", "", none, 51, "", never, never}},
@@ -152,7 +167,7 @@ func testPlans(t *testing.T, rows string) {
 		"EventsAfter":               {moreEventsSQL, []any{id, "0", -1, "", true}},
 		"EventsAfter of a host":     {moreEventsSQL, []any{id, "5", 7, "h3", true}},
 		"HostRun":                   {hostRunSQL, []any{tenant, id, "h3"}},
-		"insert host runs":          {insertHostRunsSQL, []any{id, tenant, []string{"h3"}, []bool{true}, true}},
+		"insert host runs":          {insertHostRunsSQL, []any{id, tenant, []string{"h3"}, []bool{true}, true, true}},
 		"other run on a host":       {otherRunOnHostSQL, []any{tenant, "h3", id}},
 		"close host runs":           {closeHostRunsSQL, []any{id, "x", fleet.StepsThatSpare}},
 		"close steps":               {closeStepsSQL, []any{id, "x"}},
@@ -160,7 +175,7 @@ func testPlans(t *testing.T, rows string) {
 		"Steps of a host":           {stepsSQL, []any{tenant, id, "h3"}},
 		"Output":                    {outputSQL, []any{int64(77), int64(0), int64(0), 100}},
 		"first chunk":               {firstChunkSQL, []any{int64(77), int64(5)}},
-		"reads of host credentials": {credsSQL, []any{tenant, "h7"}},
+		"reads of host credentials": {credsSQL, []any{kept, tenant, "h7"}},
 		"ContainerManager":          {containerManagerSQL, []any{tenant, "m"}},
 		"HostNode":                  {nodeSQL, []any{tenant, "h7"}},
 		"register":                  {registerSQL, []any{tenant, []string{"h7"}, "m"}},
@@ -199,7 +214,7 @@ func testPlans(t *testing.T, rows string) {
 		"forget expired keys":       {forgetExpiredSQL, []any{tenant}},
 		"Tokens of somebody":        {tokensSQL, []any{tenant, "u7"}},
 		"Token":                     {tokenSQL, []any{tenant, "t7"}},
-		"VerifyToken":               {goodTokenSQL, []any{tenant, "t7"}},
+		"VerifyToken":               {goodTokenSQL, []any{kept, tenant, "t7"}},
 		"note the use of a token":   {useTokenSQL, []any{tenant, "t7"}},
 		"JoinToken":                 {joinTokenSQL, []any{tenant, "j7"}},
 		"VerifyJoinToken":           {goodJoinTokenSQL, []any{tenant, "j7"}},
@@ -214,26 +229,85 @@ func testPlans(t *testing.T, rows string) {
 		"HostsToCheck":              {hostsToCheckSQL, []any{tenant, "c1", "h1", "h2", 3600.0}},
 		"HostsToCheck, no cluster":  {hostsToCheckSQL, []any{tenant, "", "h1", "h2", 3600.0}},
 		"RecordChecks":              {recordWatchSQL, []any{tenant, []checkedRow{{Address: "h7"}}, 3, []string{"active"}, []string{"lost"}, []string{"failed"}, fleet.StepReboot, time.Now()}},
+		"TakeUpCommand":             {takeUpCommandSQL, []any{tenant, id, 0, 3, "c1", time.Now(), ""}},
+		"hosts of a page at work":   {runningOfPageSQL, []any{tenant, id, 0, 3}},
+		"command was cancelled":     {cancelledCommandSQL, []any{tenant, id}},
+		"RecordCommands":            {recordCommandsSQL, []any{tenant, []int64{77}, []int64{0}, [][]byte{{}}, []int64{0}, [][]byte{{}}, []int64{0}, []string{"running"}, []string{""}, []*int32{nil}, []string{"running"}}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
+		isKept := c.args[0] == kept
+		if small && !isKept {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			conn, err := f.db.pool.Acquire(t.Context())
 			require.NoError(t, err)
 			defer conn.Release()
-			rows, err := conn.Query(t.Context(), "EXPLAIN "+c.sql, c.args...)
-			require.NoError(t, err)
-			plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			require.NoError(t, err)
-			text := strings.Join(plan, "\n")
-			// The 200 clusters of the test fit in two pages, so that table may be scanned.
-			scans := regexp.MustCompile(`Seq Scan on (host|host_creds|node|operation|rollout|host_run|step|output|event|api_token|join_token|audit)\b`)
-			require.False(t, scans.MatchString(text), "%s", text)
-			if strings.HasPrefix(name, "Audit") {
-				require.NotContains(t, text, "Sort", "a page reads no more than its rows\n%s", text)
+			var plans []string
+			if !small {
+				// The index has to be the better way, also where a scan is not to be avoided at all costs.
+				_, err := conn.Exec(t.Context(), "SET enable_seqscan = on")
+				require.NoError(t, err)
+				defer func() { _, _ = conn.Exec(context.WithoutCancel(t.Context()), "SET enable_seqscan = off") }()
+				plans = append(plans, explain(t, conn, c.sql, c.args...))
 			}
-			if strings.HasPrefix(name, "Operations") && c.args[1] == "" && c.args[2] == "" && c.args[3] == "" && c.sql == operationsSQL {
-				require.NotContains(t, text, "Sort", fmt.Sprintf("a page reads no more than its rows\n%s", text))
+			if isKept {
+				plans = append(plans, keptPlan(t, conn, c.sql, len(c.args)-1))
+			}
+			for _, plan := range plans {
+				// The 200 clusters of the test fit in two pages, so that table may be scanned.
+				scans := regexp.MustCompile(`Seq Scan on (host|host_creds|node|operation|rollout|host_run|step|output|event|api_token|join_token|audit)\b`)
+				require.False(t, scans.MatchString(plan), "%s", plan)
+				page := strings.HasPrefix(name, "Audit") || c.sql == newestOperationsSQL ||
+					c.sql == operationsSQL && c.args[1] == "" && c.args[2] == "" && c.args[3] == ""
+				if page {
+					require.NotContains(t, plan, "Sort", "a page reads no more than its rows\n%s", plan)
+				}
 			}
 		})
 	}
+}
+
+// keptPlan gives the plan of a statement that Postgres keeps for any arguments.
+func keptPlan(t *testing.T, conn *pgxpool.Conn, sql string, args int) string {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	exec := func(sql string) {
+		_, err := conn.Exec(ctx, sql)
+		require.NoError(t, err)
+	}
+	exec("SET plan_cache_mode = force_generic_plan")
+	defer exec("SET plan_cache_mode = auto")
+	_, err := conn.Conn().Prepare(ctx, "kept", sql)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Conn().Deallocate(ctx, "kept")) }()
+	return explain(t, conn, "EXECUTE kept ("+strings.Repeat("NULL, ", args-1)+"NULL)")
+}
+
+func explain(t *testing.T, conn *pgxpool.Conn, sql string, args ...any) string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), "EXPLAIN "+sql, args...)
+	require.NoError(t, err)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return strings.Join(lines, "\n")
+}
+
+// TestPlansAreKept asks often enough for Postgres to make a plan for any arguments,
+// and looks which it made.
+func TestPlansAreKept(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	conn, err := f.db.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	for range 10 {
+		_, err := f.Store.host(t.Context(), conn, "h")
+		require.Equal(t, fleet.NotFound, fleet.KindOf(err))
+		_, err = collect(t.Context(), conn, scanOperation, operationsSQL, fleet.DefaultTenant, "", "", "", nil, 51, "", nil, nil)
+		require.NoError(t, err)
+	}
+	names, err := collect(t.Context(), conn, pgx.RowTo[string], "SELECT statement FROM pg_prepared_statements WHERE name <> '' AND generic_plans > 0")
+	require.NoError(t, err)
+	require.Equal(t, []string{hostSQL}, names)
 }

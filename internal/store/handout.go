@@ -47,7 +47,7 @@ const (
 				ELSE '' END,
 			coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 				FROM host_run w JOIN operation x ON x.id = w.operation_id
-				WHERE w.tenant = r.tenant AND w.address = r.address AND w.operation_id <> r.operation_id AND w.state IN ('staging', 'running')), ''),
+				WHERE w.tenant = r.tenant AND w.address = r.address AND w.operation_id <> r.operation_id AND w.state IN ('staging', 'running') AND w.holds), ''),
 			r.held_since, r.waiting
 		FROM `
 	candidatesWhere = ` LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address

@@ -19,6 +19,7 @@ type HostPut struct {
 	HostKey     string            // authorized_keys form, "" leaves it to the first contact
 	Labels      map[string]string // of a new host; a known one keeps its own
 	Source      string            // "" means none for a new host and no change for a known one
+	Bastion     string            // the same
 	Creds       secret.HostCreds
 	RequestedBy string
 	RequestID   string
@@ -28,7 +29,7 @@ type HostPut struct {
 const hostColumns = `h.address, h.port, coalesce(h.cluster, ''), h.state, h.reason, h.state_since, coalesce(h.state_operation::text, ''),
 		h.os, h.os_version, h.ostree, h.bootc, h.package_manager, h.cpus, h.memory, h.space, h.boot_id, h.last_check, h.labels, h.source,
 		coalesce(h.host_key, ''), coalesce(h.host_key_print, ''), h.host_key_pinned, h.bootstrapped, h.created,
-		h.watch_state, h.watch_reason, h.watch_since, h.watch_failures, h.watched, h.rebooted`
+		h.watch_state, h.watch_reason, h.watch_since, h.watch_failures, h.watched, h.rebooted, coalesce(h.bastion, '')`
 
 const (
 	hostsSQL = `SELECT ` + hostColumns + ` FROM host h WHERE h.tenant = $1 ORDER BY h.address`
@@ -69,7 +70,7 @@ func (s *Store) Host(ctx context.Context, address string) (h fleet.Host, err err
 }
 
 func (s *Store) host(ctx context.Context, q querier, address string) (fleet.Host, error) {
-	rows, err := q.Query(ctx, hostSQL, s.tenant, address)
+	rows, err := q.Query(ctx, hostSQL, kept, s.tenant, address)
 	if err != nil {
 		return fleet.Host{}, err
 	}
@@ -87,7 +88,7 @@ func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 	err := row.Scan(append([]any{&h.Address, &h.Port, &h.Cluster, &h.State, &h.Reason, &since, &h.OperationID,
 		&h.OS, &h.OSVersion, &h.OSTree, &h.Bootc, &h.PackageManager, &h.CPUs, &h.Memory, &h.Space, &h.BootID, &check, &h.Labels, &h.Source,
 		&key.Key, &key.Fingerprint, &pinned, &bootstrapped, &created,
-		&h.Watch.State, &h.Watch.Reason, &found, &h.Watch.Failures, &watched, &rebooted}, more...)...)
+		&h.Watch.State, &h.Watch.Reason, &found, &h.Watch.Failures, &watched, &rebooted, &h.Bastion}, more...)...)
 	h.StateSince, h.LastCheck, h.Bootstrapped, h.Created = utc(since), utc(check), utc(bootstrapped), utc(created)
 	h.Watch.Since, h.Watch.Checked, h.Watch.Rebooted = utc(found), utc(watched), utc(rebooted)
 	if pinned.Valid {
@@ -102,7 +103,7 @@ func scanHostAnd(row pgx.CollectableRow, more ...any) (fleet.Host, error) {
 // is given, or none of them. The operation is nil when the host was there already
 // and what is given agrees with it (same key; same cluster and pinned host key, if
 // given); only another port is taken over then, since a wrong one could not be
-// mended otherwise, and another source. All else is a Conflict, as an unknown cluster is (contract
+// mended otherwise, and another source or bastion. All else is a Conflict, as an unknown cluster is (contract
 // §3.4). A host key that cannot be read is Invalid, and so is an address that cannot be
 // the name of a node, in a cluster whose container manager has nodes.
 func (s *Store) PutHost(ctx context.Context, put HostPut) (h fleet.Host, op *fleet.Operation, err error) {
@@ -151,6 +152,12 @@ func (s *Store) putHost(ctx context.Context, q querier, put HostPut, print strin
 	if put.Source != "" && put.Source != h.Source {
 		h.Source = put.Source
 		if err := s.setSource(ctx, q, put.Address, put.Source); err != nil {
+			return h, nil, err
+		}
+	}
+	if put.Bastion != "" && put.Bastion != h.Bastion {
+		h.Bastion = put.Bastion
+		if err := s.setHostBastion(ctx, q, put.Address, put.Bastion); err != nil {
 			return h, nil, err
 		}
 	}
@@ -239,6 +246,11 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 	if tag.RowsAffected() == 0 {
 		return nil, errAgain
 	}
+	if put.Bastion != "" {
+		if err := s.setHostBastion(ctx, q, put.Address, put.Bastion); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.writeCreds(ctx, q, insertCredsSQL, put.Address, put.Creds); err != nil {
 		return nil, err
 	}
@@ -252,7 +264,7 @@ func (s *Store) insertHost(ctx context.Context, q querier, put HostPut) (*fleet.
 // DeleteHost removes a host with its credentials and membership. Its unfinished
 // operations (a bootstrap, a register) are cancelled in the same transaction and given
 // back, so that the caller can cancel their workflows. A node that workers must remove
-// is a pending operation, which is given as ordered.
+// is a pending operation, which is given as ordered. A bastion of others is a Conflict.
 func (s *Store) DeleteHost(ctx context.Context, address string, by Requester) (cancelled, ordered []fleet.Operation, err error) {
 	reason := "host removed"
 	if by.Name != "" {
@@ -278,6 +290,9 @@ func (s *Store) DeleteHost(ctx context.Context, address string, by Requester) (c
 			return err
 		}
 		if _, err := s.lockHosts(ctx, q, []string{address}); err != nil {
+			return err
+		}
+		if err := s.servesNobody(ctx, q, address); err != nil {
 			return err
 		}
 		if ordered, err = s.removal(ctx, q, o, []string{address}); err != nil {

@@ -24,7 +24,7 @@ const (
 
 	otherRunOnHostSQL = `SELECT ` + operationColumns + `
 		FROM host_run r JOIN operation o ON o.id = r.operation_id LEFT JOIN rollout p ON p.operation_id = o.id
-		WHERE r.tenant = $1 AND r.address = $2 AND r.state IN ('staging', 'running') AND r.operation_id <> $3`
+		WHERE r.tenant = $1 AND r.address = $2 AND r.state IN ('staging', 'running') AND r.holds AND r.operation_id <> $3`
 
 	beginHostRunSQL = `UPDATE host_run SET state = 'running', started = now(), rolling = now(), slot = 1
 		WHERE tenant = $1 AND operation_id = $2 AND address = $3 AND state = 'pending'`

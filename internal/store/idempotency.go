@@ -73,5 +73,9 @@ func digestOf(parts ...any) []byte {
 }
 
 func (n NewOperation) digest() []byte {
-	return digestOf("start", n.Kind, n.Cluster, n.Host, n.Version, n.Policy, n.RetryOf, n.RequestedBy)
+	parts := []any{"start", n.Kind, n.Cluster, n.Host, n.Version, n.Policy, n.RetryOf, n.RequestedBy}
+	if n.Command != nil { // else the digests are those of the binary before commands
+		parts = append(parts, n.Command)
+	}
+	return digestOf(parts...)
 }

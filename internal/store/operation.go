@@ -17,10 +17,11 @@ type NewOperation struct {
 	Kind    fleet.OperationKind
 	Cluster string
 	Host    string
-	Manager string // of a register or unregister
-	Source  string // of a sync
-	DryRun  bool   // of a sync: change no host
-	Version string // of a deploy
+	Manager string      // of a register or unregister
+	Source  string      // of a sync
+	DryRun  bool        // of a sync: change no host
+	Version string      // of a deploy
+	Command *NewCommand // of a command, else nil
 	// Policy is the request's. What it leaves out comes from the cluster's, or from
 	// the operation that is retried. It must have passed Check.
 	Policy fleet.Policy
@@ -34,12 +35,12 @@ type NewOperation struct {
 
 const (
 	// ON CONFLICT covers the indexes that allow one unfinished operation per cluster,
-	// per host and per source.
-	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id, manager, source, dry_run)
-		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9, $10, nullif($11, ''), $12)
+	// per host and per source. One that holds nothing is not in them.
+	insertOperationSQL = `INSERT INTO operation (id, tenant, kind, cluster, host, version, retry_of, requested_by, request_id, manager, source, dry_run, command, holds)
+		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, nullif($7, '')::uuid, $8, $9, $10, nullif($11, ''), $12, $13, $14)
 		ON CONFLICT DO NOTHING`
 
-	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND (o.cluster = nullif($2, '') OR o.host = nullif($3, '') OR o.source = nullif($4, ''))`
+	unfinishedSQL = selectOperations + `WHERE o.tenant = $1 AND o.finished IS NULL AND o.holds AND (o.cluster = nullif($2, '') OR o.host = nullif($3, '') OR o.source = nullif($4, ''))`
 
 	keepClusterSQL = `SELECT FROM cluster WHERE tenant = $1 AND name = $2 FOR KEY SHARE`
 	keepHostSQL    = `SELECT FROM host WHERE tenant = $1 AND address = $2 FOR NO KEY UPDATE`
@@ -128,7 +129,7 @@ func (s *Store) insertOperation(ctx context.Context, q querier, n NewOperation) 
 	if err != nil {
 		return op, false, err
 	}
-	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID, n.Manager, n.Source, n.DryRun)
+	tag, err := q.Exec(ctx, insertOperationSQL, id.String(), s.tenant, string(n.Kind), n.Cluster, n.Host, n.Version, n.RetryOf, n.RequestedBy, n.RequestID, n.Manager, n.Source, n.DryRun, n.Command.command(), n.Kind.Holds())
 	if err != nil {
 		return op, false, err
 	}
@@ -215,7 +216,7 @@ func scanOperation(row pgx.CollectableRow) (fleet.Operation, error) {
 	var created, started, finished, paused, approved, cancelled pgtype.Timestamptz
 	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.Manager, &o.State, &o.Reason,
 		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &created, &started, &finished,
-		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting, &o.Source, &o.DryRun, &o.Sync)
+		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting, &o.Source, &o.DryRun, &o.Sync, &o.Command)
 	o.Created, o.Started, o.Finished = utc(created), utc(started), utc(finished)
 	o.Paused, o.Approved, o.Cancelled = utc(paused), utc(approved), utc(cancelled)
 	return o, err

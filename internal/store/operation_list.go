@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -35,7 +36,7 @@ type OperationFilter struct {
 const operationColumns = `o.id, o.tenant, o.kind, coalesce(o.cluster, ''), coalesce(o.host, ''), o.manager, o.state, o.reason,
 		o.version, coalesce(o.retry_of::text, ''), o.hosts, o.requested_by, o.request_id, o.created, o.started, o.finished,
 		coalesce(p.policy, '{}'), p.paused, coalesce(p.paused_by, ''), p.approved, coalesce(p.approved_by, ''),
-		p.cancelled, coalesce(p.cancelled_by, ''), coalesce(p.waiting, o.waiting), coalesce(o.source, ''), o.dry_run, o.sync`
+		p.cancelled, coalesce(p.cancelled_by, ''), coalesce(p.waiting, o.waiting), coalesce(o.source, ''), o.dry_run, o.sync, o.command`
 
 // selectOperations lacks its WHERE.
 const selectOperations = `SELECT ` + operationColumns + ` FROM operation o LEFT JOIN rollout p ON p.operation_id = o.id `
@@ -47,6 +48,9 @@ const (
 		WHERE o.tenant = $1 AND ($2 = '' OR o.cluster = $2) AND ($3 = '' OR o.kind = $3) AND ($4 = '' OR o.state = $4) AND ($5::uuid IS NULL OR o.id < $5)
 			AND ($7 = '' OR o.requested_by = $7) AND ($8::timestamptz IS NULL OR o.created >= $8) AND ($9::timestamptz IS NULL OR o.created < $9)
 		ORDER BY o.id DESC LIMIT $6`
+
+	// The same without a filter, which is what is asked most.
+	newestOperationsSQL = selectOperations + `WHERE o.tenant = $1 AND o.id < $2 ORDER BY o.id DESC LIMIT $3`
 
 	operationsOfHostSQL = `SELECT ` + operationColumns + `
 		FROM host_run r JOIN operation o ON o.id = r.operation_id LEFT JOIN rollout p ON p.operation_id = o.id
@@ -82,7 +86,7 @@ func (s *Store) operation(ctx context.Context, q querier, sql, id string) (fleet
 	if uuid.Validate(id) != nil {
 		return fleet.Operation{}, notFound("operation", id)
 	}
-	op, err := one(ctx, q, scanOperation, sql, s.tenant, id)
+	op, err := one(ctx, q, scanOperation, sql, kept, s.tenant, id)
 	return op, orNotFound(err, "operation", id)
 }
 
@@ -117,8 +121,11 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 	// One more than asked for says whether there is a next page.
 	sql, args := operationsSQL, []any{
 		s.tenant, f.Cluster, string(f.Kind), string(f.State), before, f.Limit + 1, f.RequestedBy, orNull(f.Since), orNull(f.Until)}
-	if f.Host != "" {
+	switch {
+	case f.Host != "":
 		sql, args = operationsOfHostSQL, append(args, f.Host)
+	case f == OperationFilter{Cursor: f.Cursor, Limit: f.Limit}:
+		sql, args = newestOperationsSQL, []any{kept, s.tenant, cmp.Or(f.Cursor, uuid.Max.String()), f.Limit + 1}
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
 		ops, err = collect(ctx, q, scanOperation, sql, args...)

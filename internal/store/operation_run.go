@@ -101,7 +101,7 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if _, err := q.Exec(ctx, endRolloutSQL, id); err != nil {
 		return op, err
 	}
-	var spare []string
+	var spare []string // of a rollout: the steps that leave a host as it was
 	if op.Kind.Rollout() {
 		spare = fleet.StepsThatSpare
 	}
@@ -109,8 +109,8 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if err != nil {
 		return op, err
 	}
-	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil {
-		return op, err
+	if _, err := q.Exec(ctx, closeStepsSQL, id, why); err != nil || !op.Kind.Holds() {
+		return op, err // what became of a command says nothing about the host
 	}
 	limbo := []string{string(fleet.HostInvestigating), string(fleet.HostBootstrapping)}
 	left, err := collect(ctx, q, pgx.RowTo[string], hostsLeftSQL, s.tenant, id, cut, op.Kind == fleet.KindBootstrap, limbo)

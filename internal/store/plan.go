@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"reflect"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -36,8 +37,8 @@ const (
 			(SELECT max(finished) FROM host_run WHERE operation_id = nullif($5, '')::uuid AND canary AND state = 'succeeded' AND finished IS NOT NULL))
 		WHERE operation_id = $1`
 
-	insertHostRunsSQL = `INSERT INTO host_run (operation_id, tenant, address, position, canary, stages)
-		SELECT $1, h.tenant, h.address, m.place - 1, m.canary, $5 AND (h.ostree OR h.bootc)
+	insertHostRunsSQL = `INSERT INTO host_run (operation_id, tenant, address, position, canary, stages, holds)
+		SELECT $1, h.tenant, h.address, m.place - 1, m.canary, $5 AND (h.ostree OR h.bootc), $6
 		FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS m (address, canary, place)
 		JOIN host h ON h.tenant = $2 AND h.address = m.address`
 )
@@ -46,7 +47,8 @@ const (
 const namedHosts = 5
 
 // retried fills in what a retry takes from the operation that it repeats, and
-// gives that one. It must be a rollout that has ended without success (Conflict).
+// gives that one. It must be a rollout or a command that has ended without success
+// (Conflict).
 func (s *Store) retried(ctx context.Context, q querier, n NewOperation) (NewOperation, fleet.Operation, error) {
 	if n.RetryOf == "" {
 		return n, fleet.Operation{}, nil
@@ -55,7 +57,9 @@ func (s *Store) retried(ctx context.Context, q querier, n NewOperation) (NewOper
 	switch {
 	case err != nil:
 		return n, old, err
-	case !old.Kind.Rollout():
+	case old.Kind == fleet.KindCommand && !reflect.DeepEqual(n.Policy, fleet.Policy{}):
+		return n, old, fleet.InvalidField("policy", "cannot be given: operation %s is a command, which has none", old.ID)
+	case !old.Kind.Counted():
 		return n, old, fleet.Errorf(fleet.Conflict, "operation %s is a %s; a rollout can be retried, a %s is started again", old.ID, old.Kind, old.Kind)
 	case !old.State.Ended():
 		return n, old, fleet.Errorf(fleet.Conflict, "operation %s has not ended; it can be retried when it has", old.ID)
@@ -63,6 +67,9 @@ func (s *Store) retried(ctx context.Context, q querier, n NewOperation) (NewOper
 		return n, old, fleet.Errorf(fleet.Conflict, "operation %s has succeeded; there is nothing to retry", old.ID)
 	}
 	n.Kind, n.Cluster, n.Host, n.Version = old.Kind, old.Cluster, old.Host, old.Version
+	if old.Command != nil {
+		n.Command = &NewCommand{Command: *old.Command}
+	}
 	return n, old, nil
 }
 
@@ -89,12 +96,16 @@ func (s *Store) notRetried(ctx context.Context, q querier, n NewOperation, id st
 	return e
 }
 
-// plan decides which hosts a rollout has, in which order, and by which policy.
+// plan decides which hosts an operation on a cluster has, in which order, and by which
+// policy.
 func (s *Store) plan(ctx context.Context, q querier, n NewOperation, old fleet.Operation) (p plan, err error) {
 	p = plan{kind: n.Kind, old: old}
-	if n.RetryOf != "" {
+	switch {
+	case n.RetryOf != "":
 		err = s.planRetry(ctx, q, n, &p)
-	} else {
+	case n.Kind == fleet.KindCommand:
+		err = s.planCommand(ctx, q, n, &p)
+	default:
 		err = s.planNew(ctx, q, n, &p)
 	}
 	if err == nil && n.Kind == fleet.KindDeploy {
@@ -200,6 +211,6 @@ func (s *Store) writePlan(ctx context.Context, q querier, id string, p plan) err
 		canary[i] = h.Canary
 	}
 	stages := p.kind == fleet.KindUpgrade || p.kind == fleet.KindDeploy
-	_, err := q.Exec(ctx, insertHostRunsSQL, id, s.tenant, p.addresses(), canary, stages)
+	_, err := q.Exec(ctx, insertHostRunsSQL, id, s.tenant, p.addresses(), canary, stages, p.kind.Holds())
 	return err
 }

@@ -30,7 +30,7 @@ type PreviewHost struct {
 const previewHostsSQL = `SELECT ` + hostColumns + `,
 		coalesce((SELECT format('operation %s (%s of %s) holds it', x.id, x.kind, coalesce('host ' || x.host, 'cluster ' || x.cluster))
 			FROM host_run w JOIN operation x ON x.id = w.operation_id
-			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running')), ''),
+			WHERE w.tenant = h.tenant AND w.address = h.address AND w.state IN ('staging', 'running') AND w.holds), ''),
 		EXISTS (SELECT FROM cluster c LEFT JOIN container_manager m ON m.tenant = c.tenant AND m.name = c.container_manager AND m.checking IS NULL
 			WHERE c.tenant = h.tenant AND c.name = h.cluster AND c.container_manager <> '' AND coalesce(m.type, '') <> 'trivial')
 	FROM host h WHERE h.tenant = $1 AND h.address = ANY ($2)`
@@ -49,6 +49,9 @@ func (s *Store) preview(ctx context.Context, q querier, n NewOperation) (v Previ
 	n, old, err := s.retried(ctx, q, n)
 	if err != nil {
 		return v, err
+	}
+	if n.Kind == fleet.KindCommand {
+		return v, fleet.Errorf(fleet.Conflict, "operation %s is a command, which has no preview: it is run on the hosts that are left, as it is", old.ID)
 	}
 	if n.Cluster == "" {
 		return v, fleet.Errorf(fleet.Invalid, "only operations on a cluster have a preview")

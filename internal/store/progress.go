@@ -30,14 +30,14 @@ func (s *Store) Progress(ctx context.Context, id string) (p fleet.Progress, err 
 
 func (s *Store) progress(ctx context.Context, q querier, op fleet.Operation, now time.Time) (p fleet.Progress, err error) {
 	sql := progressSQL
-	if !op.Kind.Rollout() {
+	if !op.Kind.Counted() {
 		sql = progressOfOneSQL
 	}
 	var busy float64 // seconds that the succeeded ones took together
 	err = q.QueryRow(ctx, sql, op.ID).Scan(&p.Pending, &p.Staging, &p.Staged, &p.Running, &p.Succeeded, &p.Failed, &p.Skipped, &busy)
 	p.Total = op.Hosts
 	left := p.Pending + p.Staging + p.Staged + p.Running
-	if err != nil || p.Succeeded == 0 || left == 0 || op.State != fleet.OperationRunning || op.Waiting != "" || !op.Paused.IsZero() {
+	if err != nil || p.Succeeded == 0 || left == 0 || !op.Kind.Rollout() || op.State != fleet.OperationRunning || op.Waiting != "" || !op.Paused.IsZero() {
 		return p, err
 	}
 	// The hosts at work are half done, on average.

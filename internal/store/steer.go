@@ -20,10 +20,12 @@ type SteerAction struct {
 const (
 	// What the rollout waits for is written by the next claim; until then nobody
 	// shall be told what has just been lifted.
-	pauseSQL   = `UPDATE rollout SET paused = now(), paused_by = $2, waiting = 'paused by ' || $2, ` + steered
-	resumeSQL  = `UPDATE rollout SET paused = NULL, paused_by = '', waiting = '', ` + steered + ` AND $2::text IS NOT NULL`
-	cancelSQL  = `UPDATE rollout SET cancelled = now(), cancelled_by = $2, ` + steered
-	approveSQL = `UPDATE rollout SET approved = now(), approved_by = $2, waiting = CASE WHEN paused IS NULL THEN '' ELSE waiting END, ` + steered
+	pauseSQL  = `UPDATE rollout SET paused = now(), paused_by = $2, waiting = 'paused by ' || $2, ` + steered
+	resumeSQL = `UPDATE rollout SET paused = NULL, paused_by = '', waiting = '', ` + steered + ` AND $2::text IS NOT NULL`
+	cancelSQL = `UPDATE rollout SET cancelled = now(), cancelled_by = $2, ` + steered
+	// Nobody waits for a command to be looked at: its workers do so all the time.
+	cancelCommandSQL = `UPDATE rollout SET cancelled = now(), cancelled_by = $2 WHERE operation_id = $1`
+	approveSQL       = `UPDATE rollout SET approved = now(), approved_by = $2, waiting = CASE WHEN paused IS NULL THEN '' ELSE waiting END, ` + steered
 
 	// A claim notes which generation it has seen; see UnseenOperations.
 	steered = `generation = generation + 1, steered = now() WHERE operation_id = $1`
@@ -34,13 +36,13 @@ const (
 )
 
 // Steer pauses, resumes, cancels or approves a rollout, and gives it as it is then.
-// What it writes holds for every host that is handed out after its commit. When it
-// is so already, nothing changes. An operation that has ended, or does not roll, is
-// a Conflict, as an approval is that nobody waits for. One that has not begun is
-// ended by cancel at once.
+// What it writes holds for every host that is handed out after its commit. A command can
+// be cancelled only. When it is so already, nothing changes. An operation that has ended,
+// or does not roll, is a Conflict, as an approval is that nobody waits for. One that has
+// not begun is ended by cancel at once.
 func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.Operation, err error) {
 	r := request{key: a.IdempotencyKey, digest: digestOf("steer", id, a.Action, a.By, a.Force)}
-	err = s.steering(ctx, id, r, &op, func(ctx context.Context, q querier) error {
+	err = s.steering(ctx, id, a.Action, r, &op, func(ctx context.Context, q querier) error {
 		return s.steer(ctx, q, op, a)
 	})
 	return op, err
@@ -51,7 +53,7 @@ func (s *Store) Steer(ctx context.Context, id string, a SteerAction) (op fleet.O
 // policy must have passed Check. It is Steer otherwise.
 func (s *Store) SetOperationPolicy(ctx context.Context, id string, p fleet.Policy, by, idempotencyKey string) (op fleet.Operation, err error) {
 	r := request{key: idempotencyKey, digest: digestOf("policy", id, p, by)}
-	err = s.steering(ctx, id, r, &op, func(ctx context.Context, q querier) error {
+	err = s.steering(ctx, id, "policy", r, &op, func(ctx context.Context, q querier) error {
 		policy, err := replace(op.Policy, p)
 		if err != nil || reflect.DeepEqual(policy, op.Policy) {
 			return err
@@ -70,7 +72,7 @@ func (s *Store) SetOperationPolicy(ctx context.Context, id string, p fleet.Polic
 
 // steering runs f while nobody hands out hosts of the rollout, once for each
 // request. op is the operation as it is before f and, at the end, after it.
-func (s *Store) steering(ctx context.Context, id string, r request, op *fleet.Operation, f func(ctx context.Context, q querier) error) error {
+func (s *Store) steering(ctx context.Context, id, action string, r request, op *fleet.Operation, f func(ctx context.Context, q querier) error) error {
 	return s.db.tx(ctx, func(ctx context.Context, q querier) (err error) {
 		var known bool
 		if *op, _, known, err = s.answered(ctx, q, r); err != nil || known {
@@ -80,7 +82,9 @@ func (s *Store) steering(ctx context.Context, id string, r request, op *fleet.Op
 		switch {
 		case err != nil:
 			return err
-		case !op.Kind.Rollout():
+		case op.Kind == fleet.KindCommand && action != "cancel":
+			return fleet.Errorf(fleet.Conflict, "operation %s is a command, which runs on all hosts at once; cancel it instead", id)
+		case !op.Kind.Counted():
 			return noRollout(*op)
 		case op.State.Ended():
 			return fleet.Errorf(fleet.Conflict, "%s", ended(*op))
@@ -105,6 +109,9 @@ func (s *Store) steer(ctx context.Context, q querier, op fleet.Operation, a Stee
 		sql, already = resumeSQL, op.Paused.IsZero()
 	case "cancel":
 		sql, already = cancelSQL, !op.Cancelled.IsZero()
+		if op.Kind == fleet.KindCommand {
+			sql = cancelCommandSQL
+		}
 	case "approve":
 		sql, already = approveSQL, !op.Approved.IsZero()
 		if err := s.mayApprove(ctx, q, op); err != nil && !already {

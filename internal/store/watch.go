@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,8 +21,10 @@ type HostToCheck struct {
 	BootID  string // as it is known
 	Facts   bool   // they are old, so they are to be read again
 	Creds   secret.HostCreds
+	Bastion *Bastion  // nil for none
 	Read    time.Time // when it was read here, by the clock of Postgres
 
+	through                  string // address of its bastion
 	created, pinned, changed time.Time
 }
 
@@ -40,10 +44,10 @@ const (
 	// hosts that came together are not read together for ever.
 	hostsToCheckSQL = `SELECT h.address, h.port, h.host_key, h.boot_id,
 			coalesce(h.watch_facts, h.bootstrapped) < now() - make_interval(secs => $5 * (0.5 + (hashtext(h.address) & 1023) / 2048.0)),
-			c.remote_user, c.sealed, h.created, h.host_key_pinned, c.changed, now()
+			c.remote_user, c.sealed, h.created, h.host_key_pinned, c.changed, now(), ` + bastionOf + `
 		FROM (SELECT h.*` + toWatch + ` AND h.address > $3 AND ($4 = '' OR h.address <= $4)) h
 			JOIN host_creds c ON c.tenant = h.tenant AND c.address = h.address
-		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = h.tenant AND r.address = h.address AND r.state IN ('staging', 'running'))
+		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = h.tenant AND r.address = h.address AND r.state IN ('staging', 'running') AND r.holds)
 		ORDER BY h.address`
 
 	watchStatesSQL = `SELECT watch_state, count(*), extract(epoch FROM clock_timestamp() - max(watched))::float8 FROM host GROUP BY watch_state`
@@ -120,7 +124,8 @@ func (s *Store) HostsToCheck(ctx context.Context, cluster, after, upTo string, f
 		}
 		var h HostToCheck
 		var box []byte
-		into := []any{&h.Address, &h.Port, &h.HostKey, &h.BootID, &h.Facts, &h.Creds.RemoteUser, &box, &h.created, &h.pinned, &h.changed, &h.Read}
+		bastions := map[string]bool{}
+		into := []any{&h.Address, &h.Port, &h.HostKey, &h.BootID, &h.Facts, &h.Creds.RemoteUser, &box, &h.created, &h.pinned, &h.changed, &h.Read, &h.through}
 		_, err = pgx.ForEachRow(rows, into, func() error {
 			key, err := s.db.sealer.Open(box, credsRow(s.tenant, h.Address))
 			if err != nil {
@@ -128,10 +133,26 @@ func (s *Store) HostsToCheck(ctx context.Context, cluster, after, upTo string, f
 				return nil
 			}
 			h.Creds.PrivateKey = key
+			if h.through != "" {
+				bastions[h.through] = true
+			}
 			hosts = append(hosts, h)
 			return nil
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		logins, err := s.bastions(ctx, q, slices.Collect(maps.Keys(bastions)))
+		if err != nil {
+			return err
+		}
+		for i := range hosts {
+			hosts[i].Bastion = logins[hosts[i].through]
+		}
+		all := len(hosts)
+		hosts = slices.DeleteFunc(hosts, func(h HostToCheck) bool { return h.through != "" && h.Bastion == nil })
+		sealed += all - len(hosts)
+		return nil
 	})
 	return hosts, sealed, err
 }

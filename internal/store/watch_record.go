@@ -44,8 +44,8 @@ const recordWatchSQL = `WITH seen AS (
 			JOIN host o ON o.tenant = $1 AND o.address = s.address
 		WHERE o.created = s.created AND o.port = s.port AND o.host_key_pinned = s.pinned AND (o.watched IS NULL OR o.watched < s.at)
 			AND (SELECT c.changed FROM host_creds c WHERE c.tenant = $1 AND c.address = s.address) = s.changed
-			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.state IN ('staging', 'running'))
-			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.finished > $8 AND r.finished > s.at AND r.started IS NOT NULL)
+			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.state IN ('staging', 'running') AND r.holds)
+			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.finished > $8 AND r.finished > s.at AND r.started IS NOT NULL AND r.holds)
 	), judged AS (
 		SELECT seen.*, CASE
 			WHEN failed AND failures >= $3 THEN 'lost'

@@ -19,25 +19,36 @@ const (
 	scriptTail = "\n)\nset -- $?\n" + `printf '\n@commissaire-end@\n'` + "\n" +
 		`printf '\n@commissaire-end@\n' >&2` + "\nexit $1" + scriptEnd
 	scriptEnd = "\n} </dev/null\n"
+
+	framesEnd = "exit\n} 9<&0 </dev/null\n" // of a script whose answer is in frames
 )
 
 var errShape = errors.New("not of the shape that internal/remote gives a script")
 
-// unwrap gives the script and its arguments.
-func unwrap(stdin string) (args []string, script string, err error) {
+// unwrap gives the script and its arguments, and whether its answer is in frames.
+func unwrap(stdin string) (args []string, script string, frames bool, err error) {
 	rest, ok := strings.CutPrefix(stdin, scriptHead)
 	if !ok {
-		return nil, "", errShape
+		return nil, "", false, errShape
 	}
 	if args, rest, err = words(rest); err != nil {
-		return nil, "", err
+		return nil, "", false, err
+	}
+	if script, frames = strings.CutSuffix(rest, framesEnd); frames {
+		return args, script, true, nil
 	}
 	rest, ok = strings.CutPrefix(rest, "\n(\n")
 	script, ok2 := strings.CutSuffix(rest, scriptTail)
 	if !ok || !ok2 {
-		return nil, "", errShape
+		return nil, "", false, errShape
 	}
-	return args, script, nil
+	return args, script, false, nil
+}
+
+// whole says whether all of a script has come. What comes behind one asks it to look
+// again, which no run here is long enough for.
+func whole(stdin string) bool {
+	return strings.HasSuffix(stdin, scriptEnd) || strings.HasSuffix(stdin, framesEnd)
 }
 
 // words reads what remote.Quote wrote, up to what follows it.
@@ -94,8 +105,8 @@ var calls = []struct {
 	act  act
 	tail *regexp.Regexp
 }{
-	{actOnce, regexp.MustCompile(`^'\nc_want=([0-9a-f]{64})\nc_start [A-Z0-9]+\nc_follow "\$2" "\$3"\n$`)},
-	{actStart, regexp.MustCompile(`^'\nc_want=([0-9a-f]{64})\nc_start [A-Z0-9]+\nc_status\n$`)},
+	{actOnce, regexp.MustCompile(`^'\nc_want=([0-9a-f]{64}) c_time=[0-9]+\nc_start [A-Z0-9]+ wait\nc_follow "\$2" "\$3"\n$`)},
+	{actStart, regexp.MustCompile(`^'\nc_want=([0-9a-f]{64}) c_time=[0-9]+\nc_start [A-Z0-9]+\nc_status\n$`)},
 	{actStatus, regexp.MustCompile(`^c_status\n$`)},
 	{actCancel, regexp.MustCompile(`^c_cancel "\$2"\nc_status\n$`)},
 	{actForget, regexp.MustCompile(`^c_forget\nc_status\n$`)},
@@ -130,11 +141,11 @@ func (r *request) complete(script string, args, match []string) error {
 		return nil
 	}
 	r.digest = match[1]
-	_, text, ok := strings.Cut(script, "\nc_job_text=")
+	_, text, ok := strings.Cut(script, "\nc_job_text='")
 	if !ok {
 		return errShape
 	}
-	job, _, err := words(text)
+	job, _, err := words("'" + text)
 	if err != nil || len(job) != 1 {
 		return errShape
 	}

@@ -1,10 +1,10 @@
 package simhost
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -65,11 +65,11 @@ func (h *Host) session(session ssh.Channel, requests <-chan *ssh.Request) {
 // exec reads the script and answers it. A connection that breaks meanwhile ends
 // it at the next read or write.
 func (h *Host) exec(session ssh.Channel, command string) {
-	stdin, err := io.ReadAll(io.LimitReader(session, maxScript))
+	stdin, err := readScript(session)
 	if err != nil {
 		return
 	}
-	a := h.answer(command, string(stdin))
+	a := h.answer(command, stdin)
 	if _, err := session.Write(a.stdout); err != nil {
 		return
 	}
@@ -78,6 +78,23 @@ func (h *Host) exec(session ssh.Channel, command string) {
 	}
 	_ = session.CloseWrite()
 	_, _ = session.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(a.code)}))
+}
+
+// readScript reads a script to its end, behind which the client may stay connected, or
+// as far as it came.
+func readScript(r io.Reader) (string, error) {
+	var script []byte
+	for buf := make([]byte, 32<<10); len(script) < maxScript; {
+		n, err := r.Read(buf)
+		script = append(script, buf[:n]...)
+		if errors.Is(err, io.EOF) || err == nil && whole(string(script)) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return string(script), nil
 }
 
 // answer is what a command leaves behind.
@@ -91,25 +108,29 @@ func (h *Host) answer(command, stdin string) answer {
 	if command != "exec sh -s" && command != "exec sudo -n sh -s" {
 		return h.unrecognised("login command", command)
 	}
-	if !strings.HasSuffix(stdin, scriptEnd) {
+	if !whole(stdin) {
 		// Cut off by a connection that broke: a shell runs nothing of it.
 		return answer{stderr: []byte("sh: syntax error: unexpected end of file\n"), code: 2}
 	}
-	args, script, err := unwrap(stdin)
+	args, script, frames, err := unwrap(stdin)
 	if err != nil {
 		return h.unrecognised("script", stdin)
 	}
 	r, err := recognise(script, args)
 	if err != nil {
-		return marked(h.unrecognised("script", err.Error()))
+		return marked(h.unrecognised("script", err.Error()), frames)
 	}
-	return marked(h.perform(r))
+	return marked(h.perform(r), frames)
 }
 
-// marked puts the marks of internal/remote around an answer.
-func marked(a answer) answer {
-	a.stdout = append(append([]byte(ready), a.stdout...), finished...)
-	a.stderr = append(a.stderr, finished...)
+// marked puts the marks of internal/remote around an answer. Frames have an end of
+// their own.
+func marked(a answer, frames bool) answer {
+	a.stdout = append([]byte(ready), a.stdout...)
+	if !frames {
+		a.stdout = append(a.stdout, finished...)
+		a.stderr = append(a.stderr, finished...)
+	}
 	return a
 }
 

@@ -34,12 +34,16 @@ c_await() { # milliseconds, signal to repeat or nothing
 c_cancel() { # grace in milliseconds
   c_quiet=0
   umask 077
-  if ! c_read_claim; then
+  if ! c_claimed; then
     # Claimed for nobody, so that a starter on its way finds it taken.
-    c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled 2>&1) && { c_finish cancelled; }
-    c_read_claim || c_die unusable "cancel $c_dir: $c_error"
+    c_time=$(date +%s)
+    c_mine=$c_dir/claim.$$-$c_time
+    c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled "$c_time" 2>&1) && c_claim_stays && c_finish cancelled
+    c_claimed || c_die unusable "cancel $c_dir: $c_error"
   fi
   if [ ! -e "$c_dir/rc" ] && ! c_over; then
+    # For a runner that has not begun: what we signal may be its sync or mkdir.
+    true >"$c_dir/cancel"
     c_left=2000
     until c_begun || c_over || [ $c_left -le 0 ]; do c_sleep 20; c_left=$((c_left - 20)); done
     c_signal TERM

@@ -10,6 +10,19 @@
 
 c_report() { printf 'R %s %s %s %s\n' "$c_digest" "$c_boot" "$c_now" "$c_start"; }
 
+c_nap() { # milliseconds: sleeps so long, or, where somebody wakes us, until then
+  c_napped=$1
+  if [ -n "$c_asker" ] && [ "$c_finished" = none ]; then
+    c_napped=1000
+    [ -n "$c_woken" ] || wait "${c_child:-$c_asker}"
+    # A child that has ended is waited for once. Its own children may go on.
+    [ -n "$c_woken" ] || [ -z "$c_child" ] || c_finished=$c_child c_child=
+    c_woken=
+  else
+    c_sleep "$1"
+  fi
+}
+
 c_send() { # frame letter, length: from descriptor 3, where c_at is
   printf '%s %s %s\n' "$1" "$c_at" "$2" && dd bs="$2" count=1 <&3 2>/dev/null || exit 0
   c_at=$((c_at + $2))
@@ -26,16 +39,18 @@ c_output() { # all there is up to the limit
 }
 
 c_ending() { # sets c_end once the run is over
-  c_end=
-  if [ -e "$c_dir/rc" ]; then
-    read -r c_end <"$c_dir/rc"
-  elif ! c_alive && [ ! -e "$c_dir/rc" ]; then # it may have ended between the two looks
-    if [ "$c_boot" = "$c_now" ]; then c_end="lost - its process is gone and left no exit code (killed, or out of memory)"
-    else c_end="lost - the host rebooted while it ran"; fi
-  elif [ -e "$c_dir/rc" ]; then
-    read -r c_end <"$c_dir/rc"
-  fi
-  [ -n "$c_end" ]
+  c_ended && return
+  ! c_alive || return 1
+  c_ended && return # between the two looks
+  case $c_boot in
+  "$c_now") c_end="lost - its process is gone and left no exit code (killed, or out of memory)" ;;
+  unknown) c_end="lost - its claim has lost its content, so whether it began is not known" ;;
+  *) c_end="lost - the host rebooted while it ran" ;;
+  esac
+}
+
+c_settled() { # sets c_end once the run is over and that is on the disk, which its runner sees to before it leaves
+  c_ending && { [ "$c_finished" = unit ] || ! c_runner_lives; }
 }
 
 c_tail() { # what the limit left out, its last 64 KiB
@@ -51,16 +66,16 @@ c_tail() { # what the limit left out, its last 64 KiB
 c_follow() { # offset, limit
   c_at=$1 c_head=$2 c_idle=10 c_quiet=0 c_bytes=0
   c_report
-  until [ -e "$c_dir/out" ] || c_ending; do c_sleep 10; done
+  until [ -e "$c_dir/out" ] || c_settled; do c_nap 10; done
   if [ -e "$c_dir/out" ]; then
     exec 3<"$c_dir/out"
     [ $c_at = 0 ] || dd bs=1 skip=$c_at count=0 <&3 2>/dev/null
     while :; do
       # Looked at before the output, so that all of it is sent.
-      if c_ending; then c_output; c_tail; break; fi
+      if c_settled; then c_output; c_tail; break; fi
       c_output
-      c_sleep $c_idle
-      c_quiet=$((c_quiet + c_idle))
+      c_nap $c_idle
+      c_quiet=$((c_quiet + c_napped))
       c_idle=$((c_idle < 750 ? c_idle + c_idle / 3 : 1000))
       if [ $c_quiet -ge 2000 ]; then c_quiet=0; printf 'A\n' || exit 0; fi
     done
@@ -76,8 +91,8 @@ c_answer() { # how it ended
 }
 
 c_status() { # one look, without output
-  c_read_claim || { echo "N $c_now"; return; }
+  c_claimed || { echo "N $c_now"; return; }
   c_report
   c_size
-  if c_ending; then c_answer; else echo P; fi
+  if c_settled; then c_answer; else echo P; fi
 }

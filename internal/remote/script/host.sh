@@ -12,18 +12,37 @@ c_boot_id() { # the only reader of the boot id
 
 c_state_dir() {
   if [ -n "${COMMISSAIRE_STATE_DIR:-}" ]; then c_runs=$COMMISSAIRE_STATE_DIR/runs
-  elif [ "$(id -u)" = 0 ]; then c_runs=/var/lib/commissaire/runs
+  elif c_root; then c_runs=/var/lib/commissaire/runs
   else c_runs=${XDG_STATE_HOME:-$HOME/.local/state}/commissaire/runs
   fi
 }
 
+c_root() { # whether we are
+  c_uid=
+  while read -r c_name c_value c_uid c_line; do
+    [ "$c_name" != Uid: ] || break
+  done </proc/self/status
+  [ "$c_uid" = 0 ]
+}
+
 c_open() { # key: says where everything of the key is
+  c_child= c_asker= c_starter= c_woken= c_finished=none c_end=
   c_state_dir
   c_dir=$c_runs/$1
   c_boot_id || c_die unusable "cannot read the boot id"
 }
 
-c_read_claim() { # false when nobody has claimed the key
+c_claimed() { # false when nobody has claimed the key
+  # Twice: a claim that comes between the looks at content and name comes whole.
+  for c_look in 1 2; do
+    c_read_claim && return
+    [ -e "$c_dir/claim" ] || return 1
+  done
+  # The disk has lost it. Nobody can claim again what has that name.
+  c_digest=unknown c_boot=unknown c_start=0
+}
+
+c_read_claim() { # false unless there is a whole claim
   c_digest= c_boot= c_pid= c_tick= c_start=
   [ -e "$c_dir/claim" ] || return 1
   while read -r c_name c_value; do
@@ -32,6 +51,14 @@ c_read_claim() { # false when nobody has claimed the key
     tick) c_tick=$c_value ;; start) c_start=$c_value ;;
     esac
   done <"$c_dir/claim"
+  [ -n "$c_start" ]
+}
+
+c_ended() { # sets c_end when it is written how the run ended
+  # An empty one lost its content in a power cut.
+  c_end=
+  [ ! -s "$c_dir/rc" ] || read -r c_end <"$c_dir/rc" || c_end=
+  [ -n "$c_end" ]
 }
 
 c_stat() { # pid: sets c_state c_session c_began of a process, false when there is none
@@ -44,6 +71,10 @@ c_fields() { c_state=$1 c_session=$4 c_began=${20}; }
 
 c_runner_lives() { # a pid alone proves nothing: it may be another process by now
   [ "$c_boot" = "$c_now" ] && c_stat "$c_pid" && [ "$c_began" = "$c_tick" ] && [ "$c_state" != Z ]
+}
+
+c_wake() { # signal: for the shell that waits for the runner, if there is one, and it still is that one
+  [ -n "$c_starter" ] && c_stat "${c_starter%:*}" && [ "$c_began" = "${c_starter#*:}" ] && kill "-$1" "${c_starter%:*}" 2>/dev/null
 }
 
 c_marked() { # pids of the processes that carry the mark of this run
@@ -72,22 +103,34 @@ c_sleep() { # milliseconds; a sleep without fractions waits the next full second
 }
 
 c_size() { # bytes printed so far
-  c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
+  c_bytes=0
+  [ ! -s "$c_dir/out" ] || c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
 }
 
-c_claim() { # digest: the one exclusive act. link(2) either makes the name or fails
-  c_stat $$ || return 1
-  # The end gets its space on the disk now, see c_finish.
-  printf 'digest %s\nboot %s\npid %s\ntick %s\nstart %s\n' "$1" "$c_now" $$ "$c_began" "$(date +%s)" >"$c_dir/claim.$$" &&
-    printf '%-80s\n' '' >"$c_dir/rc.$$" && c_sync "$c_dir/claim.$$" "$c_dir/rc.$$" &&
-    ln "$c_dir/claim.$$" "$c_dir/claim" || { rm -f "$c_dir/claim.$$" "$c_dir/rc.$$"; return 1; }
-  rm -f "$c_dir/claim.$$"
+c_claim() { # digest, time: the one exclusive act. link(2) either makes the name or fails
+  # Whoever sees the name sees all of it: it is whole and on the disk before, under
+  # $c_mine, which nobody else uses, and is never taken away. Its first line is the
+  # place of the end.
+  [ ! -e "$c_dir/claim" ] && c_stat $$ || return 1
+  printf '%-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >"$c_mine" &&
+    c_sync "$c_mine" && { ln "$c_mine" "$c_dir/claim" || c_is_mine; } || { rm -f "$c_mine"; return 1; }
+}
+
+c_is_mine() { # whether the claim is this shell's. Who tells us that ln failed may have been killed after it did not
+  c_read_claim && [ "$c_pid" = $$ ] && c_runner_lives
+}
+
+c_claim_stays() { # the claim outlives a power cut from here on
   c_sync "$c_dir" "$c_runs"
 }
 
-c_finish() { # words: how it ended, written last, whole and for good
-  # Padded: it overwrites blocks that were reserved before the command began, so
-  # a full disk cannot take the exit code away.
-  printf '%-80s\n' "$*" 1<>"$c_dir/rc.$$" && c_sync "$c_dir/rc.$$" && mv -f "$c_dir/rc.$$" "$c_dir/rc"
-  c_sync "$c_dir"
+c_finish() { # words: how it ended, for good
+  # Written over what the claim has kept for it, so that a full disk cannot take it
+  # away. Whoever sees rc sees what is on the disk. Tried again because Cancel, which
+  # spares us, may kill what we call.
+  for c_try in 1 2 3 4 5; do
+    printf '%-80s\n' "$*" 1<>"$c_dir/claim" && c_sync "$c_dir/claim" &&
+      { [ -e "$c_dir/rc" ] || mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir" && return
+  done
+  return 1
 }

@@ -1,38 +1,59 @@
-# The detached process. It stands in the job file, between what the starter says
-# about the command and the login's environment, and is the only one to claim.
+# The detached process. It stands behind what the starter says about the command,
+# and is the only one to claim.
 
 c_run() { # the command
   c_env
-  umask 077
   c_boot_id || exit 1
-  if ! c_why=$(c_claim "$c_want" 2>&1); then
+  c_mine=$c_dir/claim.${c_job##*.}
+  if ! c_claim "$c_want" "$c_time" 2>/dev/null && ! c_why=$(c_claim "$c_want" "$c_time" 2>&1); then
     # Lost to another runner: not a trace. Otherwise the starter wants to know.
     [ -e "$c_dir/claim" ] || printf '%s\n' "$c_why" >"$c_job.failed"
-    rm -f "$c_job"
+    [ ! -e "$c_job" ] || rm -f "$c_job"
     exit 0
   fi
-  rm -f "$c_dir"/job.* "$c_dir"/claim.*
+  for c_one in "$c_dir"/job.* "$c_dir"/claim.*; do
+    [ "$c_one" = "$c_mine" ] || [ ! -e "$c_one" ] || rm -f "$c_one"
+  done
+  c_never=
+  c_claim_stays || c_never="lost - its claim did not get to the disk, so it never began"
+  c_wake USR1
   : >>"$c_dir/out"
-  if [ -n "$c_if_boot" ] && [ "$c_if_boot" != "$c_now" ]; then
-    c_finish "boot $c_now"
+  [ -z "$c_if_boot" ] || [ "$c_if_boot" = "$c_now" ] || c_never="boot $c_now"
+  # Last, and with nothing of ours running beside us: who cancels from here on
+  # finds the command.
+  [ ! -e "$c_dir/cancel" ] || c_never=cancelled
+  if [ -n "$c_never" ]; then
+    c_finish "$c_never"
+    c_wake USR2
     exit 0
   fi
-  # No signal is caught here: Cancel spares this shell, and systemd, which stops
-  # only it (KillMode=process), must not wait for the command at shutdown.
+  # No signal is caught while it runs: Cancel spares this shell, and systemd, which
+  # stops only it (KillMode=process), must not wait for the command at shutdown.
   COMMISSAIRE_RUN=$c_dir
   export COMMISSAIRE_RUN
   cd /
   unset OLDPWD
-  umask "$c_umask"
   "$@" </dev/null >>"$c_dir/out" 2>&1
   c_code=$?
-  umask 077
+  # A cancel that comes too late must not end what writes down how it ended.
+  trap '' TERM
   c_size
-  c_finish "exit $c_code $c_bytes $(date +%s)"
-  c_prune
+  c_finish "exit $c_code $c_bytes"
+  c_wake USR2
+  # Nobody waits for the pruning.
+  if c_prune_due; then trap - TERM; c_prune & fi
+}
+
+c_prune_due() { # at most once in an hour
+  c_last=0
+  [ ! -s "$c_runs/.pruned" ] || read -r c_last <"$c_runs/.pruned"
+  case $c_last in *[!0-9]*) c_last=0 ;; esac
+  c_last=$((c_time - c_last))
+  [ $c_last -ge 3600 ] || [ $c_last -le -3600 ]
 }
 
 c_prune() { # what ended a week ago, or was left by another boot, and has no process
+  printf '%s\n' "$c_time" 2>/dev/null >"$c_runs/.pruned"
   for c_dir in $(find "$c_runs/." ! -name . -prune -type d -mtime +6 2>/dev/null); do
     c_dir=$c_runs/${c_dir##*/}
     if c_read_claim && [ ! -e "$c_dir/rc" ] && [ "$c_boot" = "$c_now" ]; then continue; fi

@@ -1,0 +1,259 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"commissaire/internal/fleet"
+	"commissaire/internal/remote"
+	"commissaire/internal/store"
+)
+
+// commandRun is where a command stands on one host, in this attempt of its page.
+type commandRun struct {
+	host   *commandHost
+	begun  bool      // it may have been started there
+	looked bool      // the host has said whether it was, or we are the first
+	end    time.Time // when its time is over; zero while it is not known to run
+	trouble
+}
+
+// errOverTime ends a command whose time is over.
+var errOverTime = errors.New("the command has had its time")
+
+// run runs the command on one host and puts on record how it ended. An error is none of
+// the host's.
+func (p *commandPage) run(ctx context.Context, h *commandHost) error {
+	if h.Failed != "" {
+		p.record.end(h, commandFailed(h.Again, h.Failed))
+		return nil
+	}
+	r := commandRun{host: h, begun: h.Again, looked: !h.Again}
+	over := false
+	for slots := p.slots.first; ; slots = p.slots.again {
+		err := slots.with(ctx, func() (err error) {
+			over, err = p.try(ctx, &r)
+			return err
+		})
+		if over || err != nil || !r.wait(ctx) {
+			return err
+		}
+	}
+}
+
+// try goes to the host once. over is whether there is nothing left to do on it.
+func (p *commandPage) try(ctx context.Context, r *commandRun) (over bool, err error) {
+	tried := wallClock()
+	err = p.visit(ctx, r)
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, errGivenUp):
+		return true, nil
+	case fleet.KindOf(err) == fleet.Unavailable: // nothing is begun until Postgres is there again
+		r.next = max(r.next, reconnectMin)
+		return false, nil
+	case errors.Is(err, errOverTime), !r.end.IsZero() && wallClock().After(r.end):
+		return true, p.stop(ctx, r.host, fmt.Sprintf("the command took longer than %s", p.command.Timeout))
+	case remote.KindOf(err) == "":
+		return true, err
+	}
+	if why := r.over(err, tried, p.in.Unreachable, r.begun); why != "" {
+		p.record.end(r.host, commandFailed(r.begun, why))
+		return true, nil
+	}
+	return false, nil
+}
+
+// visit runs the command on a connection of its own, or goes on with it. Without an error
+// the host has ended.
+func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
+	asked := wallClock()
+	stop, err := p.mayGoOn(ctx, r.host)
+	if err != nil {
+		return err
+	}
+	if stop != "" && !r.begun {
+		return p.skip(ctx, r.host, stop)
+	}
+	conn, err := p.ssh.Dial(ctx, r.host.target())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if r.begun && r.end.IsZero() { // at the latest, until the host says more
+		r.end = wallClock().Add(time.Duration(p.command.Timeout))
+	}
+	if !r.looked {
+		if err := p.look(ctx, conn, r); err != nil {
+			return err
+		}
+	}
+	if !r.begun {
+		if wallClock().Sub(asked) > looksAgain { // it took long
+			if stop, err = p.mayGoOn(ctx, r.host); err != nil {
+				return err
+			}
+		}
+		if stop != "" {
+			return p.skip(ctx, r.host, stop)
+		}
+	}
+	r.begun = true
+	if r.end.IsZero() {
+		r.end = wallClock().Add(time.Duration(p.command.Timeout))
+	}
+	out, err := p.once(ctx, conn, r.host, r.end)
+	if err != nil {
+		return err
+	}
+	p.record.end(r.host, commandEnded(r.host, out))
+	return nil
+}
+
+// skip ends a host on which the command is not to begin any more. Where the attempt before
+// may be about to begin it, the host itself sees to that.
+func (p *commandPage) skip(ctx context.Context, h *commandHost, why string) error {
+	if h.Again {
+		return p.stop(ctx, h, why)
+	}
+	p.record.end(h, store.CommandWrite{End: fleet.HostRunSkipped, State: fleet.StepFailed, Reason: why + "; the command had not begun"})
+	return nil
+}
+
+// looksFor is how long a host has to say whether the command was started there.
+const looksFor = 15 * time.Second
+
+// look asks the host whether the attempt before has started the command: that took the
+// host up, but may never have come so far. The time of one that runs goes on.
+func (p *commandPage) look(ctx context.Context, conn *remote.Conn, r *commandRun) error {
+	limited, cancel := context.WithTimeout(ctx, looksFor)
+	defer cancel()
+	status, err := conn.Status(limited, p.key(r.host))
+	switch {
+	case err != nil && limited.Err() != nil && ctx.Err() == nil:
+		return &remote.Error{Kind: remote.Unreachable, Host: r.host.Address, Err: fmt.Errorf("it did not say within %s whether the command runs", looksFor)}
+	case err != nil:
+		return err
+	case status.State == remote.Absent:
+		r.begun, r.end = false, time.Time{}
+	case status.State == remote.Running:
+		if end := status.Started.Add(time.Duration(p.command.Timeout)); end.Before(r.end) {
+			r.end = end
+		}
+	}
+	r.looked = true
+	return nil
+}
+
+// once runs the command on a connection, for as long as it may take.
+func (p *commandPage) once(ctx context.Context, conn *remote.Conn, h *commandHost, end time.Time) (remote.Outcome, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, end, errOverTime)
+	defer cancel()
+	command := remote.Command{Key: p.key(h), Argv: p.command.Argv, Limits: remote.Limits{Head: fleet.OutputHead}}
+	return conn.Once(ctx, command, p.record.position(h), commandSink{ctx, p.record, h})
+}
+
+// key names the command on the host. It is the same in every attempt, which is what makes
+// the command run once.
+func (p *commandPage) key(h *commandHost) remote.Key {
+	return remote.Key{Operation: p.in.OperationID, Host: h.Address, Step: fleet.StepCommand, Attempt: 1}
+}
+
+// stop ends the command on a host and puts on record how it ended. One that was never
+// started never will be. A host that does not say in time how it ended has failed.
+func (p *commandPage) stop(ctx context.Context, h *commandHost, why string) error {
+	if h.Failed != "" {
+		p.record.end(h, commandFailed(true, h.Failed))
+		return nil
+	}
+	patience := min(p.in.Unreachable, stopTries)
+	within := patience + stopsWithin
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	var t trouble
+	for {
+		tried := wallClock()
+		out, err := p.tryStop(limited, h)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			p.record.end(h, commandStopped(h, why, out))
+			return nil
+		case limited.Err() == nil && remote.KindOf(err) == "":
+			return err
+		}
+		reason := ""
+		if limited.Err() == nil {
+			reason = t.over(err, tried, patience, true)
+		}
+		if reason == "" && (limited.Err() != nil || !t.wait(limited)) {
+			reason = fmt.Sprintf("no answer within %s", within)
+		}
+		if reason != "" && ctx.Err() == nil {
+			p.record.end(h, commandFailed(true, why+"; the host could not be told to end it: "+reason))
+			return nil
+		}
+	}
+}
+
+// tryStop ends the command over a connection of its own.
+func (p *commandPage) tryStop(ctx context.Context, h *commandHost) (out remote.Outcome, err error) {
+	conn, err := p.ssh.Dial(ctx, h.target())
+	if err != nil {
+		return out, err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.Cancel(ctx, p.key(h), cancelGrace); err != nil {
+		return out, err
+	}
+	return conn.Attach(ctx, p.key(h), remote.Limits{Head: fleet.OutputHead}, p.record.position(h), commandSink{ctx, p.record, h})
+}
+
+const (
+	// stopTries is how long a host may be out of reach whose command is to end.
+	stopTries = 15 * time.Second
+	// stopsWithin is how long one that is in reach has: for TERM, for KILL, twice, and to
+	// send the rest of the output.
+	stopsWithin = cancelGrace + 20*time.Second
+)
+
+// trouble is that with one host, since it last was of use.
+type trouble struct {
+	since time.Time // zero while there is none
+	next  time.Duration
+}
+
+// over says why a host is given up after this error, "" while it is not. One that refuses
+// us, or nobody listens at, is at the first try, unless the command may run there.
+func (t *trouble) over(err error, tried time.Time, unreachable time.Duration, begun bool) string {
+	var broken *remote.Error
+	errors.As(err, &broken)
+	switch {
+	case broken.Permanent(), !begun && errors.Is(err, syscall.ECONNREFUSED):
+		return printable(broken.Error())
+	case broken.Kind == remote.Lost && time.Since(tried) > reconnectMax:
+		t.since, t.next = time.Now(), reconnectMin // it answered until now
+	case t.since.IsZero():
+		t.since, t.next = tried, reconnectMin
+	}
+	if time.Since(t.since) > unreachable {
+		return printable(fmt.Sprintf("gave up after %s: %s", unreachable, broken.Error()))
+	}
+	return ""
+}
+
+// wait lets some time go by before the next try; false when ctx ends.
+func (t *trouble) wait(ctx context.Context) bool {
+	pause := time.NewTimer(t.next)
+	defer pause.Stop()
+	t.next = min(2*t.next, reconnectMax)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-pause.C:
+		return true
+	}
+}

@@ -1,0 +1,133 @@
+package commctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"commissaire/api/client"
+	"commissaire/internal/fleet"
+)
+
+// runFlags are what a command takes.
+type runFlags struct {
+	selector string
+	hosts    []string
+	timeout  time.Duration
+	atOnce   int
+	noWait   bool
+	format   *format
+}
+
+func (a *App) runCommand() *cobra.Command {
+	var r runFlags
+	cmd := &cobra.Command{
+		Use: "run CLUSTER -- COMMAND [ARG]...", Short: "Run a command on the hosts of a cluster",
+		Long: `Run a command once on each host of a cluster, as root and on all of them at once, and
+print what it prints, each line behind its host. No shell reads the arguments; for
+one, run sh -c. It waits for no other operation and keeps none from running.
+
+What it printed and how it ended on each host stays on record: 'commctl logs' shows
+it again, 'commctl operations retry' runs it on the hosts that failed, and 'commctl
+operations cancel' ends it. It goes on when commctl does not.
+
+The exit code is 5 when the command failed on a host, or a host could not be reached.`,
+		Example: "  commctl run web -- uname -r\n  commctl run -l env=prod --timeout 1m web -- systemctl is-active sshd\n  commctl run --at-once 10 web -- sh -c 'df -h / | tail -n 1'",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return errors.New("give a cluster and, after --, the command to run on its hosts")
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&r.selector, "selector", "l", "", "only on hosts whose labels fit `SELECTOR`, such as env=prod")
+	f.StringSliceVar(&r.hosts, "host", nil, "only on `HOST`, which is in the cluster; may be given again")
+	f.DurationVar(&r.timeout, "timeout", 0, "how long it may take on a host, 1s to 24h; then it is ended there (default 10m0s)")
+	f.IntVar(&r.atOnce, "at-once", 0, "on so many hosts at a time (default on all)")
+	f.BoolVar(&r.noWait, "no-wait", false, "begin it and show the operation")
+	r.format = outputFlag(cmd, "")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		// A script that found none means none, and must not reach all.
+		switch {
+		case f.Changed("host") && (len(r.hosts) == 0 || slices.Contains(r.hosts, "")):
+			return exitf(exitUsage, "--host names no host; leave it out to run the command on all hosts of the cluster")
+		case f.Changed("selector") && strings.TrimSpace(r.selector) == "":
+			return exitf(exitUsage, "--selector is empty; leave it out to run the command on all hosts of the cluster")
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0], args[1:], r) }
+	return cmd
+}
+
+func (a *App) run(ctx context.Context, cluster string, argv []string, r runFlags) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	body := client.CommandPost{Argv: argv, Selector: r.selector, Hosts: r.hosts, AtOnce: r.atOnce}
+	if r.timeout != 0 {
+		body.Timeout = fleet.Lasting(r.timeout)
+	}
+	params := &client.RunCommandParams{IdempotencyKey: idempotencyKey()}
+	op, err := fetch[client.Operation](ctx, func(ctx context.Context) (*http.Response, error) { return c.RunCommand(ctx, cluster, params, body) })
+	switch {
+	case err != nil:
+		return err
+	case r.noWait:
+		return renderOne(a, *r.format, operationView, op)
+	case *r.format != "":
+		return a.stay(ctx, waitFlags{wait: true}, *r.format, op.Id)
+	}
+	return a.printRun(ctx, c, op.Id)
+}
+
+// printRun prints what hosts print until the command has ended, and then how it went.
+func (a *App) printRun(ctx context.Context, c *client.ClientWithResponses, id string) error {
+	l := &logs{client: c, id: id, bare: true, out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
+	err := l.follow(ctx, a)
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(a.Err, "The command goes on. To see it: commctl logs -f %s; to end it: commctl operations cancel --force %s\n", id, id)
+	}
+	if err != nil {
+		return err
+	}
+	op, err := getOperation(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	if err := a.printEnds(ctx, c, a.Err, op); err != nil {
+		return err
+	}
+	if fleet.OperationState(op.State) == fleet.OperationSucceeded {
+		return nil
+	}
+	return exitf(exitFailed, "%s %s", title(op), because(string(op.State), op.Reason))
+}
+
+// printEnds tells of each host on which it did not succeed why, and counts all.
+func (a *App) printEnds(ctx context.Context, c *client.ClientWithResponses, out io.Writer, op client.Operation) error {
+	for _, state := range []fleet.HostRunState{fleet.HostRunFailed, fleet.HostRunSkipped} {
+		hosts, err := operationHosts(ctx, c, op.Id, string(state))
+		if err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			fmt.Fprintf(out, "%s: %s: %s\n", h.Address, state, legible(fleet.OurWords(h.Reason)))
+		}
+	}
+	p := client.Progress{}
+	if op.Progress != nil {
+		p = *op.Progress
+	}
+	_, err := fmt.Fprintf(out, "operation %s: %d of %d hosts succeeded, %d failed, %d skipped, in %s\n", op.Id, p.Succeeded, p.Total, p.Failed, p.Skipped, took(op.CreatedAt, op.FinishedAt))
+	return err
+}

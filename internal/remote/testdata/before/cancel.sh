@@ -1,0 +1,52 @@
+# Ends a run, or sees to it that one that was never started never will be.
+
+c_pids() { # processes of the run but for its runner, by mark, and by session while the runner proves whose session it is
+  c_marked
+  c_runner_lives || return 0
+  for c_file in /proc/[0-9]*; do
+    c_stat "${c_file#/proc/}" && [ "$c_session" = "$c_pid" ] && [ "$c_state" != Z ] && echo "${c_file#/proc/}"
+  done
+}
+
+c_signal() { # signal
+  for c_one in $(c_pids); do
+    [ "$c_one" = "$c_pid" ] || kill "-$1" "$c_one" 2>/dev/null
+  done
+}
+
+c_begun() { # between claim and command there is nothing yet that a signal could end
+  [ -n "$(c_pids | grep -vx "$c_pid")" ]
+}
+
+c_over() { [ -e "$c_dir/rc" ] && ! c_begun || ! c_alive; }
+
+c_await() { # milliseconds, signal to repeat or nothing
+  c_left=$1
+  until c_over; do
+    [ $c_left -gt 0 ] || return 1
+    [ -z "$2" ] || c_signal "$2"
+    c_sleep 50
+    c_left=$((c_left - 50)) c_quiet=$((c_quiet + 50))
+    if [ $c_quiet -ge 2000 ]; then c_quiet=0; echo A; fi
+  done
+}
+
+c_cancel() { # grace in milliseconds
+  c_quiet=0
+  umask 077
+  if ! c_read_claim; then
+    # Claimed for nobody, so that a starter on its way finds it taken.
+    c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled 2>&1) && { c_finish cancelled; }
+    c_read_claim || c_die unusable "cancel $c_dir: $c_error"
+  fi
+  if [ ! -e "$c_dir/rc" ] && ! c_over; then
+    c_left=2000
+    until c_begun || c_over || [ $c_left -le 0 ]; do c_sleep 20; c_left=$((c_left - 20)); done
+    c_signal TERM
+    if ! c_await "$1" '' && ! c_await 3000 KILL; then
+      # The runner itself, if it still is the one of the claim.
+      c_runner_lives && kill -KILL "$c_pid"
+      c_await 3000 KILL || c_die unusable "processes of $c_dir do not die: $(c_pids | tr '\n' ' ')"
+    fi
+  fi
+}
