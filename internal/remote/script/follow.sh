@@ -28,8 +28,7 @@ c_send() { # frame letter, length: from descriptor 3, where c_at is
   c_at=$((c_at + $2))
 }
 
-c_output() { # all there is up to the limit
-  c_size
+c_output() { # all of c_bytes up to the limit
   c_until=$((c_bytes < c_head ? c_bytes : c_head))
   while [ $c_at -lt $c_until ]; do
     c_more=$((c_until - c_at))
@@ -53,6 +52,12 @@ c_settled() { # sets c_end once the run is over and that is on the disk, which i
   c_ending && { [ "$c_finished" = unit ] || ! c_runner_lives; }
 }
 
+c_told() { # sets c_bytes to what the runner counted, if we have just seen it leave: later, the file may be shorter
+  case $c_finished in unit | "$c_pid") set -- $c_end ;; *) return 1 ;; esac
+  # 0 is also what it says when its stat was killed.
+  [ "$1 $#" = "exit 3" ] && [ "$3" -gt 0 ] && c_bytes=$3
+}
+
 c_tail() { # what the limit left out, its last 64 KiB
   [ $c_bytes -gt $c_at ] || return 0
   c_skip=$((c_bytes - c_at - 65536))
@@ -72,7 +77,8 @@ c_follow() { # offset, limit
     [ $c_at = 0 ] || dd bs=1 skip=$c_at count=0 <&3 2>/dev/null
     while :; do
       # Looked at before the output, so that all of it is sent.
-      if c_settled; then c_output; c_tail; break; fi
+      if c_settled; then c_told || c_size; c_output; c_tail; break; fi
+      c_size
       c_output
       c_nap $c_idle
       c_quiet=$((c_quiet + c_napped))

@@ -108,29 +108,31 @@ c_size() { # bytes printed so far
 }
 
 c_claim() { # digest, time: the one exclusive act. link(2) either makes the name or fails
-  # Whoever sees the name sees all of it: it is whole and on the disk before, under
-  # $c_mine, which nobody else uses, and is never taken away. Its first line is the
-  # place of the end.
+  # Whoever sees the name sees all of it: it is whole before, under $c_mine, which
+  # nobody else uses, and is never taken away. It may be seen before it is on the disk:
+  # a power cut then takes it, or its content, away, but nothing has begun, see
+  # c_claim_stays. Its first line is the place of the end.
   [ ! -e "$c_dir/claim" ] && c_stat $$ || return 1
   printf '%-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >"$c_mine" &&
-    c_sync "$c_mine" && { ln "$c_mine" "$c_dir/claim" || c_is_mine; } || { rm -f "$c_mine"; return 1; }
+    { ln "$c_mine" "$c_dir/claim" || c_is_mine; } || { rm -f "$c_mine"; return 1; }
 }
 
 c_is_mine() { # whether the claim is this shell's. Who tells us that ln failed may have been killed after it did not
   c_read_claim && [ "$c_pid" = $$ ] && c_runner_lives
 }
 
-c_claim_stays() { # the claim outlives a power cut from here on
-  c_sync "$c_dir" "$c_runs"
+c_claim_stays() { # the claim, and by that its place for the end, outlives a power cut from here on
+  c_sync "$c_dir/claim" "$c_dir" "$c_runs"
 }
 
 c_finish() { # words: how it ended, for good
   # Written over what the claim has kept for it, so that a full disk cannot take it
-  # away. Whoever sees rc sees what is on the disk. Tried again because Cancel, which
-  # spares us, may kill what we call.
+  # away. Whoever sees rc sees all of it, and who has seen us leave knows that it is on
+  # the disk: if a power cut comes before that, it is blank, or there is no rc. Tried
+  # again because Cancel, which spares us, may kill what we call.
   for c_try in 1 2 3 4 5; do
-    printf '%-80s\n' "$*" 1<>"$c_dir/claim" && c_sync "$c_dir/claim" &&
-      { [ -e "$c_dir/rc" ] || mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir" && return
+    printf '%-80s\n' "$*" 1<>"$c_dir/claim" &&
+      { [ -e "$c_dir/rc" ] || mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir/claim" "$c_dir" && return
   done
   return 1
 }
