@@ -37,7 +37,7 @@ c_launch() { # "wait" or nothing
     sync
   fi
   # Nobody else can enter it, whatever the login's umask gives the files in it.
-  c_error=$(mkdir -p -m 700 "$c_dir" 2>&1) || c_die unusable "make $c_dir: $c_error"
+  mkdir -p -m 700 "$c_dir" 2>/dev/null || c_error=$(mkdir -p -m 700 "$c_dir" 2>&1) || c_die unusable "make $c_dir: $c_error"
   c_job_text="unset COMMISSAIRE_JOB
 c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=
 $c_job_text
