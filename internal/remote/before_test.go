@@ -118,11 +118,11 @@ func TestRunnerBeforeWins(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	cmd := sh("race", "echo never")
-	b.shim(t, map[string]string{"setsid": fmt.Sprintf(`cd "$COMMISSAIRE_RUN"
+	b.shim(t, map[string]string{"ln": fmt.Sprintf(`cd "${2%%/*}"
 printf 'digest %%s\nboot %%s\npid 999999\ntick 1\nstart 1732229999\n' %s %s >claim.1
 echo hello world >out
 printf '%%-80s\n' 'exit 0 12 1732229999' >rc
-ln claim.1 claim`, digest(cmd.Argv), b.host.BootID())})
+/bin/ln claim.1 claim`, digest(cmd.Argv), b.host.BootID())})
 	o, out := once(t, b.conn(t), cmd)
 	require.Equal(t, Exited, o.State)
 	require.Equal(t, int64(12), o.OutputSize)

@@ -431,7 +431,7 @@ func TestRunnerDiesBeforeItsEndIsOnTheDisk(t *testing.T) {
 	require.Equal(t, 1, count(t, b.host.Dir()+"/count"))
 }
 
-// Cancel spares who waits for the run.
+// Cancel spares who waits for the run, in the session that both may share.
 func TestCancelSparesWhoWaits(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

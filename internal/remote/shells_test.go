@@ -24,12 +24,18 @@ var tools = []string{"cat", "chmod", "chown", "date", "dd", "df", "find", "grep"
 // tools: what a minimal host of another distribution has.
 func TestBareHosts(t *testing.T) {
 	t.Parallel()
-	for _, host := range []struct{ name, shell, detach, box string }{
-		{"dash", "dash", "setsid", ""},
-		{"bash", "bash", "setsid", ""},
-		{"without-setsid-and-sums", "dash", "true", ""},
-		{"busybox", "busybox", "setsid", "busybox"},
-		{"busybox-without-setsid-and-sums", "busybox", "true", "busybox"},
+	for _, host := range []struct {
+		name, shell, detach, box string
+		within                   bool // another process leads the session, as below sudo
+	}{
+		{"dash", "dash", "setsid", "", false},
+		{"dash-within", "dash", "setsid", "", true},
+		{"bash", "bash", "setsid", "", false},
+		{"bash-within", "bash", "setsid", "", true},
+		{"without-setsid-and-sums", "dash", "true", "", true},
+		{"busybox", "busybox", "setsid", "busybox", false},
+		{"busybox-within", "busybox", "setsid", "busybox", true},
+		{"busybox-without-setsid-and-sums", "busybox", "true", "busybox", true},
 	} {
 		t.Run(host.name, func(t *testing.T) {
 			t.Parallel()
@@ -60,6 +66,9 @@ func TestBareHosts(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.configure(t, regexp.MustCompile(` PATH=\S+`), " PATH="+bin)
+			if host.within {
+				b.configure(t, regexp.MustCompile(`\z`), "\nForceCommand sh -c \"$$SSH_ORIGINAL_COMMAND\"; exit $$?\n")
+			}
 			checkHost(t, b)
 		})
 	}
@@ -77,8 +86,8 @@ func TestOnceCallsFewPrograms(t *testing.T) {
 	called := b.host.Dir() + "/called"
 	n := 0
 	for _, run := range []struct{ script, want string }{
-		{"", "mkdir setsid ln sync mv sync"},
-		{"echo short", "mkdir setsid ln sync stat mv sync dd"},
+		{"", "mkdir ln sync mv sync"},
+		{"echo short", "mkdir ln sync stat mv sync dd"},
 	} {
 		// On a machine under load the command lasts until we ask what there is so far.
 		eventually(t, fmt.Sprintf("%q calls %s", run.script, run.want), func() bool {

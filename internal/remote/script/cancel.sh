@@ -4,8 +4,13 @@ c_pids() { # processes of the run but for its runner, by mark, and by session wh
   c_marked
   c_runner_lives || return 0
   for c_file in /proc/[0-9]*; do
-    c_stat "${c_file#/proc/}" && [ "$c_session" = "$c_pid" ] && [ "$c_state" != Z ] && echo "${c_file#/proc/}"
+    c_one=${c_file#/proc/}
+    c_stat "$c_one" && [ "$c_session" = "${c_leader:-$c_pid}" ] && [ "$c_state" != Z ] && ! c_logins && echo "$c_one"
   done
+}
+
+c_logins() { # whether it is the login's, whose session the run shares then: its shell, or what that has started
+  [ "${c_leader:-$c_pid}" != "$c_pid" ] && { [ "$c_one" = "$c_leader" ] || [ "$c_parent" = "$c_leader" ]; }
 }
 
 c_signal() { # signal
@@ -37,7 +42,7 @@ c_cancel() { # grace in milliseconds
   if ! c_claimed; then
     # Claimed for nobody, so that a starter on its way finds it taken.
     c_time=$(date +%s)
-    c_mine=$c_dir/claim.$$-$c_time
+    c_me=$$ c_mine=$c_dir/claim.$$-$c_time
     c_error=$(mkdir -p "$c_dir" 2>&1 && c_claim cancelled "$c_time" 2>&1) && c_claim_stays && c_finish cancelled
     c_claimed || c_die unusable "cancel $c_dir: $c_error"
   fi

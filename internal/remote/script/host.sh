@@ -26,7 +26,7 @@ c_root() { # whether we are
 }
 
 c_open() { # key: says where everything of the key is
-  c_child= c_asker= c_starter= c_woken= c_finished=none c_end=
+  c_child= c_asker= c_starter= c_login= c_woken= c_finished=none c_end=
   c_state_dir
   c_dir=$c_runs/$1
   c_boot_id || c_die unusable "cannot read the boot id"
@@ -43,12 +43,12 @@ c_claimed() { # false when nobody has claimed the key
 }
 
 c_read_claim() { # false unless there is a whole claim
-  c_digest= c_boot= c_pid= c_tick= c_start=
+  c_digest= c_boot= c_pid= c_tick= c_leader= c_start=
   [ -e "$c_dir/claim" ] || return 1
   while read -r c_name c_value; do
     case $c_name in
     digest) c_digest=$c_value ;; boot) c_boot=$c_value ;; pid) c_pid=$c_value ;;
-    tick) c_tick=$c_value ;; start) c_start=$c_value ;;
+    tick) c_tick=$c_value ;; leader) c_leader=$c_value ;; start) c_start=$c_value ;;
     esac
   done <"$c_dir/claim"
   [ -n "$c_start" ]
@@ -61,13 +61,13 @@ c_ended() { # sets c_end when it is written how the run ended
   [ -n "$c_end" ]
 }
 
-c_stat() { # pid: sets c_state c_session c_began of a process, false when there is none
-  c_state= c_session= c_began=
+c_stat() { # pid: sets c_state c_parent c_session c_tty c_began of a process, false when there is none
+  c_state= c_parent= c_session= c_tty= c_began=
   [ -r "/proc/$1/stat" ] && read -r c_line 2>/dev/null <"/proc/$1/stat" || return 1
   # The name, in parentheses, may hold anything.
   c_fields ${c_line##*") "}
 }
-c_fields() { c_state=$1 c_session=$4 c_began=${20}; }
+c_fields() { c_state=$1 c_parent=$2 c_session=$4 c_tty=$5 c_began=${20}; }
 
 c_runner_lives() { # a pid alone proves nothing: it may be another process by now
   [ "$c_boot" = "$c_now" ] && c_stat "$c_pid" && [ "$c_began" = "$c_tick" ] && [ "$c_state" != Z ]
@@ -107,18 +107,18 @@ c_size() { # bytes printed so far
   [ ! -s "$c_dir/out" ] || c_bytes=$(stat -c %s "$c_dir/out" 2>/dev/null) || c_bytes=0
 }
 
-c_claim() { # digest, time: the one exclusive act. link(2) either makes the name or fails
+c_claim() { # digest, time: for process $c_me, the one exclusive act. link(2) either makes the name or fails
   # Whoever sees the name sees all of it: it is whole before, under $c_mine, which
   # nobody else uses, and is never taken away. It may be seen before it is on the disk:
   # a power cut then takes it, or its content, away, but nothing has begun, see
   # c_claim_stays. Its first line is the place of the end.
-  [ ! -e "$c_dir/claim" ] && c_stat $$ || return 1
-  printf '%-80s\ndigest %s\nboot %s\npid %s\ntick %s\nstart %s\n' '' "$1" "$c_now" $$ "$c_began" "$2" >"$c_mine" &&
+  [ ! -e "$c_dir/claim" ] && c_stat "$c_me" || return 1
+  printf '%-80s\ndigest %s\nboot %s\npid %s\ntick %s\nleader %s\nstart %s\n' '' "$1" "$c_now" "$c_me" "$c_began" "${c_login:-$c_me}" "$2" >"$c_mine" &&
     { ln "$c_mine" "$c_dir/claim" || c_is_mine; } || { rm -f "$c_mine"; return 1; }
 }
 
-c_is_mine() { # whether the claim is this shell's. Who tells us that ln failed may have been killed after it did not
-  c_read_claim && [ "$c_pid" = $$ ] && c_runner_lives
+c_is_mine() { # whether the claim is ours. Who tells us that ln failed may have been killed after it did not
+  c_read_claim && [ "$c_pid" = "$c_me" ] && c_runner_lives
 }
 
 c_claim_stays() { # the claim, and by that its place for the end, outlives a power cut from here on

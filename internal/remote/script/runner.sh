@@ -1,9 +1,9 @@
-# The detached process. It stands behind what the starter says about the command,
-# and is the only one to claim.
+# The detached process, a copy of the starter or a shell of its own behind what that
+# says about the command. It is the only one to claim.
 
 c_run() { # the command
-  c_env
-  c_boot_id || exit 1
+  # Not $$, which a copy has from the starter.
+  c_boot_id && read -r c_me c_line </proc/self/stat || exit 1
   c_mine=$c_dir/claim.${c_job##*.}
   if ! c_claim "$c_want" "$c_time" 2>/dev/null && ! c_why=$(c_claim "$c_want" "$c_time" 2>&1); then
     # Lost to another runner: not a trace. Otherwise the starter wants to know.
@@ -59,6 +59,6 @@ c_prune() { # what ended a week ago, or was left by another boot, and has no pro
     if c_read_claim && [ ! -e "$c_dir/rc" ] && [ "$c_boot" = "$c_now" ]; then continue; fi
     [ -z "$(c_marked)" ] || continue
     # Renamed first: half a directory must not look like a run.
-    mv "$c_dir" "$c_runs/.old.$$" 2>/dev/null && rm -rf "$c_runs/.old.$$"
+    mv "$c_dir" "$c_runs/.old.$c_me" 2>/dev/null && rm -rf "$c_runs/.old.$c_me"
   done
 }

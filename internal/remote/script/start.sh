@@ -38,11 +38,6 @@ c_launch() { # "wait" or nothing
   fi
   # Nobody else can enter it, whatever the login's umask gives the files in it.
   mkdir -p -m 700 "$c_dir" 2>/dev/null || c_error=$(mkdir -p -m 700 "$c_dir" 2>&1) || c_die unusable "make $c_dir: $c_error"
-  c_job_text="unset COMMISSAIRE_JOB
-c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=
-$c_job_text
-$c_lib
-$c_runner"
   if [ -d "${COMMISSAIRE_OS_ROOT:-}/run/systemd/system" ] && command -v systemd-run >/dev/null && c_root; then
     if [ -n "$1" ]; then c_expect; fi
     c_write_job
@@ -53,31 +48,28 @@ $c_runner"
     c_error=$(systemd-run --quiet --collect --no-block --unit="commissaire-${c_unit%%-*}" --property=KillMode=process --setenv="COMMISSAIRE_RUN=$c_dir" /bin/sh "$c_job" 2>&1 </dev/null 9<&-)
     return
   fi
-  # In the environment where there is room for it: Linux takes 128 KiB in one. In its
-  # arguments, pgrep -f would find the runner by the words of its command.
-  if [ ${#c_job_text} -lt 100000 ]; then
-    set -- "$1" -c 'eval "$COMMISSAIRE_JOB"'
-    c_job_text="$c_job_text
-c_env() { :; }
-c_run \"\$@\""
+  if c_stat $$ && [ "$c_session $c_tty" = "$$ 0" ]; then
+    # sshd has given us a session of our own without a terminal, which nothing hangs
+    # up: a copy of us outlives us. It costs no program.
+    c_login=$$
+    {
+      trap : HUP
+      eval "$c_job_text
+$c_runner"
+      c_run "$@"
+    } </dev/null >/dev/null 2>&1 9<&- &
+  elif c_write_job; command -v setsid >/dev/null; then
+    COMMISSAIRE_RUN=$c_dir setsid sh "$c_job" </dev/null >/dev/null 2>&1 9<&- &
   else
-    c_write_job
-    set -- "$1" "$c_job"
-    c_job_text=
-  fi
-  c_wait=$1
-  shift
-  if command -v setsid >/dev/null; then
-    COMMISSAIRE_RUN=$c_dir COMMISSAIRE_JOB=$c_job_text setsid sh "$@" </dev/null >/dev/null 2>&1 9<&- &
-  else
-    (trap '' HUP; COMMISSAIRE_RUN=$c_dir COMMISSAIRE_JOB=$c_job_text exec sh "$@") </dev/null >/dev/null 2>&1 9<&- &
+    (trap '' HUP; COMMISSAIRE_RUN=$c_dir exec sh "$c_job") </dev/null >/dev/null 2>&1 9<&- &
   fi
   c_child=$!
-  if [ -n "$c_wait" ]; then c_expect; else c_child=; fi
+  if [ -n "$1" ]; then c_expect; else c_child=; fi
 }
 
 c_write_job() { # a whole file or none. The environment goes with it because a unit would not inherit it
-  c_error=$({ printf 'umask ' && umask && printf '%s\n' "$c_job_text" "c_starter=$c_starter" 'c_env() {' && export -p && printf '%s\n' '}' 'c_run "$@"' 'exit'; } 2>&1 >"$c_job") ||
+  c_error=$({ printf 'umask ' && umask && printf '%s\n' "c_dir=$c_dir c_runs=$c_runs c_job=$c_job c_want=$c_want c_time=$c_time c_starter=$c_starter c_login=" \
+    "$c_job_text" "$c_lib" "$c_runner" 'c_env() {' && export -p && printf '%s\n' '}' c_env 'c_run "$@"' exit; } 2>&1 >"$c_job") ||
     { rm -f "$c_job"; c_die unusable "write $c_job: $c_error; $(c_disk)"; }
 }
 
