@@ -203,6 +203,10 @@ func checkArgv(argv []string) error {
 	if len(argv) == 0 || argv[0] == "" {
 		return errors.New("no command given")
 	}
+	// The host's shell would take it for an option of its exec.
+	if strings.HasPrefix(argv[0], "-") {
+		return fmt.Errorf("command %q begins with a dash", argv[0])
+	}
 	return checkWords(argv)
 }
 

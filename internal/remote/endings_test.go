@@ -347,7 +347,7 @@ func TestLostEndIsIndeterminate(t *testing.T) {
 func TestEndIsOnTheDiskBeforeItIsReported(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.shim(t, map[string]string{"sync": `if [ -e "$2/rc" ]; then sleep 2; echo >"$2/synced"; fi`})
+	b.shim(t, map[string]string{"sync": `d=${1%/*}; if [ -e "$d/rc" ]; then sleep 2; echo >"$d/synced"; fi`})
 	c := b.conn(t)
 	for _, seconds := range []string{"0.1", "1.5"} {
 		cmd := Command{Key: key("synced" + seconds), Argv: []string{"/bin/sleep", seconds}}
@@ -362,16 +362,13 @@ func TestEndIsOnTheDiskBeforeItIsReported(t *testing.T) {
 func TestEndSurvivesKilledHelpers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	killed := `if [ -e "$FLEET_HOST/ended" ] && [ ! -e "$FLEET_HOST/killed-${0##*/}" ]; then echo >"$FLEET_HOST/killed-${0##*/}"; kill -9 $$; fi`
-	b.shim(t, map[string]string{"sync": killed, "mv": killed, "ln": killed})
+	b.shim(t, map[string]string{"sync": `if [ -e "$FLEET_HOST/ended" ] && [ ! -e "$FLEET_HOST/killed" ]; then echo >"$FLEET_HOST/killed"; kill -9 $$; fi`})
 	c := b.conn(t)
 	cmd := sh("helpers", `echo x >>"$FLEET_HOST/ended"; exit 6`)
 	o, _ := once(t, c, cmd)
 	require.Equal(t, Exited, o.State, o.Reason)
 	require.Equal(t, 6, o.ExitCode)
-	for _, tool := range []string{"sync", "mv", "ln"} {
-		require.FileExists(t, b.host.Dir()+"/killed-"+tool)
-	}
+	require.FileExists(t, b.host.Dir()+"/killed")
 }
 
 // Without a claim that outlives a power cut nothing is run.
@@ -395,7 +392,7 @@ func TestNoCommandWithoutDurableClaim(t *testing.T) {
 func TestRunnerDiesBeforeItsClaimIsOnTheDisk(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.shim(t, map[string]string{"sync": `case $1 in */claim) if [ ! -e "$2/rc" ]; then kill -9 $PPID; exit 1; fi ;; esac`})
+	b.shim(t, map[string]string{"sync": `case $1 in */claim) if [ ! -e "${1%/*}/rc" ]; then kill -9 $PPID; exit 1; fi ;; esac`})
 	c := b.conn(t)
 	cmd := sh("between", `echo x >>"$FLEET_HOST/count"`)
 	for range 2 {
@@ -411,7 +408,7 @@ func TestRunnerDiesBeforeItsClaimIsOnTheDisk(t *testing.T) {
 func TestRunnerDiesBeforeItsEndIsOnTheDisk(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.shim(t, map[string]string{"sync": `case $1 in */claim) if [ -e "$2/rc" ]; then kill -9 $PPID; exit 1; fi ;; esac`})
+	b.shim(t, map[string]string{"sync": `case $1 in */claim) if [ -e "${1%/*}/rc" ]; then kill -9 $PPID; exit 1; fi ;; esac`})
 	c := b.conn(t)
 	cmd := sh("between", `echo x >>"$FLEET_HOST/count"; echo out; exit 3`)
 	o, out := once(t, c, cmd)
@@ -421,8 +418,8 @@ func TestRunnerDiesBeforeItsEndIsOnTheDisk(t *testing.T) {
 	claim, err := os.ReadFile(b.dir(cmd.Key) + "/claim")
 	require.NoError(t, err)
 	_, rest, _ := strings.Cut(string(claim), "\n")
-	// The same file by both names, see c_finish.
 	require.NoError(t, os.WriteFile(b.dir(cmd.Key)+"/claim", fmt.Appendf(nil, "%-80s\n%s", "", rest), 0o600))
+	require.NoError(t, os.WriteFile(b.dir(cmd.Key)+"/rc", nil, 0o600))
 	for range 2 {
 		o, out = once(t, c, cmd)
 		require.Equal(t, Indeterminate, o.State)
@@ -560,8 +557,8 @@ func TestLeftoverJobDoesNotBlock(t *testing.T) {
 	if o, out := once(t, c, cmd); o.State != Exited || out != "fine\n" {
 		t.Errorf("%+v %q", o, out)
 	}
-	if left, _ := filepath.Glob(b.dir(cmd.Key) + "/*.*"); len(left) != 0 {
-		t.Errorf("left behind: %v", left)
+	for _, name := range []string{"job.DEAD", "claim.4711"} {
+		require.NoFileExists(t, b.dir(cmd.Key)+"/"+name)
 	}
 }
 
@@ -645,4 +642,22 @@ func TestTransientUnit(t *testing.T) {
 	if n := b.host.Count("systemd-run", "commissaire-"); n != 1 {
 		t.Errorf("%d units", n)
 	}
+}
+
+// A command is a program. Words that the host's shell knows by itself are none.
+func TestCommandIsAProgram(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	for _, word := range []string{"exit", "exec", "return", "set", "trap", "eval"} {
+		o, out := once(t, c, Command{Key: key("word-" + word), Argv: []string{word, "0"}})
+		require.Equal(t, Exited, o.State, word)
+		require.Equal(t, 127, o.ExitCode, word)
+		require.Contains(t, out, word)
+	}
+	o, out := once(t, c, Command{Key: key("word-echo"), Argv: []string{"echo", `a\nb`}})
+	require.Equal(t, Exited, o.State)
+	require.Equal(t, `a\nb`+"\n", out)
+	_, err := c.Once(testContext(t), Command{Key: key("word-dash"), Argv: []string{"-c", "true"}}, 0, &memory{})
+	require.ErrorContains(t, err, "begins with a dash")
 }

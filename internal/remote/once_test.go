@@ -32,7 +32,7 @@ func TestOnceRunsOnceAndAttaches(t *testing.T) {
 		t.Errorf("ran %d times", n)
 	}
 	files, err := filepath.Glob(b.host.StateDir() + "/runs/" + cmd.Key.name() + "/*")
-	if err != nil || len(files) != 3 {
+	if err != nil || len(files) != 4 { // claim and its first name, out, rc
 		t.Errorf("left behind: %v", files)
 	}
 }

@@ -17,12 +17,8 @@ c_state_dir() {
   fi
 }
 
-c_root() { # whether we are
-  c_uid=
-  while read -r c_name c_value c_uid c_line; do
-    [ "$c_name" != Uid: ] || break
-  done </proc/self/status
-  [ "$c_uid" = 0 ]
+c_root() { # whether we are: the first process is root's, and only root owns what is root's
+  [ -O /proc/1 ]
 }
 
 c_open() { # key: says where everything of the key is
@@ -127,12 +123,13 @@ c_claim_stays() { # the claim, and by that its place for the end, outlives a pow
 
 c_finish() { # words: how it ended, for good
   # Written over what the claim has kept for it, so that a full disk cannot take it
-  # away. Whoever sees rc sees all of it, and who has seen us leave knows that it is on
-  # the disk: if a power cut comes before that, it is blank, or there is no rc. Tried
-  # again because Cancel, which spares us, may kill what we call.
+  # away: rc is another name of the claim then. An empty rc says nothing. Who has seen us
+  # leave knows that it is on the disk: if a power cut comes before that, it is empty, or
+  # there is no rc. Tried again because Cancel, which spares us, may kill what we call.
   for c_try in 1 2 3 4 5; do
     printf '%-80s\n' "$*" 1<>"$c_dir/claim" &&
-      { [ -e "$c_dir/rc" ] || mv -f "$c_mine" "$c_dir/rc" || ln "$c_dir/claim" "$c_dir/rc"; } && c_sync "$c_dir/claim" "$c_dir" && return
+      { [ -s "$c_dir/rc" ] || printf '%s\n' "$*" 2>/dev/null >"$c_dir/rc" || mv -f "$c_mine" "$c_dir/rc" || ln -f "$c_dir/claim" "$c_dir/rc"; } &&
+      c_sync "$c_dir/claim" "$c_dir/rc" "$c_dir" && return
   done
   return 1
 }

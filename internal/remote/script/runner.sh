@@ -33,7 +33,8 @@ c_run() { # the command
   export COMMISSAIRE_RUN
   cd /
   unset OLDPWD
-  "$@" </dev/null >>"$c_dir/out" 2>&1
+  # A program, never a word of this shell's own, such as exit.
+  (exec "$@") </dev/null >>"$c_dir/out" 2>&1
   c_code=$?
   # A cancel that comes too late must not end what writes down how it ended.
   trap '' TERM
