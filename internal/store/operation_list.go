@@ -142,7 +142,7 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 // olderThan, oldest first. The dispatcher starts their workflows.
 func (db *DB) PendingOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, pendingOperationsSQL, olderThan.Seconds(), limit)
+		ops, err = collect(ctx, q, scanOperation, pendingOperationsSQL, kept, olderThan.Seconds(), limit)
 		return err
 	})
 	return ops, err
@@ -164,7 +164,7 @@ func (db *DB) RunningOperations(ctx context.Context, olderThan time.Duration, li
 // dispatcher wakes their workflows.
 func (db *DB) UnseenOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, unseenOperationsSQL, olderThan.Seconds(), limit)
+		ops, err = collect(ctx, q, scanOperation, unseenOperationsSQL, kept, olderThan.Seconds(), limit)
 		return err
 	})
 	return ops, err
