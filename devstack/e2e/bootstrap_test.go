@@ -41,7 +41,7 @@ var bootstrapFailures = []struct {
 		mend:  func(s *site, h *remotetest.Host) { require.NoError(s.t, h.Unhang()) },
 	},
 	{
-		name: "state folder is not writable", step: "prepare", because: []string{"host-unusable", "/var/lib/commissaire", "Not a directory"},
+		name: "state folder is not writable", step: "prepare", because: []string{"host-unusable", "/var/lib/commissaire", "Not a directory", "gave up after 3s"},
 		// Root may write anywhere, but not below a file.
 		spoil: func(s *site, h *remotetest.Host) { require.NoError(s.t, os.WriteFile(h.StateDir(), nil, 0o600)) },
 		mend:  func(s *site, h *remotetest.Host) { require.NoError(s.t, os.Remove(h.StateDir())) },
