@@ -128,7 +128,7 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 		sql, args = newestOperationsSQL, []any{kept, s.tenant, cmp.Or(f.Cursor, uuid.Max.String()), f.Limit + 1}
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, sql, args...)
+		ops, err = collectOperations(ctx, q, min(f.Limit, DefaultPage)+1, sql, args...)
 		return err
 	})
 	if len(ops) > f.Limit {
