@@ -61,8 +61,12 @@ const (
 
 // dynamicConfig changes what the server would do too slowly, or too often, on one
 // machine. The keys are typed, since an unknown name is no error to the server.
-func dynamicConfig() *dynamicconfig.MemoryClient {
+func dynamicConfig(longHistory map[string]int) *dynamicconfig.MemoryClient {
 	c := dynamicconfig.NewMemoryClient()
+	var long []dynamicconfig.ConstrainedValue
+	for namespace, events := range longHistory {
+		long = append(long, dynamicconfig.ConstrainedValue{Constraints: dynamicconfig.Constraints{Namespace: namespace}, Value: events})
+	}
 	for key, value := range map[dynamicconfig.Key]any{
 		// 20 a shard by default, which makes every workflow task wait up to 50 ms.
 		dynamicconfig.TransferProcessorMaxPollRPS.Key(): 1000,
@@ -77,6 +81,7 @@ func dynamicConfig() *dynamicconfig.MemoryClient {
 		// down every minute, also for the queues that the server has for itself.
 		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
 		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+		dynamicconfig.HistoryCountSuggestContinueAsNew.Key():    long,
 	} {
 		c.OverrideValue(key, value)
 	}

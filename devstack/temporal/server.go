@@ -53,6 +53,9 @@ type Options struct {
 	// OneNamespace says that no other one is made while it runs, so that the server need
 	// not look for new ones all the time.
 	OneNamespace bool
+	// LongHistory is from how many events on workflows of a namespace are told to go on in
+	// a fresh history, where that is not after 4,096 as everywhere else.
+	LongHistory map[string]int
 	// Logger gets what the server has to say. It is talkative below
 	// slog.LevelError, and at that level still when it stops. nil drops it.
 	Logger *slog.Logger
@@ -94,7 +97,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{addr: loopback.Address(ports.frontend)}
-	dynamic := dynamicConfig()
+	dynamic := dynamicConfig(o.LongHistory)
 	if s.server, err = newServer(makeConfig(ports, state), dynamic, ports, logger{o.Logger}); err != nil {
 		return nil, err
 	}
