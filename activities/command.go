@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"commissaire/internal/fleet"
@@ -55,7 +56,9 @@ func (a *Commands) Page(ctx context.Context, in workflows.CommandPage) (workflow
 // Repeating it finds it ended. An operation that has ended is left as it is.
 func (a *Commands) Stop(ctx context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
 	counts, err := a.each(ctx, in, "cancelled", func(p *commandPage, ctx context.Context, h *commandHost) error {
-		return a.slots.stop.with(ctx, func() error { return p.stop(ctx, h, p.stopped) }) // which the record may say better
+		return a.slots.stop.with(ctx, func() error {
+			return p.stop(ctx, &commandStop{host: h, why: p.stopped}) // which the record may say better
+		})
 	})
 	var app *temporal.ApplicationError
 	if errors.As(err, &app) && (app.Type() == string(fleet.Conflict) || app.Type() == string(fleet.NotFound)) {
@@ -88,16 +91,25 @@ type commandPage struct {
 
 // each takes up a page and does what is to be done on each of its hosts. An error of one
 // is no fault of the host and ends the page, for another attempt to go on with it.
-func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop string, do func(*commandPage, context.Context, *commandHost) error) (counts workflows.CommandCounts, err error) {
-	to := a.store(in.Tenant)
-	work, over := alive(ctx)
+func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop string, do func(*commandPage, context.Context, *commandHost) error) (workflows.CommandCounts, error) {
+	before := surprises(ctx)
+	work, over := alive(ctx, before)
 	defer over()
 	work, fail := context.WithCancelCause(work)
 	defer fail(nil)
+	counts := a.doEach(work, fail, in, stop, do)
+	cause := context.Cause(work)
+	over()
+	return counts, pageEnd(ctx, cause, before)
+}
+
+// doEach is each, whose work fail ends.
+func (a *Commands) doEach(work context.Context, fail context.CancelCauseFunc, in workflows.CommandPage, stop string, do func(*commandPage, context.Context, *commandHost) error) (counts workflows.CommandCounts) {
+	to := a.store(in.Tenant)
 	taken, err := a.takeUp(work, to, in, stop)
 	if err != nil {
 		fail(err)
-		return counts, pageEnd(ctx, work)
+		return counts
 	}
 
 	p := &commandPage{in: in, command: taken.Command, store: to, ssh: a.ssh, slots: a.slots, looked: wallClock(), running: map[string]bool{}, stopped: taken.Stopped}
@@ -125,7 +137,7 @@ func (a *Commands) each(ctx context.Context, in workflows.CommandPage, stop stri
 	writing.Wait()
 	counts = p.record.counts
 	counts.Stopped = p.stopped != ""
-	return counts, pageEnd(ctx, work)
+	return counts
 }
 
 // takeUp takes up a page when it is its turn.
@@ -138,9 +150,18 @@ func (a *Commands) takeUp(ctx context.Context, to CommandStore, in workflows.Com
 	return to.TakeUpCommand(ctx, in.OperationID, in.From, in.To, stop)
 }
 
-// pageEnd says how a page ended whose work was ended by some cause, or by none.
-func pageEnd(ctx, work context.Context) error {
-	cause := context.Cause(work)
+// surprises is how many attempts at a page met an error that nobody foresaw, so far. Those
+// whose worker was lost met none, and a command may outlive many workers.
+func surprises(ctx context.Context) (n int) {
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &n) // what is no number counts none
+	}
+	return n
+}
+
+// pageEnd says how a page ended whose work was ended by some cause, or by none, and which
+// does not heartbeat any more.
+func pageEnd(ctx context.Context, cause error, before int) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -149,8 +170,10 @@ func pageEnd(ctx, work context.Context) error {
 	case errors.Is(cause, store.ErrOvertaken):
 		// No surprise, however often the page was begun: the next attempt reads how far the record is.
 		return fmt.Errorf("record: %w", cause)
+	case cause != nil && fleet.KindOf(cause) == "":
+		activity.RecordHeartbeat(ctx, before+1) // for the next attempt
 	}
-	return verdict(ctx, cause)
+	return verdictAfter(ctx, cause, before+1)
 }
 
 // write writes a batch when it is its turn. To begin the page anew costs far more than to

@@ -55,7 +55,7 @@ func (p *commandPage) try(ctx context.Context, r *commandRun) (over bool, err er
 		r.next = max(r.next, reconnectMin)
 		return false, nil
 	case errors.Is(err, errOverTime), !r.end.IsZero() && wallClock().After(r.end):
-		return true, p.stop(ctx, r.host, fmt.Sprintf("the command took longer than %s", p.command.Timeout))
+		return true, p.stop(ctx, &commandStop{host: r.host, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout), late: true})
 	case remote.KindOf(err) == "":
 		return true, err
 	}
@@ -69,7 +69,6 @@ func (p *commandPage) try(ctx context.Context, r *commandRun) (over bool, err er
 // visit runs the command on a connection of its own, or goes on with it. Without an error
 // the host has ended.
 func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
-	asked := wallClock()
 	stop, err := p.mayGoOn(ctx, r.host)
 	if err != nil {
 		return err
@@ -91,10 +90,9 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 		}
 	}
 	if !r.begun {
-		if wallClock().Sub(asked) > looksAgain { // it took long
-			if stop, err = p.mayGoOn(ctx, r.host); err != nil {
-				return err
-			}
+		// What was true before the login may be old by now.
+		if stop, err = p.mayGoOn(ctx, r.host); err != nil {
+			return err
 		}
 		if stop != "" {
 			return p.skip(ctx, r.host, stop)
@@ -116,7 +114,7 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 // may be about to begin it, the host itself sees to that.
 func (p *commandPage) skip(ctx context.Context, h *commandHost, why string) error {
 	if h.Again {
-		return p.stop(ctx, h, why)
+		return p.stop(ctx, &commandStop{host: h, why: why})
 	}
 	p.record.end(h, store.CommandWrite{End: fleet.HostRunSkipped, State: fleet.StepFailed, Reason: why + "; the command had not begun"})
 	return nil
@@ -160,65 +158,6 @@ func (p *commandPage) once(ctx context.Context, conn *remote.Conn, h *commandHos
 func (p *commandPage) key(h *commandHost) remote.Key {
 	return remote.Key{Operation: p.in.OperationID, Host: h.Address, Step: fleet.StepCommand, Attempt: 1}
 }
-
-// stop ends the command on a host and puts on record how it ended. One that was never
-// started never will be. A host that does not say in time how it ended has failed.
-func (p *commandPage) stop(ctx context.Context, h *commandHost, why string) error {
-	if h.Failed != "" {
-		p.record.end(h, commandFailed(true, h.Failed))
-		return nil
-	}
-	patience := min(p.in.Unreachable, stopTries)
-	within := patience + stopsWithin
-	limited, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	var t trouble
-	for {
-		tried := wallClock()
-		out, err := p.tryStop(limited, h)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			p.record.end(h, commandStopped(h, why, out))
-			return nil
-		case limited.Err() == nil && remote.KindOf(err) == "":
-			return err
-		}
-		reason := ""
-		if limited.Err() == nil {
-			reason = t.over(err, tried, patience, true)
-		}
-		if reason == "" && (limited.Err() != nil || !t.wait(limited)) {
-			reason = fmt.Sprintf("no answer within %s", within)
-		}
-		if reason != "" && ctx.Err() == nil {
-			p.record.end(h, commandFailed(true, why+"; the host could not be told to end it: "+reason))
-			return nil
-		}
-	}
-}
-
-// tryStop ends the command over a connection of its own.
-func (p *commandPage) tryStop(ctx context.Context, h *commandHost) (out remote.Outcome, err error) {
-	conn, err := p.ssh.Dial(ctx, h.target())
-	if err != nil {
-		return out, err
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.Cancel(ctx, p.key(h), cancelGrace); err != nil {
-		return out, err
-	}
-	return conn.Attach(ctx, p.key(h), remote.Limits{Head: fleet.OutputHead}, p.record.position(h), commandSink{ctx, p.record, h})
-}
-
-const (
-	// stopTries is how long a host may be out of reach whose command is to end.
-	stopTries = 15 * time.Second
-	// stopsWithin is how long one that is in reach has: for TERM, for KILL, twice, and to
-	// send the rest of the output.
-	stopsWithin = cancelGrace + 20*time.Second
-)
 
 // trouble is that with one host, since it last was of use.
 type trouble struct {

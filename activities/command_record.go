@@ -291,22 +291,6 @@ func commandEnded(h *commandHost, out remote.Outcome) store.CommandWrite {
 	return because(w, err)
 }
 
-// commandStopped is the end of a host whose command was to be ended.
-func commandStopped(h *commandHost, why string, out remote.Outcome) store.CommandWrite {
-	w := withTail(out)
-	err := stopped(why, out, h.said(out))
-	switch {
-	case err == nil:
-		w.End, w.State = fleet.HostRunSucceeded, fleet.StepSucceeded
-		return w
-	case out.State == remote.Cancelled:
-		w.End = fleet.HostRunSkipped
-	default:
-		w.End = fleet.HostRunFailed
-	}
-	return because(w, err)
-}
-
 func because(w store.CommandWrite, err error) store.CommandWrite {
 	var f *failure
 	if !errors.As(err, &f) { // judged and stopped give nothing else

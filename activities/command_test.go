@@ -182,17 +182,58 @@ func TestCommandIsGoneOnWith(t *testing.T) {
 	require.Len(t, strings.Fields(string(ran)), 2)
 }
 
-// TestCommandOverItsTime is ended on the host.
+// TestCommandOverItsTime is ended on the host, and has failed however it ends then.
 func TestCommandOverItsTime(t *testing.T) {
 	t.Parallel()
-	c := newCommanded(t, 1)
-	command := shell("echo begun; exec sleep 300")
-	command.Timeout = fleet.Duration(time.Second)
-	c.order(t, command)
-	counts, err := c.run(how{}, c.commands, c.page())
-	require.NoError(t, err)
-	require.Equal(t, workflows.CommandCounts{Failed: 1}, counts)
-	require.Equal(t, []string{`failed "begun\n" the command took longer than 1s; its command was ended by signal 15`}, c.ended(t))
+	for script, ends := range map[string]string{
+		"exec sleep 300": "was ended by signal 15",
+		`trap "exit 0" TERM; while :; do sleep 0.1; done`: "ended with exit code 0",
+		`trap "exit 3" TERM; while :; do sleep 0.1; done`: "ended with exit code 3",
+	} {
+		t.Run(ends, func(t *testing.T) {
+			t.Parallel()
+			c := newCommanded(t, 1)
+			command := shell("echo begun; " + script)
+			command.Timeout = fleet.Duration(3 * time.Second)
+			c.order(t, command)
+			counts, err := c.run(how{}, c.commands, c.page())
+			require.NoError(t, err)
+			require.Equal(t, workflows.CommandCounts{Failed: 1}, counts)
+			require.Equal(t, []string{`failed "begun\n" the command took longer than 3s; its command ` + ends}, c.ended(t))
+		})
+	}
+}
+
+// TestCommandEndsByItself before a host that gives no answer could be told to end it.
+func TestCommandEndsByItself(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"0", "3"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			c := newCommanded(t, 1)
+			host, file := c.fleet.Hosts()[0], t.TempDir()+"/runner"
+			command := shell("kill -STOP $(cat " + host.Dir() + "/sshd.pid); echo begun; echo $PPID >" + file + "; sleep 6; exit " + code)
+			command.Timeout = fleet.Duration(5 * time.Second)
+			c.order(t, command)
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.run(how{}, c.commands, c.page())
+				done <- err
+			}()
+			eventually(t, func() bool {
+				pid, err := os.ReadFile(file)
+				if err != nil || len(pid) == 0 {
+					return false
+				}
+				_, err = os.Stat("/proc/" + strings.TrimSpace(string(pid)))
+				return os.IsNotExist(err)
+			}, "the command and its runner end")
+			require.NoError(t, host.Unhang())
+			require.NoError(t, await(t, done))
+			want := map[string]string{"0": `succeeded "begun\n"`, "3": `failed "begun\n" the command ended with exit code 3`}[code]
+			require.Equal(t, []string{want}, c.ended(t))
+		})
+	}
 }
 
 // TestCommandOnHostsThatAreOfNoUse: each says why, and keeps no other from running it.
@@ -422,4 +463,34 @@ func TestCommandThatIsOvertaken(t *testing.T) {
 	_, err := c.run(how{attempt: 11}, c.commands, c.page())
 	require.NoError(t, err)
 	require.Equal(t, []string{`succeeded "begun\ndone\n"`}, c.ended(t))
+}
+
+// TestCommandMeetsSurprises: those are counted from attempt to attempt, and workers that
+// were lost are none.
+func TestCommandMeetsSurprises(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	c.order(t, shell("echo begun"))
+	_, err := c.sql.Exec(t.Context(), "ALTER TABLE step RENAME COLUMN stored_to TO gone")
+	require.NoError(t, err)
+	var counted []int
+	_, err = c.run(how{attempt: 50, beats: func(n int) { counted = append(counted, n) }}, c.commands, c.page())
+	requireRetried(t, err)
+	require.Equal(t, 1, counted[len(counted)-1])
+	_, err = c.run(how{attempt: 50, surprises: 9, beats: func(int) {}}, c.commands, c.page())
+	requireRefused(t, "internal", err)
+}
+
+// TestCommandOnHostOfNoKey was never begun, also when a worker was lost that took it up.
+func TestCommandOnHostOfNoKey(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	_, err := c.sql.Exec(t.Context(), "UPDATE host SET host_key = NULL, host_key_print = NULL, host_key_pinned = NULL")
+	require.NoError(t, err)
+	c.order(t, shell("true"))
+	_, err = c.TakeUpCommand(t.Context(), c.op.ID, 0, 1, "")
+	require.NoError(t, err)
+	_, err = execute(how{}, workflows.StopCommands, c.commands.Stop, c.page())
+	require.NoError(t, err)
+	require.Equal(t, []string{`failed "" the host's key is not pinned; bootstrap it first`}, c.ended(t))
 }

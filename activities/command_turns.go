@@ -6,8 +6,8 @@ import (
 )
 
 // commandSlots bound on how many hosts a worker is at work at a time. Those that were out
-// of reach wait for slots of their own, so that they keep nobody from a first try, and a
-// command that is to end waits for none that run.
+// of reach wait for slots of their own, so that they keep others from a first try once
+// only, for as long as theirs takes, and a command that is to end waits for none that run.
 type commandSlots struct {
 	first, again, stop slots
 }

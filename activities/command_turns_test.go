@@ -82,3 +82,12 @@ func TestTailThatCannotBe(t *testing.T) {
 	require.Empty(t, writes[0].Tail)
 	require.Equal(t, "tail", string(writes[1].Tail))
 }
+
+// TestStopNobodySaw: what may still run there, and what does not any more.
+func TestStopNobodySaw(t *testing.T) {
+	t.Parallel()
+	s := commandStop{why: "the command took longer than 1s"}
+	require.Equal(t, "the command took longer than 1s; the host could not be told to end it: no answer; the command may have been started there, and may still run", s.unknown("no answer").Reason)
+	s.over = true
+	require.Equal(t, "the command took longer than 1s; its command does not run there any more, but how it ended is not known: no answer", s.unknown("no answer").Reason)
+}

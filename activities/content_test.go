@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -297,45 +298,56 @@ func (c cutOff) EndStep(ctx context.Context, end store.StepEnd) (fleet.Step, err
 // are right, and each service was restarted once.
 func TestKilledBetween(t *testing.T) {
 	t.Parallel()
+	var deaths atomic.Int32
+	t.Run("in", func(t *testing.T) { // which ends when all of them have
+		for _, dies := range contentSteps[1:] {
+			t.Run(dies, func(t *testing.T) {
+				t.Parallel()
+				killedIn(t, dies, &deaths)
+			})
+		}
+	})
+	require.Greater(t, deaths.Load(), int32(8))
+}
+
+// killedIn kills the worker before each of the calls that a step makes, in turn.
+func killedIn(t *testing.T, dies string, deaths *atomic.Int32) {
+	t.Helper()
 	r := prepared(t, remotetest.OS{ID: "centos", VersionID: "7"})
 	r.apply(t, profile.Atomic2017)
 	right := r.read(t, dockerFile)
-	deaths := 0
-	for _, dies := range contentSteps[1:] {
-		for n, over := 0, false; !over; n++ {
-			require.Less(t, n, 50)
-			require.NoError(t, os.WriteFile(r.onHost(dockerFile), []byte("by hand\n"), 0o644))
-			r.again(t)
-			before := r.effects(t)
-			for _, step := range contentSteps {
-				if step == dies {
-					left := n
-					ctx, die := context.WithCancel(t.Context())
-					c := r.crew(t)
-					whole := c.hosts.Store
-					c.hosts.Store = func(tenant string) activities.HostStore { return cutOff{whole(tenant), &left, die} }
-					err := r.content(c, profile.Atomic2017, step, how{ctx: ctx})
-					die()
-					require.Contains(t, []string{right, "by hand\n"}, r.read(t, dockerFile))
-					if over = err == nil; !over {
-						deaths++
-					}
+	for n, over := 0, false; !over; n++ {
+		require.Less(t, n, 50)
+		require.NoError(t, os.WriteFile(r.onHost(dockerFile), []byte("by hand\n"), 0o644))
+		r.again(t)
+		before := r.effects(t)
+		for _, step := range contentSteps {
+			if step == dies {
+				left := n
+				ctx, die := context.WithCancel(t.Context())
+				c := r.crew(t)
+				whole := c.hosts.Store
+				c.hosts.Store = func(tenant string) activities.HostStore { return cutOff{whole(tenant), &left, die} }
+				err := r.content(c, profile.Atomic2017, step, how{ctx: ctx})
+				die()
+				require.Contains(t, []string{right, "by hand\n"}, r.read(t, dockerFile))
+				if over = err == nil; !over {
+					deaths.Add(1)
 				}
-				require.NoError(t, r.content(r.crew(t), profile.Atomic2017, step, how{}))
-				r.output(t, step)
 			}
-			require.Equal(t, right, r.read(t, dockerFile))
-			require.Equal(t, map[string]int{"systemctl restart -- docker": 1}, r.since(t, before), "%s, killed before call %d", dies, n)
-			require.Contains(t, r.output(t, workflows.StepConfigure), dockerFile+": changed; ", "that it was another is on record")
-			marks, err := os.ReadDir(filepath.Join(r.host.StateDir(), "restart"))
-			require.NoError(t, err)
-			require.Empty(t, marks)
-			left, err := filepath.Glob(filepath.Dir(r.onHost(dockerFile)) + "/.*")
-			require.NoError(t, err)
-			require.Empty(t, left)
+			require.NoError(t, r.content(r.crew(t), profile.Atomic2017, step, how{}))
+			r.output(t, step)
 		}
+		require.Equal(t, right, r.read(t, dockerFile))
+		require.Equal(t, map[string]int{"systemctl restart -- docker": 1}, r.since(t, before), "%s, killed before call %d", dies, n)
+		require.Contains(t, r.output(t, workflows.StepConfigure), dockerFile+": changed; ", "that it was another is on record")
+		marks, err := os.ReadDir(filepath.Join(r.host.StateDir(), "restart"))
+		require.NoError(t, err)
+		require.Empty(t, marks)
+		left, err := filepath.Glob(filepath.Dir(r.onHost(dockerFile)) + "/.*")
+		require.NoError(t, err)
+		require.Empty(t, left)
 	}
-	require.Greater(t, deaths, 8)
 }
 
 // TestKilledInstalls: another worker attaches to what the first one began.

@@ -148,6 +148,11 @@ const mostSurprises = 10
 // verdict tells Temporal whether repeating can help: it can while Postgres is
 // out of reach, and it cannot when the record itself says no.
 func verdict(ctx context.Context, err error) error {
+	return verdictAfter(ctx, err, int(activity.GetInfo(ctx).Attempt))
+}
+
+// verdictAfter is the verdict on an error that, when nobody foresaw it, is one of so many.
+func verdictAfter(ctx context.Context, err error, surprises int) error {
 	if err == nil {
 		return nil
 	}
@@ -158,7 +163,7 @@ func verdict(ctx context.Context, err error) error {
 		var e *fleet.Error
 		errors.As(err, &e)
 		return temporal.NewNonRetryableApplicationError(e.Detail, string(kind), nil)
-	case activity.GetInfo(ctx).Attempt >= mostSurprises:
+	case surprises >= mostSurprises:
 		activity.GetLogger(ctx).Error("giving up", "error", err)
 		return temporal.NewNonRetryableApplicationError("an unexpected error came again and again; the worker's log says which", "internal", nil)
 	default:

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
@@ -241,6 +242,8 @@ type how struct {
 	heartbeat   time.Duration // silence after which Temporal gives the step to another
 	unreachable time.Duration
 	spent       time.Duration // by attempts before this one
+	surprises   int           // of attempts before this one
+	beats       func(n int)   // is told of each heartbeat how many surprises it counts
 }
 
 // do carries out a step on the host by one crew and gives its answer.
@@ -307,6 +310,14 @@ func execute[In, Out any](h how, step workflows.Step[In, Out], fn func(context.C
 	}
 	if h.spent > 0 {
 		env.SetHeartbeatDetails(h.spent)
+	}
+	if h.beats != nil {
+		env.SetHeartbeatDetails(h.surprises)
+		env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+			n := -1
+			_ = details.Get(&n)
+			h.beats(n)
+		})
 	}
 	step.Bind(env, fn)
 	value, err := env.ExecuteActivity(step.Name, in)

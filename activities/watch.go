@@ -121,9 +121,10 @@ func count(counts *workflows.WatchCounts, checks []store.Checked) {
 	}
 }
 
-// alive heartbeats until stop is called. The context ends with the activity's, and when
-// the worker stops or slept for so long that it was given up: another one begins anew.
-func alive(ctx context.Context) (_ context.Context, stop func()) {
+// alive heartbeats until stop is called, with what the next attempt is to know. The context
+// ends with the activity's, and when the worker stops or slept for so long that it was given
+// up: another one begins anew.
+func alive(ctx context.Context, details ...any) (_ context.Context, stop func()) {
 	work, cancel := context.WithCancelCause(ctx)
 	limit := activity.GetInfo(ctx).HeartbeatTimeout
 	beat := time.NewTicker(limit/4 + time.Millisecond)
@@ -132,7 +133,7 @@ func alive(ctx context.Context) (_ context.Context, stop func()) {
 		defer beat.Stop()
 		for {
 			last := wallClock()
-			activity.RecordHeartbeat(ctx)
+			activity.RecordHeartbeat(ctx, details...)
 			select {
 			case <-beat.C:
 			case <-activity.GetWorkerStopChannel(ctx):

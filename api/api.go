@@ -64,7 +64,7 @@ func New(d Deps) http.Handler {
 func routes(d Deps) *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), c.Request(), err) }
-	e.Use(match(mustLoad(document)), d.authorize, validate, d.audit)
+	e.Use(match(documented()), d.authorize, validate, d.audit)
 	gen.RegisterHandlers(e, gen.NewStrictHandler(&handlers{Deps: d, streams: make(chan struct{}, maxStreams)}, nil))
 	d.registerPages(e)
 	return e

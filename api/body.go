@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"commissaire/internal/fleet"
@@ -19,7 +20,8 @@ const maxDepth = 32
 // decodeObject reads a body: nothing, which counts as {}, or exactly one JSON
 // object. What encoding/json lets pass by silence is refused here and the
 // member is named: members that come twice, text after the object, numbers that
-// no float64 holds, NUL in strings (Postgres cannot store it), broken UTF-8.
+// no float64 holds, NUL in strings (Postgres cannot store it), broken UTF-8 and
+// UTF-16.
 func decodeObject(text []byte) (map[string]any, error) {
 	if !utf8.Valid(text) {
 		return nil, fleet.InvalidField("body", "must be UTF-8")
@@ -28,7 +30,7 @@ func decodeObject(text []byte) (map[string]any, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return map[string]any{}, nil
 	}
-	d := objectDecoder{json.NewDecoder(bytes.NewReader(text))}
+	d := objectDecoder{json.NewDecoder(bytes.NewReader(text)), text}
 	d.UseNumber()
 	value, err := d.value("", 0)
 	if err != nil {
@@ -45,12 +47,16 @@ func decodeObject(text []byte) (map[string]any, error) {
 }
 
 // objectDecoder decodes token by token, to see what a map would hide.
-type objectDecoder struct{ *json.Decoder }
+type objectDecoder struct {
+	*json.Decoder
+	text []byte // all of it
+}
 
 func (d objectDecoder) value(field string, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fleet.InvalidField(orBody(field), "nests deeper than %d levels", maxDepth)
 	}
+	begin := d.InputOffset()
 	token, err := d.Token()
 	if err != nil {
 		return nil, notJSON(field)
@@ -70,6 +76,9 @@ func (d objectDecoder) value(field string, depth int) (any, error) {
 	case string:
 		if strings.ContainsRune(t, 0) {
 			return nil, fleet.InvalidField(orBody(field), "must not hold NUL")
+		}
+		if strings.ContainsRune(t, utf8.RuneError) && halvesPair(d.text[begin:d.InputOffset()]) {
+			return nil, fleet.InvalidField(orBody(field), `must not hold half of a surrogate pair, such as \ud800`)
 		}
 		return t, nil
 	}
@@ -117,6 +126,37 @@ func (d objectDecoder) array(field string, depth int) (any, error) {
 		return nil, notJSON(field)
 	}
 	return array, nil
+}
+
+// halvesPair says whether a string, as JSON has it, escapes half of a surrogate pair.
+// That is no character, and encoding/json makes U+FFFD of it.
+func halvesPair(text []byte) bool {
+	for {
+		_, escape, found := bytes.Cut(text, []byte(`\`))
+		if !found {
+			return false
+		}
+		text = escape[1:]
+		first := codeUnit(escape)
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		next, found := bytes.CutPrefix(escape[5:], []byte(`\`))
+		if !found || utf16.DecodeRune(first, codeUnit(next)) == utf8.RuneError {
+			return true
+		}
+		text = next[5:]
+	}
+}
+
+// codeUnit is that of UTF-16 which an escape stands for, given from its u on. It is 0
+// for other escapes.
+func codeUnit(escape []byte) rune {
+	if len(escape) < 5 || escape[0] != 'u' {
+		return 0
+	}
+	unit, _ := strconv.ParseUint(string(escape[1:5]), 16, 16) // the decoder has read it
+	return rune(unit)
 }
 
 // notJSON says where the text stops being JSON, without quoting it.

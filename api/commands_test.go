@@ -53,14 +53,19 @@ func TestCommand(t *testing.T) {
 	require.Equal(t, []any{op.ID, []any{"uname", "-r"}}, []any{field(t, a, "retry_of"), field(t, a, "argv")})
 }
 
-// TestCommandOnNoHosts: an empty list, as a script that found none sends it, is not all.
+// TestCommandOnNoHosts: an empty list or selector, as a script that found none sends it, is
+// not all.
 func TestCommandOnNoHosts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cluster(t, "c", "h1", "h2")
 	before := b.dispatcher.starts()
-	a := b.v0(t, "POST /cluster/c/command", `{"argv":["reboot"],"hosts":[]}`, 400, "")
-	require.Equal(t, []string{"hosts"}, blamed(t, a))
+	for member, empty := range map[string][]string{"hosts": {`[]`}, "selector": {`""`, `" "`, `"\t\n"`}} {
+		for _, value := range empty {
+			a := b.v0(t, "POST /cluster/c/command", `{"argv":["reboot"],"`+member+`":`+value+`}`, 400, "")
+			require.Contains(t, blamed(t, a), member)
+		}
+	}
 	require.Equal(t, before, b.dispatcher.starts())
 }
 
@@ -91,7 +96,7 @@ func TestBadCommands(t *testing.T) {
 	b.addHost(t, "h9", "")
 	before := b.rows(t)
 	for member, bodies := range map[string][]string{
-		"argv": {`{}`, `{"argv":[]}`, `{"argv":[""]}`, `{"argv":"true"}`, `{"argv":[7]}`, `{"argv":["a\u0000"]}`,
+		"argv": {`{}`, `{"argv":[]}`, `{"argv":[""]}`, `{"argv":"true"}`, `{"argv":[7]}`, `{"argv":["a\u0000"]}`, `{"argv":["\ud800"]}`,
 			fmt.Sprintf(`{"argv":["x"%s]}`, strings.Repeat(`,"x"`, fleet.MaxArgv)), fmt.Sprintf(`{"argv":[%q]}`, strings.Repeat("x", fleet.MaxArgvBytes+1))},
 		"timeout":  {`{"argv":["x"],"timeout":0}`, `{"argv":["x"],"timeout":"25h"}`, `{"argv":["x"],"timeout":"soon"}`},
 		"at_once":  {`{"argv":["x"],"at_once":-1}`, `{"argv":["x"],"at_once":100001}`},

@@ -172,7 +172,8 @@ func operation(op fleet.Operation) gen.Operation {
 		Sync:   op.Sync,
 	}
 	if op.Kind.Rollout() {
-		v.Policy = &op.Policy
+		policy := op.Policy // alone, or all of op would be kept
+		v.Policy = &policy
 	}
 	if c := op.Command; c != nil {
 		v.Argv, v.Timeout, v.AtOnce = c.Argv, c.Timeout.String(), c.AtOnce

@@ -149,6 +149,10 @@ var userHash = sync.OnceValues(func() ([]byte, error) {
 	return bcrypt.GenerateFromPassword([]byte("pw:with:colons"), bcrypt.MinCost)
 })
 
+// sharedDocument is read once for all tests: with the race detector it takes longer than
+// most of them.
+var sharedDocument = sync.OnceValues(func() (*openapi3.T, error) { return openapi3.NewLoader().LoadFromData(document) })
+
 // basicCreds is the Authorization header of one of the users.
 func basicCreds(user string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":pw:with:colons"))
@@ -179,7 +183,7 @@ func setupOn(t testing.TB, dsn string, changes ...func(*Deps)) *bundle {
 		log:        &syncBuffer{},
 		creds:      basicCreds("alice"),
 	}
-	b.doc, err = openapi3.NewLoader().LoadFromData(document)
+	b.doc, err = sharedDocument()
 	require.NoError(t, err)
 	logger := newTestLogger(b.log)
 	basic := authn.NewBasic(authn.BasicOptions{Users: map[string]authn.User{

@@ -29,6 +29,10 @@ type endpoint struct {
 // endpoints are keyed by method and Echo path, "GET /api/v0/host/:address".
 type endpoints map[string]endpoint
 
+// documented are those of our document, read once in a process: it takes longer than
+// all else that makes an API.
+var documented = sync.OnceValue(func() endpoints { return mustLoad(document) })
+
 // mustLoad reads the document. It is part of the binary and tested, so a fault
 // in it is a fault of the build.
 func mustLoad(text []byte) endpoints {

@@ -21,7 +21,7 @@ import (
 type Options struct {
 	TaskQueue    string
 	Revision     int           // of the workflows; 0 for a Temporal that does not tell revisions apart
-	Slots        int           // steps at a time
+	Slots        int           // steps at a time, and as many pages of commands beside them
 	StopTimeout  time.Duration // how long steps may take to hand over after a stop
 	Fatal        func(error)   // Temporal will not give it work any more, and why
 	Interceptors []interceptor.WorkerInterceptor
@@ -31,8 +31,9 @@ type Options struct {
 // share out the checks, so more of them would take each one longer than it may.
 const watchSlots = 32
 
-// Worker takes operations and, from a queue with slots of its own, what watches hosts.
-type Worker struct{ operations, watch worker.Worker }
+// Worker takes operations and, from queues with slots of their own, pages of commands and
+// what watches hosts.
+type Worker []worker.Worker
 
 // New builds a worker; nothing runs before it is started.
 func New(c client.Client, o Options, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) Worker {
@@ -43,32 +44,35 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	}
-	w := Worker{operations: worker.New(c, o.TaskQueue, options)}
-	Register(w.operations, record, hosts, nodes, watch, sources, commands)
-	options.MaxConcurrentActivityExecutionSize, options.DisableWorkflowWorker = watchSlots, true
-	w.watch = worker.New(c, workflows.WatchQueue(o.TaskQueue), options)
-	registerWatch(w.watch, watch)
-	return w
+	operations := worker.New(c, o.TaskQueue, options)
+	Register(operations, record, hosts, nodes, watch, sources, commands)
+	options.DisableWorkflowWorker = true
+	pages := worker.New(c, workflows.CommandQueue(o.TaskQueue), options)
+	RegisterPages(pages, commands)
+	options.MaxConcurrentActivityExecutionSize = watchSlots
+	watches := worker.New(c, workflows.WatchQueue(o.TaskQueue), options)
+	registerWatch(watches, watch)
+	return Worker{operations, pages, watches}
 }
 
-// Start returns when both ask for work.
+// Start returns when all parts ask for work.
 func (w Worker) Start() error {
-	if err := w.operations.Start(); err != nil {
-		return err
-	}
-	if err := w.watch.Start(); err != nil {
-		w.operations.Stop()
-		return err
+	for i, part := range w {
+		if err := part.Start(); err != nil {
+			w[:i].Stop()
+			return err
+		}
 	}
 	return nil
 }
 
-// Stop returns when the steps of both have handed over, or StopTimeout is over.
+// Stop returns when the steps of all parts have handed over, or StopTimeout is over.
 func (w Worker) Stop() {
-	var both sync.WaitGroup
-	both.Go(w.operations.Stop)
-	both.Go(w.watch.Stop)
-	both.Wait()
+	var all sync.WaitGroup
+	for _, part := range w {
+		all.Go(part.Stop)
+	}
+	all.Wait()
 }
 
 // deployment lets running operations move on to a newer revision as soon as it
@@ -84,7 +88,7 @@ func deployment(revision int) worker.DeploymentOptions {
 	}
 }
 
-// Register binds every workflow and every step.
+// Register binds every workflow and every step but those of RegisterPages.
 func Register(r worker.Registry, record *activities.Record, hosts *activities.Hosts, nodes *activities.Nodes, watch *activities.Watch, sources *activities.Sources, commands *activities.Commands) {
 	r.RegisterWorkflow(workflows.Bootstrap)
 	r.RegisterWorkflow(workflows.Rollout)
@@ -139,9 +143,14 @@ func Register(r worker.Registry, record *activities.Record, hosts *activities.Ho
 	workflows.OrderRefresh.Bind(r, sources.Refresh)
 
 	r.RegisterWorkflow(workflows.Command)
-	workflows.RunCommands.Bind(r, commands.Page)
 	workflows.StopCommands.Bind(r, commands.Stop)
 	workflows.EndCommand.Bind(r, commands.End)
+}
+
+// RegisterPages binds pages of commands. Ending them is a step of operations: it must not
+// wait until another command has come to its end.
+func RegisterPages(r worker.ActivityRegistry, commands *activities.Commands) {
+	workflows.RunCommands.Bind(r, commands.Page)
 }
 
 func registerWatch(r worker.ActivityRegistry, watch *activities.Watch) {

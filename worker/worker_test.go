@@ -41,6 +41,7 @@ func TestEverythingIsBound(t *testing.T) {
 	t.Parallel()
 	var r recording
 	worker.Register(&r, new(activities.Record), new(activities.Hosts), new(activities.Nodes), new(activities.Watch), new(activities.Sources), new(activities.Commands))
+	worker.RegisterPages(&r, new(activities.Commands))
 	workflows, steps := declared(t)
 	require.NotEmpty(t, workflows)
 	require.NotEmpty(t, steps)

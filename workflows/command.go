@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -24,6 +25,8 @@ type CommandInput struct {
 	Hosts  int    `json:"hosts"`            // that it has
 	AtOnce int    `json:"atOnce,omitempty"` // hosts at a time, 0 for all
 	Timing Timing `json:"timing"`
+	From   int    `json:"from,omitempty"`   // the first host that earlier runs of this workflow have not begun
+	Failed string `json:"failed,omitempty"` // why a page of theirs did not come to its end, "" when all did
 }
 
 // CommandPage is a page of the hosts of a command: those in the places from one up to
@@ -73,6 +76,10 @@ const (
 	localLimit = 3 * time.Second
 )
 
+// CommandQueue is the task queue of pages of commands, beside that of operations: each may
+// take as long as its slowest host, and no step of an operation waits for that.
+func CommandQueue(operations string) string { return operations + "-commands" }
+
 // Command runs one command on many hosts of a cluster, once on each. It holds none of
 // them: what it must not do twice is decided by the hosts, and where it stands by the
 // record.
@@ -82,15 +89,20 @@ func Command(ctx workflow.Context, in CommandInput) error {
 	if err == nil && begun.Ended {
 		return nil
 	}
+	next := in.Hosts
 	if err == nil {
-		err = commandOnHosts(ctx, in, t)
+		next, err = commandOnHosts(ctx, in, t)
 	}
-	end := CommandEnd{OperationRef: in.OperationRef}
+	end := CommandEnd{OperationRef: in.OperationRef, Failed: in.Failed}
 	switch {
 	case ctx.Err() != nil || temporal.IsCanceledError(err):
 		end.Cancelled = true
 	case err != nil:
-		end.Failed = explain(err)
+		end.Failed = cmp.Or(in.Failed, explain(err))
+	}
+	if next < in.Hosts && !end.Cancelled {
+		in.From, in.Failed = next, end.Failed
+		return workflow.NewContinueAsNewError(ctx, Command, in)
 	}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
@@ -105,37 +117,47 @@ func Command(ctx workflow.Context, in CommandInput) error {
 	return temporal.NewNonRetryableApplicationError(ended.Reason, string(ended.State), nil)
 }
 
-// commandOnHosts goes over the pages. One that fails keeps no other from its hosts.
-func commandOnHosts(ctx workflow.Context, in CommandInput, t Timing) error {
+// commandOnHosts goes over the pages. One that fails keeps no other from its hosts. next is
+// the first host that is left to a fresh history, or in.Hosts when no more are to begin.
+func commandOnHosts(ctx workflow.Context, in CommandInput, t Timing) (next int, err error) {
 	size, most := commandPageSize(in)
 	var errs []error
-	stopped := false
+	stopped, atWork := false, 0
 	pages := workflow.NewWaitGroup(ctx)
 	slots := workflow.NewSemaphore(ctx, int64(most))
-	for from := 0; from < in.Hosts && !stopped; from += size {
+	for next = in.From; next < in.Hosts && !stopped; next += size {
 		if err := slots.Acquire(ctx, 1); err != nil || stopped { // cancelled
 			errs = append(errs, err)
 			break
 		}
-		page := CommandPage{OperationRef: in.OperationRef, From: from, To: min(from+size, in.Hosts), Unreachable: t.Unreachable}
+		if next > in.From && long(ctx, atWork) {
+			break
+		}
+		page := CommandPage{OperationRef: in.OperationRef, From: next, To: min(next+size, in.Hosts), Unreachable: t.Unreachable}
 		pages.Add(1)
+		atWork++
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer pages.Done()
 			defer slots.Release(1)
-			counts, err := RunCommands.Run(onCommand(ctx, t, fmt.Sprintf("hosts %d to %d", page.From+1, page.To)), page)
+			counts, err := RunCommands.Run(onPage(ctx, t, page), page)
 			if ctx.Err() != nil {
 				stopCommands(ctx, t, page)
 			}
 			stopped = stopped || counts.Stopped
 			errs = append(errs, err)
+			atWork--
 		})
 	}
 	pages.Wait(ctx)
-	return errors.Join(errs...)
+	if stopped {
+		next = in.Hosts
+	}
+	return next, errors.Join(errs...)
 }
 
 // stopCommands ends what runs on the hosts of a page, of a command that was cancelled with
-// force. What cannot be ended so is closed with the operation.
+// force. It waits for no other command, as it is taken from the queue of operations. What
+// cannot be ended so is closed with the operation.
 func stopCommands(ctx workflow.Context, t Timing, page CommandPage) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
@@ -152,6 +174,12 @@ func commandPageSize(in CommandInput) (size, most int) {
 		return min(in.AtOnce, commandPageMost), max(1, in.AtOnce/commandPageMost)
 	}
 	return min(commandPageMost, max(CommandPageHosts, (in.Hosts+commandPages-1)/commandPages)), commandPagesAtOnce
+}
+
+// onPage is for a page of a command that is run.
+func onPage(ctx workflow.Context, t Timing, page CommandPage) workflow.Context {
+	ctx = onCommand(ctx, t, fmt.Sprintf("hosts %d to %d", page.From+1, page.To))
+	return workflow.WithTaskQueue(ctx, CommandQueue(workflow.GetInfo(ctx).TaskQueueName))
 }
 
 // onCommand is for a page of a command. It ends when its last host does, each of which has

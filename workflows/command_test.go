@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -10,9 +11,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
@@ -28,6 +31,7 @@ type commanding struct {
 	mu      sync.Mutex
 	pages   [][2]int // that were begun
 	stopped [][2]int
+	queues  map[string]bool // that steps of pages came from
 	atWork  int
 	most    int // pages at work at once
 	ends    []workflows.CommandEnd
@@ -36,7 +40,7 @@ type commanding struct {
 var uname = workflows.CommandInput{OperationRef: workflows.OperationRef{Tenant: fleet.DefaultTenant, OperationID: "o"}}
 
 func newCommanding() *commanding {
-	c := &commanding{env: new(testsuite.WorkflowTestSuite).NewTestWorkflowEnvironment(), end: workflows.CommandEnded{State: fleet.OperationSucceeded}}
+	c := &commanding{env: new(testsuite.WorkflowTestSuite).NewTestWorkflowEnvironment(), end: workflows.CommandEnded{State: fleet.OperationSucceeded}, queues: map[string]bool{}}
 	c.begin = func(int) (workflows.OperationBegun, error) { return workflows.OperationBegun{}, nil }
 	c.page = func(context.Context, workflows.CommandPage) (workflows.CommandCounts, error) {
 		return workflows.CommandCounts{}, nil
@@ -50,6 +54,7 @@ func newCommanding() *commanding {
 	c.env.RegisterActivityWithOptions(func(ctx context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
 		c.mu.Lock()
 		c.pages = append(c.pages, [2]int{in.From, in.To})
+		c.queues["run "+activity.GetInfo(ctx).TaskQueue] = true
 		c.atWork++
 		c.most = max(c.most, c.atWork)
 		c.mu.Unlock()
@@ -60,8 +65,9 @@ func newCommanding() *commanding {
 		}()
 		return c.page(ctx, in)
 	}, activity.RegisterOptions{Name: workflows.RunCommands.Name})
-	c.env.RegisterActivityWithOptions(func(_ context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
+	c.env.RegisterActivityWithOptions(func(ctx context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
 		c.stopped = append(c.stopped, [2]int{in.From, in.To})
+		c.queues["stop "+activity.GetInfo(ctx).TaskQueue] = true
 		return workflows.CommandCounts{}, nil
 	}, activity.RegisterOptions{Name: workflows.StopCommands.Name})
 	c.env.RegisterActivityWithOptions(func(_ context.Context, in workflows.CommandEnd) (workflows.CommandEnded, error) {
@@ -74,6 +80,10 @@ func newCommanding() *commanding {
 func (c *commanding) run(hosts, atOnce int) error {
 	in := uname
 	in.Hosts, in.AtOnce = hosts, atOnce
+	return c.goOn(in)
+}
+
+func (c *commanding) goOn(in workflows.CommandInput) error {
 	c.env.ExecuteWorkflow(workflows.Command, in)
 	slices.SortFunc(c.pages, func(a, b [2]int) int { return a[0] - b[0] })
 	return c.env.GetWorkflowError()
@@ -169,9 +179,99 @@ func TestCommandIsCancelled(t *testing.T) {
 	require.Empty(t, c.stopped)
 }
 
-// TestCommandIsStopped: what runs on hosts of pages that were begun is ended there.
+// further is what a run leaves to the next one in a fresh history.
+func further(t *testing.T, err error) (in workflows.CommandInput) {
+	t.Helper()
+	var again *workflow.ContinueAsNewError
+	require.ErrorAs(t, err, &again)
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(again.Input, &in))
+	return in
+}
+
+// TestCommandGoesOnInAFreshHistory: a command of any number of pages comes to its end, and what
+// failed in an earlier history is known in the last one.
+func TestCommandGoesOnInAFreshHistory(t *testing.T) {
+	t.Parallel()
+	in := uname
+	in.Hosts, in.AtOnce = 25, 10
+	for from := 0; from < 20; from += 10 {
+		c := newCommanding()
+		c.env.SetContinueAsNewSuggested(true)
+		c.page = func(_ context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
+			return workflows.CommandCounts{}, temporal.NewNonRetryableApplicationError(fmt.Sprintf("page %d is broken", in.From), "internal", nil)
+		}
+		in = further(t, c.goOn(in))
+		require.Equal(t, [][2]int{{from, from + 10}}, c.pages)
+		require.Empty(t, c.ends)
+		require.Equal(t, from+10, in.From)
+	}
+	c := newCommanding()
+	c.env.SetContinueAsNewSuggested(true)
+	require.NoError(t, c.goOn(in))
+	require.Equal(t, [][2]int{{20, 25}}, c.pages)
+	require.Equal(t, []workflows.CommandEnd{{OperationRef: uname.OperationRef, Failed: "page 0 is broken"}}, c.ends)
+}
+
+// TestCommandAtWorkGoesOnInAFreshHistory once the history is very long: pages at work come
+// to their end first.
+func TestCommandAtWorkGoesOnInAFreshHistory(t *testing.T) {
+	t.Parallel()
+	c := newCommanding()
+	c.env.SetContinueAsNewSuggested(true)
+	c.env.SetCurrentHistoryLength(20_000)
+	last := make(chan struct{})
+	c.page = func(_ context.Context, in workflows.CommandPage) (workflows.CommandCounts, error) {
+		switch in.From {
+		case 0:
+			<-last
+		case 2500:
+			close(last)
+		}
+		return workflows.CommandCounts{}, nil
+	}
+	require.NoError(t, c.run(3000, 1000))
+	require.Len(t, c.pages, 6)
+
+	c = newCommanding()
+	c.env.SetContinueAsNewSuggested(true)
+	c.env.SetCurrentHistoryLength(20_001)
+	require.Equal(t, 500, further(t, c.run(3000, 1000)).From)
+	require.Len(t, c.pages, 1)
+	require.Zero(t, c.atWork)
+}
+
+// TestCommandEndsWithItsHistory when somebody cancels it as that ends: nothing goes on in a
+// fresh one.
+func TestCommandEndsWithItsHistory(t *testing.T) {
+	t.Parallel()
+	c := newCommanding()
+	c.env.SetContinueAsNewSuggested(true)
+	c.page = func(context.Context, workflows.CommandPage) (workflows.CommandCounts, error) {
+		return workflows.CommandCounts{Stopped: true}, nil
+	}
+	require.NoError(t, c.run(50, 10))
+	require.Len(t, c.pages, 1)
+	require.Len(t, c.ends, 1)
+
+	c = newCommanding()
+	c.env.SetContinueAsNewSuggested(true)
+	c.env.SetCurrentHistoryLength(20_001)
+	c.end = workflows.CommandEnded{State: fleet.OperationCancelled, Reason: "cancelled by alice"}
+	c.page = func(ctx context.Context, _ workflows.CommandPage) (workflows.CommandCounts, error) {
+		c.env.CancelWorkflow()
+		<-ctx.Done()
+		return workflows.CommandCounts{}, ctx.Err()
+	}
+	require.ErrorContains(t, c.run(3000, 1000), "cancelled by alice")
+	require.Equal(t, [][2]int{{0, 500}}, c.stopped)
+	require.Equal(t, []workflows.CommandEnd{{OperationRef: uname.OperationRef, Cancelled: true}}, c.ends)
+}
+
+// TestCommandIsStopped: what runs on hosts of pages that were begun is ended there, without
+// waiting for pages of other commands.
 func TestCommandIsStopped(t *testing.T) {
 	t.Parallel()
+	const queue = "default-test-taskqueue" // which the workflow is on here
 	c := newCommanding()
 	c.end = workflows.CommandEnded{State: fleet.OperationCancelled, Reason: "cancelled by alice"}
 	c.page = func(ctx context.Context, _ workflows.CommandPage) (workflows.CommandCounts, error) {
@@ -182,5 +282,6 @@ func TestCommandIsStopped(t *testing.T) {
 	require.ErrorContains(t, c.run(50, 10), "cancelled by alice")
 	require.Equal(t, [][2]int{{0, 10}}, c.pages)
 	require.Equal(t, c.pages, c.stopped)
+	require.Equal(t, map[string]bool{"run " + workflows.CommandQueue(queue): true, "stop " + queue: true}, c.queues)
 	require.Equal(t, []workflows.CommandEnd{{OperationRef: uname.OperationRef, Cancelled: true}}, c.ends)
 }

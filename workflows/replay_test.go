@@ -40,7 +40,7 @@ var endings = map[string]struct {
 	"Watch":        {2, []string{"finished", "cancelled"}},
 	"Sync":         {2, []string{"finished", "failed", "cancelled"}},
 	"Refresh":      {2, []string{"finished", "away"}},
-	"Command":      {2, []string{"finished", "failed", "cancelled", "stopped"}},
+	"Command":      {2, []string{"finished", "failed", "cancelled", "stopped", "long", "continued"}},
 
 	"DiagnoseCluster": {2, []string{"finished", "away"}},
 	"Uncordon":        {2, []string{"finished", "away"}},

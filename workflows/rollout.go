@@ -41,9 +41,9 @@ const (
 	// gather is how long a large rollout collects slots that are free before it asks
 	// who comes next.
 	gather = 500 * time.Millisecond
-	// longHistory is when a rollout lets the hosts at work end before it asks for
-	// others, so that it can go on in a fresh history. Temporal ends a workflow at
-	// 51,200 events.
+	// longHistory is when a rollout or a command lets the hosts at work end before it
+	// asks for others, so that it can go on in a fresh history. Temporal ends a workflow
+	// at 51,200 events.
 	longHistory = 20_000
 )
 
@@ -74,7 +74,7 @@ func Rollout(ctx workflow.Context, in RolloutInput) error {
 		if err := r.wait(ctx, planned); err != nil {
 			return r.abort(ctx, err)
 		}
-		if r.long(ctx) {
+		if long(ctx, r.atWork) {
 			if err := workflow.Await(ctx, func() bool { return r.atWork == 0 }); err != nil {
 				return r.abort(ctx, err)
 			}
@@ -192,10 +192,10 @@ func (r *rollout) wait(ctx workflow.Context, planned Planned) error {
 	return err
 }
 
-// long says whether the history is to be left behind now.
-func (r *rollout) long(ctx workflow.Context) bool {
+// long says whether the history is to be left behind now, while so much is at work.
+func long(ctx workflow.Context, atWork int) bool {
 	info := workflow.GetInfo(ctx)
-	return info.GetContinueAsNewSuggested() && (r.atWork == 0 || info.GetCurrentHistoryLength() > longHistory)
+	return info.GetContinueAsNewSuggested() && (atWork == 0 || info.GetCurrentHistoryLength() > longHistory)
 }
 
 // abort ends an operation that was cancelled in Temporal, or whose record says no,

@@ -274,7 +274,7 @@ type CommandPost struct {
 	// Argv The command and its arguments, 64 KiB together at most. No shell reads them; for one, run `sh -c`.
 	Argv []string `json:"argv"`
 
-	// Selector Only the members whose labels fit.
+	// Selector Only the members whose labels fit. Without it, all; an empty one is refused.
 	Selector string `json:"selector,omitempty"`
 
 	// Hosts Only these, which must be members. Without it, all.

@@ -3,7 +3,6 @@ package acceptance_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"commissaire/devstack/acceptance"
+	"commissaire/devstack/harness"
 )
 
 // A small set of machines: one with apt, from the base that other tests have made
@@ -25,12 +25,8 @@ func TestSmallSet(t *testing.T) {
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // Postgres runs as another user when we are root
 		require.NoError(t, os.Chmod(d, 0o711))
 	}
-	program := filepath.Join(dir, "commissaire")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/commissaire")
-	build.Dir = "../.."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	result, err := acceptance.Run(ctx, acceptance.Options{Dir: dir, Binary: program, APT: 1, Out: t.Output()})
+	require.NoError(t, harness.Build(ctx, "../..", dir, "", "commissaire"))
+	result, err := acceptance.Run(ctx, acceptance.Options{Dir: dir, Binary: filepath.Join(dir, "commissaire"), APT: 1, Out: t.Output()})
 	require.NoError(t, err)
 	require.Equal(t, acceptance.Result{Hosts: 1, Reboots: 1, Upgrades: 2}, result)
 }

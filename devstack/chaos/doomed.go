@@ -108,7 +108,7 @@ func (l *lane) resume(ctx context.Context, d *doomed, note []string) error {
 		return fmt.Errorf("a stopped worker wrote %q", note)
 	}
 	err := harness.Until(ctx, endLimit, "another worker to have the step", func() (bool, error) {
-		return l.overtaken(ctx, note[1], note[2])
+		return l.overtaken(ctx, d.point, note[1], note[2])
 	})
 	if err != nil {
 		return err
@@ -126,8 +126,9 @@ func (l *lane) resume(ctx context.Context, d *doomed, note []string) error {
 }
 
 // overtaken says whether another attempt of an activity has begun, or ended. The
-// first one cannot have ended it, since its worker is stopped.
-func (l *lane) overtaken(ctx context.Context, workflowID, activityID string) (bool, error) {
+// first one cannot have ended it, since its worker is stopped. Of an activity within a
+// workflow task Temporal knows nothing: there it is the end of the workflow.
+func (l *lane) overtaken(ctx context.Context, p Point, workflowID, activityID string) (bool, error) {
 	d, err := l.Temporal.DescribeWorkflowExecution(ctx, workflowID, "")
 	var busy *serviceerror.Unavailable
 	if errors.As(err, &busy) {
@@ -138,6 +139,9 @@ func (l *lane) overtaken(ctx context.Context, workflowID, activityID string) (bo
 	}
 	if d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 		return true, nil // nobody will have what was pending when it was terminated
+	}
+	if p.local() {
+		return false, nil
 	}
 	for _, a := range d.GetPendingActivities() {
 		if a.GetActivityId() == activityID {

@@ -23,14 +23,20 @@ var kinds = []kind{
 	{"restart", packagesCluster},
 	{"upgrade", packagesCluster},
 	{"deploy", imagesCluster},
+	{kindCommand, commandsCluster},
+	{kindCancelled, commandsCluster},
+	{kindForced, commandsCluster},
 }
 
 // The clusters of a lane. One has hosts of all sorts: its upgrade takes every way
-// that there is. The other has only hosts that a deploy is for.
+// that there is. One has only hosts that a deploy is for. The hosts on which commands
+// run are reached through a bastion.
 const (
 	packagesCluster = harness.Cluster
 	imagesCluster   = "images"
-	hostCount       = 3 // of each
+	commandsCluster = "commands"
+	bastionCluster  = "bastion"
+	hostCount       = 3 // of each, but of the last
 	budget          = 2 // max_unavailable of every rollout
 )
 
@@ -41,16 +47,29 @@ var machines = []remotetest.HostConfig{
 	{Name: "image1", OS: remotetest.OS{ID: "fedora", VersionID: "42", OSTree: true}},
 	{Name: "image2", OS: remotetest.OS{ID: "fedora", VersionID: "42", OSTree: true}},
 	{Name: "image3", OS: remotetest.OS{ID: "fedora", VersionID: "42", OSTree: true}},
+	{Name: "command1"},
+	{Name: "command2"},
+	{Name: "command3"},
+	{Name: "bastion"},
 }
 
 func (k kind) rollout() bool { return fleet.OperationKind(k.name).Rollout() }
 
 func (l *lane) hosts(k kind) []*remotetest.Host {
-	if k.cluster == imagesCluster {
-		return l.Fleet.Hosts()[hostCount:]
+	all := l.Fleet.Hosts()
+	switch k.cluster {
+	case imagesCluster:
+		return all[hostCount : 2*hostCount]
+	case commandsCluster:
+		return all[2*hostCount : 3*hostCount]
+	case bastionCluster:
+		return all[3*hostCount:]
 	}
-	return l.Fleet.Hosts()[:hostCount]
+	return all[:hostCount]
 }
+
+// bastion is the host through which those of commands are reached.
+func (l *lane) bastion() *remotetest.Host { return l.hosts(kind{cluster: bastionCluster})[0] }
 
 // want is what one operation must have done to a host.
 type want struct {
@@ -58,6 +77,7 @@ type want struct {
 	steps    []string          // in the record, each once
 	packages map[string]string // installed versions
 	booted   string            // OSTree version, "" for any
+	ends     ending            // of a command
 }
 
 // order is an operation to be carried out.
@@ -65,12 +85,14 @@ type order struct {
 	kind
 	version string // of a deploy
 	wants   map[*remotetest.Host]want
+
+	cancelled bool // while it is carried out
 }
 
 // offer gives the hosts of a kind something to change to.
 func (l *lane) offer(k kind) (order, error) {
 	l.round++
-	o := order{kind: k, version: deployed[0], wants: map[*remotetest.Host]want{}}
+	o := order{kind: k, version: deployed[0], wants: map[*remotetest.Host]want{}, cancelled: k.name == kindCancelled || k.name == kindForced}
 	if l.hosts(k)[0].Booted() == o.version {
 		o.version = deployed[1]
 	}
@@ -88,6 +110,9 @@ func (l *lane) offer(k kind) (order, error) {
 			err = w.upgrade(h, strconv.Itoa(l.round)+".0")
 		case "deploy":
 			w.stages("deploy", o.version)
+		default:
+			w.runs(ran)
+			err = l.gate(h, k.name != kindCommand)
 		}
 		if err != nil {
 			return o, err
@@ -139,15 +164,20 @@ func (w *want) upgrade(h *remotetest.Host, version string) error {
 	return nil
 }
 
-// request orders the operation: a bootstrap of each host, or a rollout over the
-// cluster. It gives the ids of the operations.
+// request orders the operation: a bootstrap of each host, or a rollout or a command over
+// the cluster. It gives the ids of the operations.
 func (l *lane) request(ctx context.Context, o order) ([]string, error) {
-	var before string
-	if err := l.DB.QueryRow(ctx, `SELECT coalesce((SELECT id::text FROM operation ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`).Scan(&before); err != nil {
+	latest, err := l.latest(ctx)
+	if err != nil {
 		return nil, err
 	}
 	cluster := "cluster/" + o.cluster
-	if o.rollout() {
+	switch {
+	case o.command():
+		if err := l.Call(ctx, http.MethodPost, cluster+"/command", commandBody(commandPage)); err != nil {
+			return nil, err
+		}
+	case o.rollout():
 		body := map[string]any{"policy": map[string]any{"max_unavailable": budget}}
 		if o.name == "deploy" {
 			body["version"] = o.version
@@ -155,8 +185,12 @@ func (l *lane) request(ctx context.Context, o order) ([]string, error) {
 		if err := l.Call(ctx, http.MethodPut, cluster+"/"+o.name, body); err != nil {
 			return nil, err
 		}
-	} else {
-		if err := l.Call(ctx, http.MethodPut, cluster, map[string]any{}); err != nil {
+	default:
+		body := map[string]any{}
+		if o.cluster == commandsCluster {
+			body["bastion"] = l.bastion().Address()
+		}
+		if err := l.Call(ctx, http.MethodPut, cluster, body); err != nil {
 			return nil, err
 		}
 		for _, h := range l.hosts(o.kind) {
@@ -168,7 +202,18 @@ func (l *lane) request(ctx context.Context, o order) ([]string, error) {
 			l.joined++
 		}
 	}
-	rows, err := l.DB.Query(ctx, `SELECT id::text FROM operation WHERE id > $1::uuid ORDER BY id`, before)
+	return l.since(ctx, latest)
+}
+
+// latest is the id of the latest operation, or one before all.
+func (l *lane) latest(ctx context.Context) (id string, err error) {
+	err = l.DB.QueryRow(ctx, `SELECT coalesce((SELECT id::text FROM operation ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`).Scan(&id)
+	return id, err
+}
+
+// since gives the ids of the operations after one.
+func (l *lane) since(ctx context.Context, latest string) ([]string, error) {
+	rows, err := l.DB.Query(ctx, `SELECT id::text FROM operation WHERE id > $1::uuid ORDER BY id`, latest)
 	if err != nil {
 		return nil, err
 	}
@@ -189,13 +234,18 @@ func (l *lane) forget(ctx context.Context, k kind) error {
 func hostPath(h *remotetest.Host) string { return "host/" + url.PathEscape(h.Address()) }
 
 // roots are the ids of the workflows of an order that no other workflow started.
-func (l *lane) roots(k kind) []string {
-	if k.rollout() {
+func (l *lane) roots(k kind, ids []string) (roots []string) {
+	switch {
+	case k.rollout():
 		return []string{workflows.ClusterWorkflowID(fleet.DefaultTenant, k.cluster)}
+	case k.command():
+		for _, id := range ids {
+			roots = append(roots, workflows.CommandWorkflowID(fleet.DefaultTenant, id))
+		}
+		return roots
 	}
-	var ids []string
 	for _, h := range l.hosts(k) {
-		ids = append(ids, workflows.HostWorkflowID(fleet.DefaultTenant, h.Address()))
+		roots = append(roots, workflows.HostWorkflowID(fleet.DefaultTenant, h.Address()))
 	}
-	return ids
+	return roots
 }

@@ -111,7 +111,7 @@ func (l *nodeLane) prepare(ctx context.Context) error {
 	if len(t.notes) > 0 || t.leaked > 0 || !slices.Equal(t.states, []string{"succeeded"}) {
 		return fmt.Errorf("a rollout that nobody disturbed went wrong: %s %q %q", t.states, t.reasons, t.notes)
 	}
-	l.counts, err = l.occurrences(ctx, kind{"restart", webCluster})
+	l.counts, err = l.occurrences(ctx, kind{"restart", webCluster}, nil)
 	return err
 }
 

@@ -2,13 +2,13 @@ package chaos
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"commissaire/devstack/harness"
 	"commissaire/internal/kubetest"
 	"commissaire/internal/privatepg/pgtest"
 )
@@ -21,11 +21,8 @@ func TestNodes(t *testing.T) {
 		t.Skip(err)
 	}
 	dir := pgtest.TempDir(t)
+	require.NoError(t, harness.Build(t.Context(), "../..", dir, "chaos", "commissaire"))
 	binary := filepath.Join(dir, "commissaire")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "chaos", "-o", binary, "./cmd/commissaire")
-	build.Dir = "../.."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
 
 	var said strings.Builder
 	r, err := Nodes(t.Context(), NodeOptions{Binary: binary, Dir: dir, Lanes: 3, Runs: 12, Seed: 1, Out: &said})

@@ -52,9 +52,9 @@ const (
 type occurrences map[string]int
 
 // occurrences reads the histories of the workflows of a clean run.
-func (l *lane) occurrences(ctx context.Context, k kind) (occurrences, error) {
+func (l *lane) occurrences(ctx context.Context, k kind, ids []string) (occurrences, error) {
 	counts := occurrences{}
-	for _, id := range l.roots(k) {
+	for _, id := range l.roots(k, ids) {
 		err := l.walk(ctx, id, "", func(_ string, e *historypb.HistoryEvent) {
 			if a := e.GetActivityTaskScheduledEventAttributes(); a != nil {
 				counts[a.GetActivityType().GetName()]++
@@ -86,7 +86,11 @@ func (o occurrences) least(other occurrences) occurrences {
 func (o occurrences) points(k kind) (points []Point) {
 	for _, name := range slices.Sorted(maps.Keys(o)) {
 		if name == workflowTask {
-			for nth := 1; nth <= o[name]; nth += workflowTasks {
+			every := workflowTasks
+			if k.command() { // it has few
+				every = 1
+			}
+			for nth := 1; nth <= o[name]; nth += every {
 				points = append(points, Point{k, name, "effect", nth}, Point{k, name, "report", nth})
 			}
 			continue

@@ -12,8 +12,8 @@ import (
 
 // verifyWorkflows wants every workflow ended as the record says, that is well, and
 // none to have met a history that it could not replay.
-func (l *lane) verifyWorkflows(ctx context.Context, o order, f *Finding) error {
-	for _, id := range l.roots(o.kind) {
+func (l *lane) verifyWorkflows(ctx context.Context, o order, ids []string, f *Finding) error {
+	for _, id := range l.roots(o.kind, ids) {
 		limited, cancel := context.WithTimeout(ctx, endLimit)
 		err := l.Temporal.GetWorkflow(limited, id, "").Get(limited, nil)
 		late := limited.Err() != nil
@@ -23,7 +23,9 @@ func (l *lane) verifyWorkflows(ctx context.Context, o order, f *Finding) error {
 			return ctx.Err()
 		case late:
 			f.add(&f.Stuck, "workflow %s has not ended", id)
-		case err != nil:
+		case o.cancelled && err == nil:
+			f.add(&f.Lost, "workflow %s has succeeded, though its operation was cancelled", id)
+		case err != nil && !o.cancelled:
 			f.add(&f.Lost, "workflow %s: %s", id, err)
 		}
 		children := 0
@@ -70,7 +72,7 @@ func (l *lane) verifyEndings(ctx context.Context, o order, ids []string, f *Find
 		}
 		return nil
 	})
-	f.times(n, len(l.roots(o.kind))+hostCount, "operations and host runs are in the record")
+	f.times(n, len(l.roots(o.kind, ids))+len(l.hosts(o.kind)), "operations and host runs are in the record")
 	return err
 }
 
@@ -116,40 +118,9 @@ type output struct {
 // touch and never overlap, as many bytes as the step printed, and of the commands
 // that change a host exactly what they say once.
 func (l *lane) verifyOutput(ctx context.Context, o order, ids []string, f *Finding) error {
-	rows, err := l.DB.Query(ctx, `SELECT s.address, s.name, s.output_size, o.position, o.data
-		FROM step s JOIN output o ON o.step_id = s.id WHERE s.operation_id::text = ANY($1) ORDER BY s.id, o.position`, ids)
+	all, err := l.outputs(ctx, ids, f)
 	if err != nil {
 		return err
-	}
-	var address, name string
-	var size, offset int64
-	var data []byte
-	all := map[string]*output{}
-	_, err = pgx.ForEachRow(rows, []any{&address, &name, &size, &offset, &data}, func() error {
-		out := all[address+" "+name]
-		if out == nil {
-			out = &output{size: size}
-			all[address+" "+name] = out
-		}
-		switch have := int64(len(out.data)); {
-		case offset > have:
-			f.add(&f.Lost, "%s: output of %s has a hole at byte %d", address, name, have)
-		case offset < have:
-			f.add(&f.Duplicated, "%s: output of %s overlaps at byte %d", address, name, offset)
-		}
-		out.data = append(out.data, data...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for what, out := range all {
-		switch have := int64(len(out.data)); {
-		case have < out.size:
-			f.add(&f.Lost, "%s: %d of %d bytes are stored", what, have, out.size)
-		case have > out.size:
-			f.add(&f.Duplicated, "%s: %d bytes are stored, %d were printed", what, have, out.size)
-		}
 	}
 	said := func(address, step, text string) {
 		if out := all[address+" "+step]; out != nil {
@@ -174,6 +145,46 @@ func (l *lane) verifyOutput(ctx context.Context, o order, ids []string, f *Findi
 		}
 	}
 	return nil
+}
+
+// outputs reads what steps printed, by host and step, and wants it to be whole.
+func (l *lane) outputs(ctx context.Context, ids []string, f *Finding) (map[string]*output, error) {
+	rows, err := l.DB.Query(ctx, `SELECT s.address, s.name, s.output_size, o.position, o.data
+		FROM step s JOIN output o ON o.step_id = s.id WHERE s.operation_id::text = ANY($1) ORDER BY s.id, o.position`, ids)
+	if err != nil {
+		return nil, err
+	}
+	var address, name string
+	var size, offset int64
+	var data []byte
+	all := map[string]*output{}
+	_, err = pgx.ForEachRow(rows, []any{&address, &name, &size, &offset, &data}, func() error {
+		out := all[address+" "+name]
+		if out == nil {
+			out = &output{size: size}
+			all[address+" "+name] = out
+		}
+		switch have := int64(len(out.data)); {
+		case offset > have:
+			f.add(&f.Lost, "%s: output of %s has a hole at byte %d", address, name, have)
+		case offset < have:
+			f.add(&f.Duplicated, "%s: output of %s overlaps at byte %d", address, name, offset)
+		}
+		out.data = append(out.data, data...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for what, out := range all {
+		switch have := int64(len(out.data)); {
+		case have < out.size:
+			f.add(&f.Lost, "%s: %d of %d bytes are stored", what, have, out.size)
+		case have > out.size:
+			f.add(&f.Duplicated, "%s: %d bytes are stored, %d were printed", what, have, out.size)
+		}
+	}
+	return all, nil
 }
 
 // verifyInventory wants no host in limbo.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func plan(ctx context.Context, lanes []*lane, o Options) (points []Point, err er
 		for _, c := range counts[1:] {
 			least = least.least(c[k])
 		}
-		for _, p := range least.points(k) {
+		for _, p := range slices.Concat(least.points(k), k.points()) {
 			if o.Only == nil || o.Only.MatchString(p.String()) {
 				points = append(points, p)
 			}
@@ -108,8 +109,10 @@ func (l *lane) prepare(ctx context.Context) (map[kind]occurrences, error) {
 			}
 		}
 	}
-	if _, err := l.clean(ctx, kind{"bootstrap", imagesCluster}); err != nil {
-		return nil, err
+	for _, cluster := range []string{imagesCluster, bastionCluster, commandsCluster} {
+		if _, err := l.clean(ctx, kind{"bootstrap", cluster}); err != nil {
+			return nil, err
+		}
 	}
 	counts := map[kind]occurrences{}
 	for _, k := range kinds {

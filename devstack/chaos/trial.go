@@ -35,8 +35,11 @@ type Trial struct {
 // try does harm at a point and sees that the operations come to their right end,
 // if need be by another worker.
 func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
+	if p.held() {
+		return l.tryHeld(ctx, p)
+	}
 	begin := time.Now()
-	if !p.kind.rollout() {
+	if p.kind.name == "bootstrap" {
 		if err := l.forget(ctx, p.kind); err != nil {
 			return nil, err
 		}
@@ -58,6 +61,7 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
+	operated := l.operate(ctx, o, ids, before)
 	note, err := l.harm(ctx, d, ids)
 	if err != nil {
 		return nil, err
@@ -75,6 +79,9 @@ func (l *lane) try(ctx context.Context, p Point) (*Trial, error) {
 		err = l.resume(ctx, d, note)
 	case t.Reached && p.API():
 		err = l.killAPI(ctx, d, o, ids)
+	}
+	if err == nil {
+		err = <-operated
 	}
 	if err != nil {
 		return nil, err
@@ -145,6 +152,9 @@ func (l *lane) clean(ctx context.Context, k kind) (occurrences, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := <-l.operate(ctx, o, ids, before); err != nil {
+		return nil, err
+	}
 	f, err := l.finish(ctx, o, ids, before)
 	if err != nil {
 		return nil, err
@@ -152,5 +162,5 @@ func (l *lane) clean(ctx context.Context, k kind) (occurrences, error) {
 	if !f.OK() {
 		return nil, fmt.Errorf("a %s that nobody disturbed went wrong: %v", k.name, f.Notes)
 	}
-	return l.occurrences(ctx, k)
+	return l.occurrences(ctx, k, ids)
 }

@@ -50,7 +50,7 @@ func (f *Finding) OK() bool { return f.Lost+f.Duplicated+f.Stuck+f.Leaked == 0 }
 func (l *lane) verify(ctx context.Context, o order, ids []string, before ledgers) (*Finding, error) {
 	f := new(Finding)
 	// First, since what is still under way may do harm until then.
-	if err := l.verifyWorkflows(ctx, o, f); err != nil {
+	if err := l.verifyWorkflows(ctx, o, ids, f); err != nil {
 		return nil, err
 	}
 	after, err := l.ledgers()
@@ -59,9 +59,15 @@ func (l *lane) verify(ctx context.Context, o order, ids []string, before ledgers
 	}
 	verifyLedgers(o, before, after, f)
 	verifyHosts(o, f)
-	for _, check := range []func(context.Context, order, []string, *Finding) error{
+	checks := []func(context.Context, order, []string, *Finding) error{
 		l.verifyEndings, l.verifySteps, l.verifyOutput, l.verifyInventory, l.verifySlots,
-	} {
+	}
+	if o.command() {
+		checks = []func(context.Context, order, []string, *Finding) error{
+			l.verifyCommand, l.verifyCommandHosts, l.verifyCommandOutput, l.verifyInventory,
+		}
+	}
+	for _, check := range checks {
 		if err := check(ctx, o, ids, f); err != nil {
 			return nil, err
 		}

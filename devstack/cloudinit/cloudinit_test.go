@@ -52,10 +52,7 @@ func start(t *testing.T) *installation {
 	for dir := i.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		require.NoError(t, os.Chmod(dir, 0o711))
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", i.dir+"/", "./cmd/...")
-	build.Dir = "../.."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	require.NoError(t, harness.Build(ctx, "../..", i.dir, "", "commissaire", "commctl"))
 	i.program, i.commctl = filepath.Join(i.dir, "commissaire"), filepath.Join(i.dir, "commctl")
 
 	postgres, err := privatepg.Start(ctx, privatepg.Options{Dir: filepath.Join(i.dir, "postgres"), NoSync: true, MaxConnections: 200})

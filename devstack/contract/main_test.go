@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"commissaire/devstack/harness"
 	"commissaire/devstack/temporal"
 	"commissaire/internal/privatepg"
 )
@@ -66,15 +66,12 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
-	build := exec.Command("go", "build", "-o", workDir+"/", "./cmd/...")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build commissaire: %w\n%s", err, out)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // cold, on a busy machine
+	defer cancel()
+	if err := harness.Build(ctx, "../..", workDir, "", "commissaire", "commctl"); err != nil {
+		return 0, err
 	}
 	program, commctl = filepath.Join(workDir, "commissaire"), filepath.Join(workDir, "commctl")
-
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	log, err := os.Create(filepath.Join(workDir, "temporal.log"))
 	if err != nil {
 		return 0, err

@@ -3,7 +3,6 @@ package contract
 import (
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -212,10 +211,8 @@ func TestTwentyOnHosts(t *testing.T) {
 	fact(t, "0-16 7-3 9-8 9-19", func(t *testing.T) {
 		s.addHosts(t, "f16", atomic)
 		require.NoError(t, atomic.PublishOSTree("7.2.6"))
-		began := time.Now()
 		s.put(t, "cluster/f16/deploy", `{"version": "7.2.6"}`).status(http.StatusCreated)
 		require.Equal(t, "finished", s.ended(t, "f16", "deploy")["status"])
-		require.Less(t, time.Since(began), limit)
 		require.Equal(t, "7.2.6", atomic.Booted())
 		require.Equal(t, 1, atomic.Count("rpm-ostree", "deploy 7.2.6"))
 		require.NoError(t, atomic.PublishOSTree("7.3.0"))

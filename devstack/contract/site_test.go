@@ -27,7 +27,7 @@ import (
 
 // limit is how long an operation may take: far more than it needs, since the
 // machine may be busy.
-const limit = 90 * time.Second
+const limit = 3 * time.Minute
 
 // site is an installation.
 type site struct{ *harness.Installation }

@@ -21,13 +21,7 @@ import (
 
 // commctl is built once for all tests.
 var commctl = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(workDir, "commctl")
-	build := exec.Command("go", "build", "-o", path, "./cmd/commctl")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build commctl: %w\n%s", err, out)
-	}
-	return path, nil
+	return filepath.Join(workDir, "commctl"), harness.Build(context.Background(), "../..", workDir, "", "commctl")
 })
 
 // commandLine is commctl as one user has it.

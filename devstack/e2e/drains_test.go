@@ -23,9 +23,6 @@ import (
 	"commissaire/internal/remote/remotetest"
 )
 
-// restoreLimit is how long after the end of an operation its cordons may be there.
-const restoreLimit = 10 * time.Second
-
 // drains is a site whose nodes have kubelets, and whose Kubernetes is watched.
 type drains struct {
 	*nodeSite
@@ -174,10 +171,10 @@ func (f *field) ends(op operationView) operationView {
 	return op
 }
 
-// restored wants the node to be as it was, soon after the end of the operation.
+// restored wants the node to become as it was.
 func (f *field) restored(closed bool) {
 	f.t.Helper()
-	f.until(restoreLimit, f.node()+" to be as it was", func() bool {
+	f.until(limit, f.node()+" to be as it was", func() bool {
 		n, there := f.watch.Node(f.node())
 		return !there || n.Mark == "" && n.Closed == closed
 	})

@@ -34,6 +34,7 @@ func TestWrongInputChangesNothing(t *testing.T) {
 	with := func(name string, value any) map[string]any {
 		return map[string]any{"ssh_priv_key": good, name: value}
 	}
+	s.until(limit, "the bootstrap to be listed", func() bool { return slices.Contains(s.workflows(), "host/default/"+h.Address()) })
 	before, workflows := s.data(), s.workflows()
 	for _, c := range []struct {
 		name, method, path string

@@ -6,10 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"commissaire/devstack/harness"
 )
 
 // parallel is how many tests run at a time unless -parallel says otherwise:
@@ -58,16 +59,14 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // cold, on a busy machine
+	defer cancel()
 	if program = os.Getenv(programVariable); program == "" {
 		program = filepath.Join(workDir, "commissaire")
-		build := exec.Command("go", "build", "-o", program, "./cmd/commissaire")
-		build.Dir = "../.."
-		if out, err := build.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("build commissaire: %w\n%s", err, out)
+		if err := harness.Build(ctx, "../..", workDir, "", "commissaire"); err != nil {
+			return 0, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	if shared, err = newStack(ctx, filepath.Join(workDir, "shared")); err != nil {
 		return 0, err
 	}

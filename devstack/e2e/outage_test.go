@@ -62,7 +62,7 @@ func TestTemporalIsStoppedDuringARestart(t *testing.T) {
 	s.rebooting(hosts[0])
 
 	require.NoError(t, own.stopTemporal())
-	s.until(10*time.Second, "the API to notice", func() bool { code, _ := s.page("/readyz"); return code == http.StatusServiceUnavailable })
+	s.until(limit, "the API to notice", func() bool { code, _ := s.page("/readyz"); return code == http.StatusServiceUnavailable })
 	const rows = `SELECT (SELECT count(*) FROM operation) + (SELECT count(*) FROM host) + (SELECT count(*) FROM host_run)`
 	before := s.count(rows)
 	newHost := s.HostBody(hosts[0])
@@ -109,7 +109,7 @@ func TestPostgresIsStoppedDuringARestart(t *testing.T) {
 			// Somebody asks all the time: before, during and after.
 			answers := s.probe()
 			require.NoError(t, own.postgres.Stop(privatepg.Immediate))
-			s.until(10*time.Second, "the API to notice", func() bool { code, _ := s.page("/readyz"); return code == http.StatusServiceUnavailable })
+			s.until(limit, "the API to notice", func() bool { code, _ := s.page("/readyz"); return code == http.StatusServiceUnavailable })
 			for _, path := range append(reads, hostPath(hosts[0])) {
 				s.refused(http.StatusServiceUnavailable, http.MethodGet, path, nil)
 			}

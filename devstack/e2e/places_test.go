@@ -54,10 +54,16 @@ func dump(t *testing.T, database string, options ...string) []byte {
 	return out
 }
 
-// histories are all workflows of the site's namespace with all their events.
+// histories are all workflows of the site's namespace with all their events. Temporal
+// lists what was begun a moment ago a moment later.
 func (s *site) histories() (all []byte) {
 	s.t.Helper()
 	ctx := s.t.Context()
+	s.until(limit, "all workflows to be listed", func() bool {
+		listed, err := s.Temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{})
+		require.NoError(s.t, err)
+		return listed.GetCount() >= int64(s.count(`SELECT count(*) FROM operation`))
+	})
 	found := 0
 	for token := []byte(nil); found == 0 || token != nil; {
 		page, err := s.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{NextPageToken: token})

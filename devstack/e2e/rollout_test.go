@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -241,10 +240,11 @@ func TestCancel(t *testing.T) {
 	s.worker()
 	hosts := s.Fleet.Hosts()
 	s.bootstrap(harness.Cluster, hosts...)
-	hosts[0].SetReboot(remotetest.Reboot{Shutdown: time.Second})
+	reboot := s.gate(hosts[0], "systemctl", "reboot")
 	op := s.order("restart", nil)
-	s.rebooting(hosts[0])
+	reboot.reached()
 	s.steer(op, "cancel", nil)
+	reboot.open()
 	op = s.end(op)
 	require.Equal(t, "cancelled", op.State)
 	require.Equal(t, "cancelled by "+harness.User, op.Reason)

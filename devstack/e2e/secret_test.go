@@ -100,12 +100,13 @@ func (s *site) liveThrough(cluster, wrongKey string, p places) {
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(b)+"/creds", body)
 
 	// A worker dies while a command runs.
-	s.slowUname(b, "3")
+	uname := s.gate(b, "uname", "-a")
 	s.ask(http.StatusCreated, http.MethodPut, hostPath(b)+"/bootstrap", nil)
-	s.unameRuns(b)
+	uname.reached()
 	harness.Kill(doomed)
 	p.addFolders(t, "state of the hosts while a command runs", s)
 	s.worker()
+	uname.open()
 	s.ready(b)
 
 	// The host key changes.

@@ -3,16 +3,12 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"commissaire/devstack/harness"
-	"commissaire/internal/remote/remotetest"
 )
 
 func TestClusterIsDeletedDuringARestart(t *testing.T) {
@@ -21,10 +17,11 @@ func TestClusterIsDeletedDuringARestart(t *testing.T) {
 	s.worker()
 	hosts := s.Fleet.Hosts()
 	s.bootstrap(harness.Cluster, hosts...)
-	hosts[0].SetReboot(remotetest.Reboot{Shutdown: time.Second})
+	reboot := s.gate(hosts[0], "systemctl", "reboot")
 	s.orderRestart(harness.Cluster)
-	s.rebooting(hosts[0])
+	reboot.reached()
 	s.ask(http.StatusOK, http.MethodDelete, "cluster/"+harness.Cluster, nil)
+	reboot.open()
 	op := s.ended("kind=restart&cluster=" + harness.Cluster)
 	require.Equal(t, "cancelled", op.State)
 	require.Equal(t, `cluster "web" was deleted`, op.Reason)
@@ -46,11 +43,12 @@ func TestMembersLeaveDuringARestart(t *testing.T) {
 	s.worker()
 	hosts := s.Fleet.Hosts()
 	s.bootstrap(harness.Cluster, hosts...)
-	hosts[0].SetReboot(remotetest.Reboot{Shutdown: time.Second})
+	reboot := s.gate(hosts[0], "systemctl", "reboot")
 	s.orderRestart(harness.Cluster)
-	s.rebooting(hosts[0])
+	reboot.reached()
 	s.ask(http.StatusOK, http.MethodDelete, "cluster/"+harness.Cluster+"/hosts/"+hosts[1].Address(), nil)
 	s.ask(http.StatusOK, http.MethodDelete, hostPath(hosts[2]), nil)
+	reboot.open()
 	op := s.ended("kind=restart")
 	require.Equal(t, "succeeded", op.State, op.Reason)
 	s.rebootedOnce(hosts[0], hosts[3])
@@ -69,12 +67,12 @@ func TestHostIsDeletedDuringItsBootstrap(t *testing.T) {
 	s := newSite(t, 1)
 	s.worker()
 	h := s.Fleet.Hosts()[0]
-	s.slowUname(h, "3")
+	uname := s.gate(h, "uname", "-a")
 	s.addHost(h, "")
-	s.unameRuns(h)
-	require.NoError(t, h.OnCommand("uname", ""))
+	uname.reached()
 	s.ask(http.StatusOK, http.MethodDelete, hostPath(h), nil)
 	s.refused(http.StatusNotFound, http.MethodGet, hostPath(h), nil)
+	uname.open()
 	s.addHost(h, "")
 	s.ready(h)
 	var page struct{ Operations []operationView }
@@ -82,21 +80,6 @@ func TestHostIsDeletedDuringItsBootstrap(t *testing.T) {
 	require.Len(t, page.Operations, 2)
 	require.Equal(t, "succeeded", page.Operations[0].State)
 	require.Equal(t, "cancelled host removed by "+harness.User, page.Operations[1].State+" "+page.Operations[1].Reason)
-}
-
-// slowUname makes the command of a bootstrap take some seconds.
-func (s *site) slowUname(h *remotetest.Host, seconds string) {
-	s.t.Helper()
-	require.NoError(s.t, h.OnCommand("uname", `: >"$FLEET_HOST/began"; sleep `+seconds))
-}
-
-// unameRuns waits until the command of slowUname has begun.
-func (s *site) unameRuns(h *remotetest.Host) {
-	s.t.Helper()
-	s.until(limit, "the command to run", func() bool {
-		_, err := os.Stat(filepath.Join(h.Dir(), "began"))
-		return err == nil
-	})
 }
 
 // Of any number of equal orders one begins an operation; the others get its
@@ -108,6 +91,7 @@ func TestConcurrentOrdersAreOne(t *testing.T) {
 	hosts := s.Fleet.Hosts()
 	s.bootstrap(harness.Cluster, hosts...)
 	for round, n := range []int{2, 30} {
+		reboot := s.gate(hosts[0], "systemctl", "reboot") // it is under way until all have their answers
 		answers := make([]*harness.Response, n)
 		errs := make([]error, n)
 		var all sync.WaitGroup
@@ -117,6 +101,7 @@ func TestConcurrentOrdersAreOne(t *testing.T) {
 			})
 		}
 		all.Wait()
+		reboot.open()
 		created := 0
 		for i, r := range answers {
 			require.NoError(t, errs[i])

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +25,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/crypto/bcrypt"
 
+	"commissaire/devstack/loopback"
 	"commissaire/internal/privatepg"
 	"commissaire/internal/remote/remotetest"
 	"commissaire/internal/secret"
@@ -96,18 +96,18 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 	if err := os.WriteFile(usersFile, fmt.Appendf(nil, `{"%s": {"hash": "%s"}}`, User, hash), 0o600); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
-	if err != nil {
+	var port int // stays ours while the server is killed and started again
+	if err := loopback.Choose(loopback.Wanted{Port: &port, What: "the API"}); err != nil {
 		return nil, err
 	}
-	l.API = "http://127.0.0.1:" + strconv.Itoa(port)
+	l.API = "http://" + loopback.Address(port)
 	l.env = append(os.Environ(),
 		"COMMISSAIRE_DATABASE_URL="+pg.DSN(name),
 		"COMMISSAIRE_TEMPORAL_ADDRESS="+o.Temporal,
 		"COMMISSAIRE_TEMPORAL_NAMESPACE="+name,
 		"COMMISSAIRE_SEALING_KEY_FILE="+keyFile,
 		"COMMISSAIRE_USERS_FILE="+usersFile,
-		"COMMISSAIRE_LISTEN_INTERFACE=127.0.0.1",
+		"COMMISSAIRE_LISTEN_INTERFACE="+loopback.IP,
 		"COMMISSAIRE_LISTEN_PORT="+strconv.Itoa(port),
 		"COMMISSAIRE_LOG_LEVEL=warn",
 		"COMMISSAIRE_HEARTBEAT_TIMEOUT=2s",
@@ -135,15 +135,6 @@ func hosts(n int) []remotetest.HostConfig {
 		out = append(out, remotetest.HostConfig{Name: fmt.Sprintf("h%d", i+1)})
 	}
 	return out
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (l *Installation) command(args ...string) *exec.Cmd {
@@ -313,21 +304,30 @@ func (l *Installation) Ended(ctx context.Context, ids []string) (bool, error) {
 	return open == 0, err
 }
 
-// Until waits for a condition, asking often.
+// How often Until asks: what has taken long is asked for less often, since many wait at
+// a time and what they ask costs the machine more than what they wait for.
+const (
+	askFirst  = 20 * time.Millisecond
+	askAtLast = 250 * time.Millisecond
+)
+
+// Until waits for a condition. It asks in an interval that grows to a tenth of the time
+// that it has waited.
 func Until(ctx context.Context, limit time.Duration, what string, check func() (bool, error)) error {
-	deadline := time.Now().Add(limit)
+	begun := time.Now()
 	for {
 		ok, err := check()
 		if err != nil || ok {
 			return err
 		}
-		if time.Now().After(deadline) {
+		waited := time.Since(begun)
+		if waited > limit {
 			return fmt.Errorf("waited %s for %s", limit, what)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(min(max(waited/10, askFirst), askAtLast)):
 		}
 	}
 }

@@ -11,15 +11,21 @@ import (
 // their hosts.
 func commands(r *recorder) {
 	r.bootstrap()
-	r.runs("Command-finished", "succeeded", "true", nil)
-	r.runs("Command-failed", "failed", "exit 3", nil)
-	r.runs("Command-cancelled", "cancelled", "sleep 2", map[string]any{})
-	r.runs("Command-stopped", "cancelled", "exec sleep 60", map[string]any{"force": true})
+	r.runs("succeeded", "true", nil, "Command-finished")
+	r.runs("failed", "exit 3", nil, "Command-failed")
+	r.runs("cancelled", "sleep 2", map[string]any{}, "Command-cancelled")
+	r.runs("cancelled", "exec sleep 60", map[string]any{"force": true}, "Command-stopped")
+}
+
+// continued is a command that has its second host in a fresh history.
+func continued(r *recorder) {
+	r.bootstrap()
+	r.runs("succeeded", "true", nil, "Command-long", "Command-continued")
 }
 
 // runs gives a command, one host after the other, and cancels it when it runs unless cancel is
-// nil.
-func (r *recorder) runs(name, state, script string, cancel map[string]any) {
+// nil. names are those of its histories.
+func (r *recorder) runs(state, script string, cancel map[string]any, names ...string) {
 	r.call(http.MethodPost, "cluster/"+r.cluster+"/command", map[string]any{"argv": []string{"sh", "-c", script}, "at_once": 1})
 	op, err := r.operation("kind=command")
 	r.try(func() error { return err })
@@ -32,5 +38,5 @@ func (r *recorder) runs(name, state, script string, cancel map[string]any) {
 		r.call(http.MethodPost, "operations/"+op.ID+"/cancel", cancel)
 	}
 	r.ends("kind=command", state)
-	r.write(workflows.CommandWorkflowID(fleet.DefaultTenant, op.ID), name)
+	r.write(workflows.CommandWorkflowID(fleet.DefaultTenant, op.ID), names...)
 }

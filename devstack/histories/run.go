@@ -59,7 +59,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer log.Close()
-	server, err := temporal.Start(begin, temporal.Options{PostgresDSN: pg.DSN("postgres"), NoUI: true, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	server, err := temporal.Start(begin, temporal.Options{PostgresDSN: pg.DSN("postgres"), NoUI: true, LongHistory: map[string]int{long: longEvents}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		{harness.Options{Name: "histories", Binary: binary, Machines: machines(stories)}, stories},
 		{harness.Options{Name: "keeping", Binary: keeping, Machines: machines(keepingStories)}, keepingStories},
 		{harness.Options{Name: "watching", Binary: binary, Machines: machines(watchStories), Env: []string{"COMMISSAIRE_WATCH_INTERVAL=1s"}}, watchStories},
+		{harness.Options{Name: long, Binary: binary, Machines: machines(longStories)}, longStories},
 		{harness.Options{Name: "sources", Binary: binary, Machines: machines(sourceStories), Env: []string{sources}}, sourceStories},
 		{harness.Options{Name: "nodes", Binary: binary, Machines: machines(nodeStories)}, nodeStories},
 	} {

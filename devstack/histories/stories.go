@@ -35,6 +35,14 @@ var stories = []story{
 	{"commanded", []remotetest.OS{debian, debian}, commands},
 }
 
+// long is the installation in which a history is long when it has a page of a command.
+const (
+	long       = "long"
+	longEvents = 6
+)
+
+var longStories = []story{{"continued", []remotetest.OS{debian, debian}, continued}}
+
 var keepingStories = []story{{"kept", []remotetest.OS{debian, debian, debian}, kept}}
 
 // slowReboot leaves time to do something meanwhile.

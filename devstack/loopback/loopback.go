@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -17,7 +18,19 @@ const IP = "127.0.0.1"
 // Address is host:port of a port.
 func Address(port int) string { return net.JoinHostPort(IP, strconv.Itoa(port)) }
 
-// Listen listens on a port, 0 for a free one.
+// bookings is another address of the loopback device. Whoever was given a free port of IP
+// listens on the same port of this one until its process ends: a server takes its port
+// only later, and may be stopped and started again, and nobody else may have it meanwhile.
+const bookings = "127.0.0.2"
+
+// booked keeps the listeners of this process.
+var booked struct {
+	sync.Mutex
+	all []net.Listener
+}
+
+// Listen listens on a port, 0 for a free one that no other process is given by this
+// package as long as ours runs.
 func Listen(port int) (net.Listener, error) {
 	if port != 0 {
 		l, err := net.Listen("tcp", Address(port))
@@ -31,13 +44,29 @@ func Listen(port int) (net.Listener, error) {
 	const first, count, tries = 15000, 17000, 100
 	var last error
 	for range tries {
-		l, err := net.Listen("tcp", Address(first+rand.IntN(count)))
+		l, err := book(first + rand.IntN(count))
 		if err == nil {
 			return l, nil
 		}
 		last = err
 	}
 	return nil, last
+}
+
+// book listens on a port if nobody has booked it.
+func book(port int) (net.Listener, error) {
+	b, err := net.Listen("tcp", net.JoinHostPort(bookings, strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", Address(port))
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	booked.Lock()
+	defer booked.Unlock()
+	booked.all = append(booked.all, b)
+	return l, nil
 }
 
 // Wanted is a port that something is going to listen on.

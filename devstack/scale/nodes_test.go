@@ -2,13 +2,13 @@ package scale
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"commissaire/devstack/harness"
 	"commissaire/internal/kubetest"
 	"commissaire/internal/privatepg/pgtest"
 )
@@ -20,11 +20,8 @@ func TestNodes(t *testing.T) {
 		t.Skip(err)
 	}
 	dir := pgtest.TempDir(t)
+	require.NoError(t, harness.Build(t.Context(), "../..", dir, "", "commissaire"))
 	binary := filepath.Join(dir, "commissaire")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/commissaire")
-	build.Dir = "../.."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
 
 	r, err := Nodes(t.Context(), Options{
 		Binary: binary, Dir: dir, Hosts: 20, Seed: 1, MaxUnavailable: "2", Together: "3",

@@ -1,13 +1,13 @@
 package scale
 
 import (
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"commissaire/devstack/harness"
 	"commissaire/internal/privatepg/pgtest"
 )
 
@@ -15,11 +15,8 @@ import (
 func TestRun(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.TempDir(t)
+	require.NoError(t, harness.Build(t.Context(), "../..", dir, "", "commissaire"))
 	binary := filepath.Join(dir, "commissaire")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/commissaire")
-	build.Dir = "../.."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
 
 	const hosts = 12
 	r, err := Run(t.Context(), Options{

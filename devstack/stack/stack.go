@@ -137,7 +137,7 @@ func (s *Stack) startTemporal(ctx context.Context, pg *privatepg.Server, dir str
 	}
 	s.closers = append(s.closers, file.Close)
 	log := slog.New(slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelError}))
-	s.temporal, err = temporal.Start(ctx, temporal.Options{PostgresDSN: pg.DSN("postgres"), Port: o.TemporalPort, UIPort: o.UIPort, Logger: log})
+	s.temporal, err = temporal.Start(ctx, temporal.Options{PostgresDSN: pg.DSN("postgres"), Port: o.TemporalPort, UIPort: o.UIPort, OneNamespace: true, Logger: log})
 	if err != nil {
 		return fmt.Errorf("%w (see %s)", err, file.Name())
 	}

@@ -23,6 +23,7 @@ import (
 	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/config"
+	"go.temporal.io/server/common/dynamicconfig"
 	"go.temporal.io/server/temporal"
 
 	"commissaire/devstack/loopback"
@@ -49,6 +50,12 @@ type Options struct {
 	NoUI bool
 	// Namespace is made and prepared for Commissaire; "" is "default".
 	Namespace string
+	// OneNamespace says that no other one is made while it runs, so that the server need
+	// not look for new ones all the time.
+	OneNamespace bool
+	// LongHistory is from how many events on workflows of a namespace are told to go on in
+	// a fresh history, where that is not after 4,096 as everywhere else.
+	LongHistory map[string]int
 	// Logger gets what the server has to say. It is talkative below
 	// slog.LevelError, and at that level still when it stops. nil drops it.
 	Logger *slog.Logger
@@ -90,7 +97,8 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{addr: loopback.Address(ports.frontend)}
-	if s.server, err = newServer(makeConfig(ports, state), ports, logger{o.Logger}); err != nil {
+	dynamic := dynamicConfig(o.LongHistory)
+	if s.server, err = newServer(makeConfig(ports, state), dynamic, ports, logger{o.Logger}); err != nil {
 		return nil, err
 	}
 	if err := s.server.Start(); err != nil {
@@ -98,6 +106,9 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	}
 	if err := s.untilServing(ctx, o.Namespace); err != nil {
 		return nil, errors.Join(err, s.Stop())
+	}
+	if o.OneNamespace {
+		dynamic.OverrideValue(dynamicconfig.NamespaceCacheRefreshInterval.Key(), namespacesAtRest)
 	}
 	if o.NoUI {
 		return s, nil
@@ -108,7 +119,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-func newServer(c *config.Config, p ports, l logger) (temporal.Server, error) {
+func newServer(c *config.Config, dynamic dynamicconfig.Client, p ports, l logger) (temporal.Server, error) {
 	authorizer, err := authorization.GetAuthorizerFromConfig(&c.Global.Authorization)
 	if err != nil {
 		return nil, err
@@ -124,7 +135,7 @@ func newServer(c *config.Config, p ports, l logger) (temporal.Server, error) {
 		temporal.WithLogger(l),
 		temporal.WithAuthorizer(authorizer),
 		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return claims }),
-		temporal.WithDynamicConfigClient(dynamicConfig()),
+		temporal.WithDynamicConfigClient(dynamic),
 	)
 }
 

@@ -26,7 +26,7 @@ import (
 
 // limit is how long something may take that has nothing to wait for: far more
 // than it needs, since the machine may be busy.
-const limit = time.Minute
+const limit = 3 * time.Minute
 
 const queue = "toys"
 

@@ -46,7 +46,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if postgres, err = privatepg.Start(ctx, privatepg.Options{Dir: filepath.Join(workDir, "postgres"), NoSync: true, MaxConnections: 400}); err != nil {
 		return 0, err

@@ -26,6 +26,7 @@ var auditView = view[client.AuditEntry]{
 			}
 			return strconv.Itoa(e.Status)
 		}},
+		{head: "SUBJECT", cell: func(e client.AuditEntry) string { return e.Subject }},
 		{head: "BY", wide: true, cell: func(e client.AuditEntry) string { return e.Method }},
 		{head: "REQUEST", wide: true, cell: func(e client.AuditEntry) string { return e.RequestId }},
 	},

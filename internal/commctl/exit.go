@@ -26,6 +26,7 @@ const (
 	exitTimeout     = 6 // waited as long as was asked for
 	exitForbidden   = 7
 	exitUnavailable = 8   // the server, or a part that it needs, is away
+	exitUnknown     = 9   // a command was begun, and how it ended was not seen
 	exitInterrupted = 130 // as shells say of SIGINT
 )
 
@@ -209,6 +210,7 @@ func exitCodesTopic() *cobra.Command {
   6    waited as long as --timeout allows
   7    the credentials were refused, or do not allow this
   8    the server, or a part that it needs, is away; try again
+  9    'run' has begun the command and did not see its end; look before you repeat it
   130  interrupted
 
 The verbs that commctl has had since 2016 keep their exit codes when they run

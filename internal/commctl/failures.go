@@ -39,19 +39,9 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 	if !bad && (op.Progress == nil || op.Progress.Failed == 0) {
 		return nil
 	}
-	hosts, err := operationHosts(ctx, c, op.Id, string(fleet.HostRunFailed))
+	failed, all, err := failuresOf(ctx, c, op)
 	if err != nil {
 		return err
-	}
-	var failed []failedHost
-	for _, h := range hosts[:min(len(hosts), maxFailures)] {
-		steps, err := operationSteps(ctx, c, op.Id, h.Address)
-		if err != nil {
-			return err
-		}
-		f := failedHost{HostRun: h, step: failedStep(h, steps)}
-		f.raw = fleet.OperationKind(op.Kind).Rollout() && neverBootstrapped(ctx, c, h)
-		failed = append(failed, f)
 	}
 	if len(failed) > 0 {
 		fmt.Fprintln(out)
@@ -61,10 +51,28 @@ func (a *App) printFailures(ctx context.Context, c *client.ClientWithResponses, 
 			return err
 		}
 	}
-	if len(hosts) > len(failed) {
-		fmt.Fprintf(out, "and %d more: commctl operations hosts --state failed %s\n", len(hosts)-len(failed), op.Id)
+	if all > len(failed) {
+		fmt.Fprintf(out, "and %d more: commctl operations hosts --state failed %s\n", all-len(failed), op.Id)
 	}
 	return printNext(out, op, failed)
+}
+
+// failuresOf gives the first hosts of an operation that failed, and how many did.
+func failuresOf(ctx context.Context, c *client.ClientWithResponses, op client.Operation) (failed []failedHost, all int, err error) {
+	hosts, err := operationHosts(ctx, c, op.Id, string(fleet.HostRunFailed))
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, h := range hosts[:min(len(hosts), maxFailures)] {
+		steps, err := operationSteps(ctx, c, op.Id, h.Address)
+		if err != nil {
+			return nil, 0, err
+		}
+		f := failedHost{HostRun: h, step: failedStep(h, steps)}
+		f.raw = fleet.OperationKind(op.Kind).Rollout() && neverBootstrapped(ctx, c, h)
+		failed = append(failed, f)
+	}
+	return failed, len(hosts), nil
 }
 
 // failedStep is the step that the reason of a host names, else the last one: behind it
@@ -110,7 +118,12 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 		}
 	}
 	raw := 0
+	again := "" // where a retry does something a second time
 	for _, h := range failed {
+		if fleet.StepState(h.step.State) == fleet.StepIndeterminate {
+			again = "   # begins " + h.step.Name + " a second time there"
+			next = append(next, fmt.Sprintf("commctl host ssh %s   # look there first: nobody saw the end of %s, and it may still run", h.Address, h.step.Name))
+		}
 		if h.raw {
 			raw++
 			next = append(next, "commctl host bootstrap start "+h.Address)
@@ -125,8 +138,9 @@ func printNext(out io.Writer, op client.Operation, failed []failedHost) error {
 		next = append(next, "commctl source sync "+op.Source)
 	case kind == fleet.KindRegister:
 		next = append(next, "commctl host bootstrap start "+op.Host) // which registers it, too
+	case op.Progress != nil && op.Progress.Succeeded == op.Progress.Total: // cancelled too late
 	case kind.Counted() && (raw == 0 || raw < len(failed)): // else it would only fail again
-		next = append(next, "commctl operations retry "+op.Id)
+		next = append(next, "commctl operations retry "+op.Id+again)
 	}
 	if len(next) == 0 {
 		return nil

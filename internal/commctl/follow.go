@@ -24,8 +24,8 @@ const (
 )
 
 // follower follows an operation to its end: by its stream of events, which it goes
-// on with where a connection was cut, and while the server refuses streams by
-// asking for the operation again and again.
+// on with where a connection was cut, and while the server refuses streams, or to
+// whom it does not allow them, by asking for the operation again and again.
 type follower struct {
 	client *client.ClientWithResponses
 	id     string // of the operation
@@ -106,6 +106,12 @@ func passing(err error) bool {
 		errors.As(err, &known) && (known.code == exitUnavailable || known.code == exitUnreachable)
 }
 
+// forbidden says whether the credentials do not allow something.
+func forbidden(err error) bool {
+	var known *exitError
+	return errors.As(err, &known) && known.code == exitForbidden
+}
+
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -129,7 +135,7 @@ func (f *follower) stream(ctx context.Context, heard func()) (ended bool, err er
 	if r.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // the status says enough
 		err := failure(r.StatusCode, body)
-		if passing(err) {
+		if passing(err) || forbidden(err) { // a token may be good for polls alone
 			err = errRefused
 		}
 		return false, err
@@ -216,7 +222,7 @@ func (f *follower) look(ctx context.Context) (client.Operation, error) {
 		return op, err
 	}
 	hosts, err := operationHosts(ctx, f.client, f.id, "")
-	if err != nil {
+	if err != nil && !forbidden(err) { // then the operation itself must do
 		return op, err
 	}
 	for _, h := range hosts {

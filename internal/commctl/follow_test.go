@@ -55,6 +55,11 @@ func newOperationServer(t *testing.T, streams ...http.HandlerFunc) *operationSer
 		s.polls++
 		answer(w, s.op)
 	})
+	mux.HandleFunc("POST /api/v0/cluster/{cluster}/command", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		answer(w, s.op)
+	})
 	mux.HandleFunc("POST /api/v0/sources/{source}/sync", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -178,11 +183,19 @@ func TestFollowGoesOn(t *testing.T) {
 	require.Equal(t, "host=192.0.2.10&output=true", s.query[0])
 }
 
-// While streams are refused the operation is asked for; what a poll has told is not
+// While streams are refused, or not allowed, the operation is asked for; what a poll has told is not
 // told again by the stream that follows.
 func TestFollowPolls(t *testing.T) {
 	t.Parallel()
-	s := newOperationServer(t, refuse(http.StatusServiceUnavailable))
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusForbidden} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			testFollowPolls(t, newOperationServer(t, refuse(status)))
+		})
+	}
+}
+
+func testFollowPolls(t *testing.T, s *operationServer) {
 	s.hosts = []client.HostRun{{Address: "192.0.2.10", State: "running", StartedAt: at(1)}, {Address: "192.0.2.11", State: "pending"}}
 	a := appFor(t, s.URL)
 	c, err := a.client()
@@ -219,7 +232,6 @@ func TestFollowErrors(t *testing.T) {
 		code   int
 		own    bool
 	}{
-		"forbidden":          {refuse(http.StatusForbidden), exitForbidden, false},
 		"not there":          {refuse(http.StatusNotFound), exitNotFound, false},
 		"cursor of another":  {refuse(http.StatusBadRequest), exitUsage, false},
 		"no JSON":            {stream("event: host\ndata: {\n\n"), exitUsage, false},

@@ -53,11 +53,12 @@ type logs struct {
 	out, errs      io.Writer
 	seen           map[logKey]int64  // up to where the output of a step was printed
 	rest           map[logKey][]byte // the last line of it, when it has not ended
+	missing        map[logKey]bool   // some of it is not kept
 }
 
 // logsOf prints the output of all steps of an operation, for people.
 func (a *App) logsOf(c *client.ClientWithResponses, id string) *logs {
-	return &logs{client: c, id: id, out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
+	return &logs{client: c, id: id, out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}, missing: map[logKey]bool{}}
 }
 
 // logKey is one attempt of a step on a host.
@@ -162,6 +163,7 @@ func (l *logs) write(key logKey, offset, length int64, text []byte) error {
 
 // gap says that bytes are missing.
 func (l *logs) gap(key logKey, n int64) error {
+	l.missing[key] = true
 	if l.raw {
 		_, err := fmt.Fprintf(l.errs, "commctl: %d bytes are not kept here\n", n)
 		return err
@@ -179,6 +181,15 @@ func (l *logs) flush(key logKey) error {
 	}
 	_, err := fmt.Fprintln(l.out, l.prefix(key)+legible(string(rest)))
 	return err
+}
+
+func (l *logs) flushAll() error {
+	for key := range l.rest {
+		if err := l.flush(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *logs) prefix(key logKey) string {
@@ -220,10 +231,8 @@ func (l *logs) follow(ctx context.Context, a *App) error {
 	if err := f.run(ctx); err != nil {
 		return err
 	}
-	for key := range l.rest {
-		if err := l.flush(key); err != nil {
-			return err
-		}
+	if err := l.flushAll(); err != nil {
+		return err
 	}
 	if l.step == "" || len(l.seen) > 0 {
 		return nil

@@ -50,6 +50,7 @@ var operationView = view[client.Operation]{
 		{head: "CREATED", cell: func(o client.Operation) string { return shortTime(o.CreatedAt) }},
 		{head: "TOOK", cell: func(o client.Operation) string { return took(o.StartedAt, o.FinishedAt) }},
 		{head: "VERSION", wide: true, cell: func(o client.Operation) string { return o.Version }},
+		{head: "COMMAND", wide: true, cell: func(o client.Operation) string { return argvOf(o, argvInTable) }},
 		{head: "RETRY-OF", wide: true, cell: func(o client.Operation) string { return o.RetryOf }},
 		{head: "FOUND", wide: true, cell: syncFound},
 		{head: "WAITING", wide: true, cell: waitingFor},
@@ -304,6 +305,9 @@ func (a *App) describe(op client.Operation) error {
 	line("Source", op.Source)
 	line("Dry run", yes(op.DryRun))
 	line("Version", op.Version)
+	line("Command", argvOf(op, argvInLine))
+	line("Timeout", op.Timeout)
+	line("At once", number(int64(op.AtOnce)))
 	line("State", operationState(op))
 	line("Reason", op.Reason)
 	line("Waiting", waitingText(op))

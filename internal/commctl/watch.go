@@ -89,8 +89,10 @@ func (a *App) verdict(ctx context.Context, c *client.ClientWithResponses, op cli
 	if fleet.OperationState(op.State) == fleet.OperationSucceeded {
 		return nil
 	}
-	if err := a.printFailures(ctx, c, a.Err, op); err != nil {
+	if err := a.printFailures(ctx, c, a.Err, op); errors.Is(err, context.Canceled) {
 		return err
+	} else if err != nil {
+		a.printError(fmt.Errorf("which hosts failed could not be read: %w", err))
 	}
 	return exitf(exitFailed, "%s %s", title(op), because(string(op.State), op.Reason))
 }

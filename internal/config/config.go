@@ -46,7 +46,7 @@ type Config struct {
 
 	TemporalAddress   string `name:"temporal-address" default:"" usage:"host:port of the Temporal frontend; empty: as the Temporal SDK's own environment says (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, TEMPORAL_TLS_*, profiles), else 127.0.0.1:7233"`
 	TemporalNamespace string `name:"temporal-namespace" default:"" usage:"Temporal namespace; empty: as the SDK's environment says, else default"`
-	TaskQueue         string `name:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from; checks of hosts have another, named after it with -watch"`
+	TaskQueue         string `name:"task-queue" default:"commissaire" usage:"Temporal task queue that operations are put on and workers take from; checks of hosts and pages of commands have others, named after it with -watch and -commands"`
 
 	SealingKeyFile string `name:"sealing-key-file" default:"" usage:"file with the keyset that seals credentials at rest; make it with 'commissaire key create'"`
 
@@ -74,7 +74,7 @@ type Config struct {
 
 	HostSources []Plugin `name:"host-sources" flag:"host-source" usage:"inventories that know facts of hosts, the same for servers and workers; on the command line NAME:type=…,option=value"`
 
-	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time"`
+	WorkerSlots     int           `name:"worker-slots" default:"200" usage:"steps that one worker runs at a time, and as many pages of commands beside them"`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" default:"20s" usage:"how long requests and steps may finish after SIGTERM"`
 
 	SSHDialTimeout      time.Duration `name:"ssh-dial-timeout" default:"10s" usage:"how long a TCP connection to a host may take"`

@@ -84,9 +84,8 @@ func TestOddEvictions(t *testing.T) {
 					_, _ = w.Write(c.body)
 				}
 			})
-			begin := time.Now()
 			pass, err := newManager(t, s.options(t)).Evict(t.Context(), "x", "op", fleet.Drain{}, containermgr.Pass{}, standing)
-			require.Less(t, time.Since(begin), 5*time.Second, "it is the caller who waits")
+			require.LessOrEqual(t, len(asked), 2*c.asked, "it is the caller who waits; client-go asks ten times")
 			require.Equal(t, c.kind, fleet.KindOf(err), err)
 			require.False(t, pass.Done)
 			require.Empty(t, pass.Evicted)

@@ -227,13 +227,11 @@ func TestConformance(t *testing.T) {
 			}
 			t.Run("hangs", func(t *testing.T) {
 				t.Parallel()
-				begun := time.Now()
 				_, err := k.hangs(t, 300*time.Millisecond).Fetch(t.Context())
 				var e *Error
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, "no whole answer within 300ms", e.Reason)
 				require.True(t, e.Passes)
-				require.Less(t, time.Since(begun), 10*time.Second)
 			})
 			t.Run("nobody waits any more", func(t *testing.T) {
 				t.Parallel()

@@ -24,7 +24,10 @@ const bastionChannels = 200
 // bytes. There are two for each host.
 const relayBuffer = 4 << 10
 
-var errDialerClosed = errors.New("the dialer is closed")
+var (
+	errDialerClosed = errors.New("the dialer is closed")
+	errBroke        = errors.New("the connection to it broke")
+)
 
 // bastions are the connections to bastions that a Dialer shares between hosts:
 // one for as many hosts as it may serve, another one when it is full.
@@ -63,6 +66,17 @@ func newBastions(dial func(context.Context, Target) (*Conn, error), o Options) *
 // connect makes a connection to an address from a bastion. It calls wait, and what that
 // gives, around its wait for the login to the bastion.
 func (b *bastions) connect(ctx context.Context, bastion Target, address string, wait func() (goOn func())) (net.Conn, error) {
+	c, err := b.try(ctx, bastion, address, wait)
+	if errors.Is(err, errBroke) {
+		// That says nothing of the host, and it may have broken before: channels end a
+		// moment before it is known that their connection has.
+		c, err = b.try(ctx, bastion, address, wait)
+	}
+	return c, err
+}
+
+// try is connect by one connection to the bastion. When that breaks, nobody else comes to it.
+func (b *bastions) try(ctx context.Context, bastion Target, address string, wait func() (goOn func())) (net.Conn, error) {
 	t, err := b.enter(bastion)
 	if err != nil {
 		return nil, err
@@ -82,6 +96,11 @@ func (b *bastions) connect(ctx context.Context, bastion Target, address string, 
 	ctx, cancel := context.WithTimeoutCause(ctx, b.limit, fmt.Errorf("it could not connect to the host within %s", b.limit))
 	defer cancel()
 	c, err := b.open(ctx, t, address)
+	if errors.Is(err, errBroke) {
+		b.mu.Lock()
+		b.drop(t)
+		b.mu.Unlock()
+	}
 	if err != nil {
 		return nil, t.explain(err)
 	}
@@ -201,7 +220,8 @@ func (b *bastions) close() {
 }
 
 // open asks the bastion for a connection. Where it takes longer than anybody
-// waits, the room is taken until the bastion has answered, as on the bastion.
+// waits, the room is taken until the bastion has answered, as on the bastion. The
+// error is errBroke when the connection to the bastion is no good any more.
 func (b *bastions) open(ctx context.Context, t *trunk, address string) (net.Conn, error) {
 	type opened struct {
 		conn net.Conn
@@ -228,11 +248,14 @@ func (b *bastions) open(ctx context.Context, t *trunk, address string) (net.Conn
 	}()
 	select {
 	case o := <-got:
+		if o.err != nil && !errors.As(o.err, new(*ssh.OpenChannelError)) {
+			return nil, fmt.Errorf("%w: %w", errBroke, o.err) // it has given no answer
+		}
 		return o.conn, o.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-t.conn.closed:
-		return nil, errors.New("the connection to it broke")
+		return nil, errBroke
 	}
 }
 

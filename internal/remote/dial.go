@@ -60,12 +60,12 @@ func (t Target) fail(kind Kind, err error) error {
 // Options bound every wait. A zero value means the default.
 type Options struct {
 	DialTimeout       time.Duration // for TCP to connect; 10 s
-	HandshakeTimeout  time.Duration // from TCP to the end of the login; 15 s
+	HandshakeTimeout  time.Duration // from TCP to the end of the login, without its wait for a turn; 15 s
 	LoginTimeout      time.Duration // for a whole login with all tries, but not its waits for turns and for a bastion's login; none
 	KeepAliveInterval time.Duration // between two probes; 5 s
 	KeepAliveMisses   int           // so many intervals without an answer close the connection; 3
 	RequestTimeout    time.Duration // for sshd to start a command; 15 s
-	MaxHandshakes     int           // handshakes at once over all hosts; 64
+	MaxHandshakes     int           // handshakes at once over all hosts that have sent their banner; 64
 	BastionIdle       time.Duration // a connection to a bastion that no host uses is closed after it; 1 min
 }
 
@@ -357,12 +357,6 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 			return nil, Unreachable, err
 		}
 	}
-	all, err := d.enter(ctx, h, gateKey{}, d.opts.MaxHandshakes)
-	if err != nil {
-		_ = raw.Close()
-		return nil, Unreachable, err
-	}
-	defer all.leave(learnedNothing)
 	watched := &watchedConn{Conn: raw}
 	// A stopped sshd accepts and then says nothing, for ever.
 	deadline := time.Now().Add(d.opts.HandshakeTimeout)
@@ -370,11 +364,27 @@ func (d *Dialer) attempt(ctx context.Context, h *handshake) (*ssh.Client, Kind, 
 		_ = raw.Close()
 		return nil, Unreachable, err
 	}
+	// The bound on all is for what costs us something, which is the key exchange: who says
+	// nothing waits without such a turn, and keeps nobody waiting.
+	leaveAll := func() {}
+	defer func() { leaveAll() }()
+	watched.spoken = func() error {
+		begun := time.Now()
+		all, err := d.enter(ctx, h, gateKey{}, d.opts.MaxHandshakes)
+		if err != nil {
+			return err
+		}
+		leaveAll = func() { all.leave(learnedNothing) }
+		return watched.SetDeadline(deadline.Add(time.Since(begun)))
+	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	conn, channels, requests, err := ssh.NewClientConn(watched, h.target.hostPort(), h.config())
 	if err != nil {
 		_ = raw.Close()
+		if errors.Is(err, ErrNoTurn) {
+			return nil, Unreachable, err
+		}
 		kind, err := classify(err, h, watched)
 		switch {
 		case ctx.Err() != nil: // we closed it
@@ -474,6 +484,7 @@ func classify(err error, h *handshake, c *watchedConn) (Kind, error) {
 // watchedConn knows what the other side says before its banner.
 type watchedConn struct {
 	net.Conn
+	spoken func() error // called once, in the Read that has the beginning of the banner; its error is that of the Read
 	banner atomic.Bool
 
 	mu    sync.Mutex
@@ -485,16 +496,24 @@ const maxSaid = 128
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.banner.Load() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.first = append(c.first, b[:min(n, maxSaid-len(c.first))]...)
-		if bytes.HasPrefix(c.first, []byte("SSH-")) || bytes.Contains(c.first, []byte("\nSSH-")) || len(c.first) == maxSaid {
-			c.banner.Store(true)
-			c.first = nil
+	if n > 0 && !c.banner.Load() && c.begins(b[:n]) {
+		if err := c.spoken(); err != nil {
+			return 0, err
 		}
 	}
 	return n, err
+}
+
+// begins says whether the banner begins in these bytes, the next ones.
+func (c *watchedConn) begins(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first = append(c.first, b[:min(len(b), maxSaid-len(c.first))]...)
+	if bytes.HasPrefix(c.first, []byte("SSH-")) || bytes.Contains(c.first, []byte("\nSSH-")) || len(c.first) == maxSaid {
+		c.banner.Store(true)
+		c.first = nil
+	}
+	return c.banner.Load()
 }
 
 // said is the first line of what came instead of a banner.

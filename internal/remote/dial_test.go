@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -22,6 +23,7 @@ import (
 	"commissaire/internal/remote/remotetest"
 	"commissaire/internal/secret"
 
+	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -295,6 +297,99 @@ func TestLoginTimeout(t *testing.T) {
 	if _, err := hasty.Dial(testContext(t), b.target); KindOf(err) == "" || !strings.Contains(err.Error(), "no answer within 300ms") {
 		t.Error(err)
 	}
+}
+
+// Hosts that accept connections and then say nothing hold no turn of all.
+func TestSilentHostsKeepNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody speaks
+	require.NoError(t, err)
+	defer l.Close()
+	silent := b.target
+	silent.Address, silent.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
+	d := NewDialer(Options{HandshakeTimeout: time.Hour, MaxHandshakes: 10})
+	const many = 60
+	ctx, cancel := context.WithCancel(testContext(t))
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	ended := make(chan error, many)
+	for range many {
+		all.Go(func() {
+			_, err := d.Dial(ctx, silent)
+			ended <- err
+		})
+	}
+	eventually(t, "all are connected", func() bool {
+		d.governor.mu.Lock()
+		defer d.governor.mu.Unlock()
+		e := d.governor.gates[gateKey{to: "127.0.0.0/24"}]
+		return e != nil && e.inside == many
+	})
+	dial(t, d, b.target)
+	require.Empty(t, ended, "they have not ended before")
+}
+
+// A host that sends its banner only when it has ours is waited for like any other, and so
+// is a turn of all once it has spoken.
+func TestHostThatSpeaksSecond(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer l.Close()
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer in.Close()
+				from := bufio.NewReader(in)
+				first, err := from.ReadString('\n')
+				if err != nil {
+					return
+				}
+				out, err := net.Dial("tcp", b.target.hostPort())
+				if err != nil {
+					return
+				}
+				all.Go(func() {
+					defer out.Close()
+					_, _ = io.Copy(out, io.MultiReader(strings.NewReader(first), from))
+				})
+				_, _ = io.Copy(in, out)
+			})
+		}
+	})
+	target := b.target
+	target.Address, target.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
+	d := NewDialer(Options{MaxHandshakes: 1})
+	require.NoError(t, dial(t, d, target).Close())
+
+	turn, err := d.governor.enter(testContext(t), gateKey{}, 1)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	got := make(chan error, 1)
+	all.Go(func() {
+		_, err := d.Dial(ctx, target)
+		got <- err
+	})
+	eventually(t, "it waits for its turn", func() bool {
+		d.governor.mu.Lock()
+		defer d.governor.mu.Unlock()
+		return len(turn.gate.waiting) == 1
+	})
+	cancel()
+	err = <-got
+	require.ErrorIs(t, err, ErrNoTurn)
+	require.ErrorIs(t, err, context.Canceled)
+	turn.leave(learnedNothing)
 }
 
 func TestSudo(t *testing.T) {

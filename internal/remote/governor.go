@@ -89,9 +89,9 @@ func (g *governor) narrowed(key gateKey) bool {
 // nothing else was learned.
 func (g *governor) enter(ctx context.Context, key gateKey, most int) (*turn, error) {
 	g.mu.Lock()
+	g.forget()
 	e := g.gates[key]
 	if e == nil {
-		g.forget()
 		e = &gate{most: float64(most), limit: float64(most)}
 		g.gates[key] = e
 	}
@@ -200,7 +200,8 @@ func (e *gate) unused() bool {
 	return e.inside == 0 && len(e.waiting) == 0 && e.limit == e.most && len(e.drops) == 0
 }
 
-// forget drops what gates remember of targets that nobody asks for any more.
+// forget drops what gates remember of targets that nobody asks for any more. It looks
+// once in ownDropsTime.
 func (g *governor) forget() {
 	if time.Since(g.forgot) < ownDropsTime {
 		return

@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"encoding/pem"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"commissaire/internal/secret"
 
@@ -44,6 +46,30 @@ func TestKeysAreParsedOnce(t *testing.T) {
 	b, err := k.parse(texts[1])
 	require.NoError(t, err)
 	require.NotEqual(t, a.PublicKey().Marshal(), b.PublicKey().Marshal())
+}
+
+func TestKeysAreForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var k keys
+		var texts []secret.Text
+		for range 2 {
+			_, key, err := ed25519.GenerateKey(rand.Reader)
+			require.NoError(t, err)
+			texts = append(texts, sealed(t, key))
+		}
+		first, err := k.parse(texts[0])
+		require.NoError(t, err)
+		_, err = k.parse(texts[1])
+		require.NoError(t, err)
+		for range 3 {
+			time.Sleep(keyIdle / 2)
+			again, err := k.parse(texts[0])
+			require.NoError(t, err)
+			require.Same(t, first, again, "it is in use")
+		}
+		require.Len(t, k.parsed, 1)
+	})
 }
 
 func BenchmarkParseKey(b *testing.B) {

@@ -170,6 +170,7 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 		case h.Failed != "": // nobody knows any more how to reach it
 			h.Failed += " while the command ran on it"
 		case h.HostKey == "":
+			h.Again = false // keys are never unpinned, so nobody can have started it
 			h.Failed = "the host's key is not pinned; bootstrap it first"
 		default:
 			var err error
@@ -282,9 +283,8 @@ func (s *Store) RecordCommands(ctx context.Context, id string, writes []CommandW
 }
 
 // EndCommand ends a command by what became of its hosts: it failed when one of them did, or
-// was skipped. why
-// says that it did not come to its end, "" that it did; one that somebody cancelled is
-// cancelled. Repeating it is safe: the first ending stands, and is given.
+// was skipped. why says that it did not come to its end, "" that it did; one that somebody
+// cancelled is cancelled. Repeating it is safe: the first ending stands, and is given.
 func (s *Store) EndCommand(ctx context.Context, id string, why string, cancelled bool) (op fleet.Operation, err error) {
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		if op, _, err = s.lockRollout(ctx, q, id); err != nil || op.State.Ended() {

@@ -206,7 +206,7 @@ func (s *Store) CordonRestored(ctx context.Context, id, address string) error {
 // has them taken back.
 func (db *DB) LeftCordons(ctx context.Context, olderThan time.Duration, limit int) (left []HostCordon, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		left, err = collect(ctx, q, pgx.RowToStructByPos[HostCordon], leftCordonsSQL, olderThan.Seconds(), limit)
+		left, err = collect(ctx, q, pgx.RowToStructByPos[HostCordon], leftCordonsSQL, kept, olderThan.Seconds(), limit)
 		return err
 	})
 	return left, err

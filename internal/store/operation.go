@@ -212,14 +212,47 @@ func held(holder fleet.Operation, how string) *fleet.Error {
 }
 
 func scanOperation(row pgx.CollectableRow) (fleet.Operation, error) {
-	var o fleet.Operation
-	var created, started, finished, paused, approved, cancelled pgtype.Timestamptz
-	err := row.Scan(&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.Manager, &o.State, &o.Reason,
-		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &created, &started, &finished,
-		&o.Policy, &paused, &o.PausedBy, &approved, &o.ApprovedBy, &cancelled, &o.CancelledBy, &o.Waiting, &o.Source, &o.DryRun, &o.Sync, &o.Command)
-	o.Created, o.Started, o.Finished = utc(created), utc(started), utc(finished)
-	o.Paused, o.Approved, o.Cancelled = utc(paused), utc(approved), utc(cancelled)
-	return o, err
+	var r operationRow
+	err := row.Scan(r.columns()...)
+	return r.take(), err
+}
+
+// collectOperations gives all rows of a query of which n or fewer are expected. Unlike
+// collect with scanOperation it needs no memory of its own for each row.
+func collectOperations(ctx context.Context, q querier, n int, sql string, args ...any) ([]fleet.Operation, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]fleet.Operation, 0, n)
+	var r operationRow
+	_, err = pgx.ForEachRow(rows, r.columns(), func() error {
+		ops = append(ops, r.take())
+		return nil
+	})
+	return ops, err
+}
+
+// operationRow is what operationColumns are read into.
+type operationRow struct {
+	op                                                      fleet.Operation
+	created, started, finished, paused, approved, cancelled pgtype.Timestamptz
+}
+
+func (r *operationRow) columns() []any {
+	o := &r.op
+	return []any{&o.ID, &o.Tenant, &o.Kind, &o.Cluster, &o.Host, &o.Manager, &o.State, &o.Reason,
+		&o.Version, &o.RetryOf, &o.Hosts, &o.RequestedBy, &o.RequestID, &r.created, &r.started, &r.finished,
+		&o.Policy, &r.paused, &o.PausedBy, &r.approved, &o.ApprovedBy, &r.cancelled, &o.CancelledBy, &o.Waiting, &o.Source, &o.DryRun, &o.Sync, &o.Command}
+}
+
+// take gives the operation that was read. The next one shares nothing with it.
+func (r *operationRow) take() fleet.Operation {
+	o := r.op
+	o.Created, o.Started, o.Finished = utc(r.created), utc(r.started), utc(r.finished)
+	o.Paused, o.Approved, o.Cancelled = utc(r.paused), utc(r.approved), utc(r.cancelled)
+	r.op = fleet.Operation{} // JSON is decoded into what is there
+	return o
 }
 
 func scanNothing(pgx.CollectableRow) (struct{}, error) { return struct{}{}, nil }

@@ -128,7 +128,7 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 		sql, args = newestOperationsSQL, []any{kept, s.tenant, cmp.Or(f.Cursor, uuid.Max.String()), f.Limit + 1}
 	}
 	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, sql, args...)
+		ops, err = collectOperations(ctx, q, min(f.Limit, DefaultPage)+1, sql, args...)
 		return err
 	})
 	if len(ops) > f.Limit {
@@ -142,7 +142,7 @@ func (s *Store) Operations(ctx context.Context, f OperationFilter) (ops []fleet.
 // olderThan, oldest first. The dispatcher starts their workflows.
 func (db *DB) PendingOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, pendingOperationsSQL, olderThan.Seconds(), limit)
+		ops, err = collect(ctx, q, scanOperation, pendingOperationsSQL, kept, olderThan.Seconds(), limit)
 		return err
 	})
 	return ops, err
@@ -164,7 +164,7 @@ func (db *DB) RunningOperations(ctx context.Context, olderThan time.Duration, li
 // dispatcher wakes their workflows.
 func (db *DB) UnseenOperations(ctx context.Context, olderThan time.Duration, limit int) (ops []fleet.Operation, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		ops, err = collect(ctx, q, scanOperation, unseenOperationsSQL, olderThan.Seconds(), limit)
+		ops, err = collect(ctx, q, scanOperation, unseenOperationsSQL, kept, olderThan.Seconds(), limit)
 		return err
 	})
 	return ops, err

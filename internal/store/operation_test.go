@@ -255,6 +255,37 @@ func TestOperationsPages(t *testing.T) {
 	requireKind(t, fleet.NotFound, err)
 }
 
+// A list is read row by row into the same place, and what one operation lacks it must
+// not have from the one before.
+func TestListedOperationsShareNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "c")
+	f.cluster(t, "d")
+	f.pinned(t, "c", 2)
+	f.host(t, "h", "d")
+	f.rolloutOf(t, "c", fleet.Policy{MaxUnavailable: fleet.Count(2), Canary: &fleet.Canary{Hosts: fleet.Count(1), Then: fleet.ThenPause}})
+	f.rolloutOf(t, "d", fleet.Policy{MaxUnavailable: fleet.Count(1)})
+	f.order(t, "c", NewCommand{Command: fleet.Command{Argv: []string{"true"}}})
+	f.newHost(t, "last", "")
+	f.order(t, "d", NewCommand{Command: fleet.Command{Argv: []string{"false"}}})
+
+	listed, _, err := f.Operations(t.Context(), OperationFilter{})
+	require.NoError(t, err)
+	for _, op := range listed {
+		alone, err := f.Operation(t.Context(), op.ID)
+		require.NoError(t, err)
+		require.Equal(t, alone, op)
+	}
+}
+
+func (f *fixture) rolloutOf(t *testing.T, cluster string, policy fleet.Policy) {
+	t.Helper()
+	_, created, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindRestart, Cluster: cluster, Policy: policy, RequestedBy: "tester"})
+	require.NoError(t, err)
+	require.True(t, created)
+}
+
 func TestPendingAndRunningOperations(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -37,8 +37,10 @@ const (
 			(SELECT max(finished) FROM host_run WHERE operation_id = nullif($5, '')::uuid AND canary AND state = 'succeeded' AND finished IS NOT NULL))
 		WHERE operation_id = $1`
 
+	// A host that was deleted since it was read leaves no gap: a command goes by position up
+	// to the number of hosts.
 	insertHostRunsSQL = `INSERT INTO host_run (operation_id, tenant, address, position, canary, stages, holds)
-		SELECT $1, h.tenant, h.address, m.place - 1, m.canary, $5 AND (h.ostree OR h.bootc), $6
+		SELECT $1, h.tenant, h.address, row_number() OVER (ORDER BY m.place) - 1, m.canary, $5 AND (h.ostree OR h.bootc), $6
 		FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS m (address, canary, place)
 		JOIN host h ON h.tenant = $2 AND h.address = m.address`
 )

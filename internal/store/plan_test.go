@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -65,6 +66,48 @@ func TestPolicyOfTheClusterLiesUnderTheRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"operation " + op.ID + " (restart of cluster c) is pending", "failed, and away until their turn: h4"}, v.Blocks)
 	require.Equal(t, "it is failed, and counts as away until its turn: broken disk", v.Hosts[3].Blocks)
+}
+
+// TestPlanLeavesNoGap: a host that is deleted between the look at the members and the write of
+// the plan takes no other one out of a command, which goes by position.
+func TestPlanLeavesNoGap(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.pinned(t, "c", 3)
+	n := NewOperation{Kind: fleet.KindCommand, Cluster: "c", RequestedBy: "tester", Command: &NewCommand{Command: fleet.Command{Argv: []string{"true"}, Timeout: fleet.Duration(time.Minute)}}}
+	var op fleet.Operation
+	require.NoError(t, f.db.tx(ctx, func(ctx context.Context, q querier) (err error) {
+		if op, _, err = f.insertOperation(ctx, q, n); err != nil {
+			return err
+		}
+		if err := f.keepTarget(ctx, q, n); err != nil {
+			return err
+		}
+		p, err := f.plan(ctx, q, n, fleet.Operation{})
+		if err != nil {
+			return err
+		}
+		if _, _, err := f.Store.DeleteHost(t.Context(), "h2", Requester{Name: "tester"}); err != nil { // another transaction
+			return err
+		}
+		if err := f.writePlan(ctx, q, op.ID, p); err != nil {
+			return err
+		}
+		op, err = f.operation(ctx, q, operationSQL, op.ID)
+		return err
+	}))
+	require.Equal(t, 2, op.Hosts)
+	_, err := f.BeginOperation(ctx, op.ID)
+	require.NoError(t, err)
+	page, err := f.TakeUpCommand(ctx, op.ID, 0, op.Hosts, "")
+	require.NoError(t, err)
+	var got []string
+	for _, h := range page.Hosts {
+		got = append(got, h.Address)
+	}
+	require.Equal(t, []string{"h1", "h3"}, got)
 }
 
 func TestDeployNeedsHostsThatTakeOne(t *testing.T) {

@@ -56,7 +56,7 @@ const (
 // Watched lists what there is to watch, over all tenants.
 func (db *DB) Watched(ctx context.Context) (all []fleet.Watched, err error) {
 	err = db.read(ctx, func(ctx context.Context, q querier) error {
-		all, err = collect(ctx, q, pgx.RowToStructByPos[fleet.Watched], watchedSQL)
+		all, err = collect(ctx, q, pgx.RowToStructByPos[fleet.Watched], watchedSQL, kept)
 		return err
 	})
 	return all, err

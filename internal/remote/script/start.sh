@@ -12,7 +12,7 @@ c_start() { # unique name of the job, "wait" if we stay until the end
       c_die unusable "cannot claim the run in $c_dir: $(cat "$c_job.failed"); $(c_disk)"
     fi
     if [ $c_waited -ge 15000 ]; then
-      c_die unusable "the detached process did not claim $c_dir within 15 s; ${c_error:-the host gave no reason}"
+      c_die unusable "the detached process did not claim $c_dir within 15 s; ${c_error:-the host gave no reason}; $(c_disk)"
     fi
     c_nap $((c_waited < 200 ? 10 : 200))
     c_waited=$((c_waited + c_napped))
