@@ -132,8 +132,9 @@ type Dispatcher interface {
 	// Start starts the workflow of a stored operation. It never fails the
 	// request: the operation is on disk, and the dispatcher tries again.
 	Start(ctx context.Context, op fleet.Operation)
-	// Cancel stops the workflow of an operation that is cancelled in the store.
-	Cancel(ctx context.Context, op fleet.Operation)
+	// Cancel stops the workflow of an operation that is cancelled in the store. With an
+	// error nobody has told it, and what runs on hosts goes on.
+	Cancel(ctx context.Context, op fleet.Operation) error
 	// Wake tells the workflow of an operation that somebody has steered it. It never
 	// fails the request: the dispatcher tells it again.
 	Wake(ctx context.Context, op fleet.Operation)
@@ -167,10 +168,11 @@ func (h *handlers) ordered(ctx context.Context, ops []fleet.Operation) {
 	}
 }
 
-// cancelled stops the workflows of operations that a change has ended.
+// cancelled stops the workflows of operations that a change has ended. One that is not
+// reached finds that out by its next step.
 func (h *handlers) cancelled(ctx context.Context, ops []fleet.Operation) {
 	for _, op := range ops {
-		h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
+		_ = h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
 	}
 }
 

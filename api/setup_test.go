@@ -52,6 +52,7 @@ type bundle struct {
 type recordingDispatcher struct {
 	mu                 sync.Mutex
 	down               error
+	unreached          error // of a cancel
 	started, cancelled []fleet.Operation
 	woken              []fleet.Operation
 	check              func(name, check string) error // what a worker says of a container manager; nil for nothing wrong
@@ -100,10 +101,14 @@ func (d *recordingDispatcher) Start(_ context.Context, op fleet.Operation) {
 	d.started = append(d.started, op)
 }
 
-func (d *recordingDispatcher) Cancel(_ context.Context, op fleet.Operation) {
+func (d *recordingDispatcher) Cancel(_ context.Context, op fleet.Operation) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.unreached != nil {
+		return d.unreached
+	}
 	d.cancelled = append(d.cancelled, op)
+	return nil
 }
 
 func (d *recordingDispatcher) Wake(_ context.Context, op fleet.Operation) {
@@ -116,6 +121,12 @@ func (d *recordingDispatcher) setDown(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.down = err
+}
+
+func (d *recordingDispatcher) setUnreached(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unreached = err
 }
 
 func (d *recordingDispatcher) starts() int {

@@ -46,7 +46,8 @@ func (h *handlers) wake(ctx context.Context, op fleet.Operation) {
 
 // CancelOperation lets the hosts at work finish, or ends what they run. The
 // latter needs the workflow service: without it nothing would reach the hosts, so
-// nothing is put on record either.
+// nothing is put on record either. Where it went away since it was asked for its
+// health, the operation is cancelled, and the answer is an error all the same.
 func (h *handlers) CancelOperation(ctx context.Context, r gen.CancelOperationRequestObject) (gen.CancelOperationResponseObject, error) {
 	if r.Body.Force {
 		if err := h.dispatcherReady(ctx); err != nil {
@@ -59,7 +60,9 @@ func (h *handlers) CancelOperation(ctx context.Context, r gen.CancelOperationReq
 		return nil, err
 	}
 	if r.Body.Force || op.State.Ended() {
-		h.Dispatcher.Cancel(context.WithoutCancel(ctx), op)
+		if err := h.Dispatcher.Cancel(context.WithoutCancel(ctx), op); err != nil && !op.State.Ended() {
+			return nil, err
+		}
 	} else {
 		h.wake(ctx, op)
 	}

@@ -200,8 +200,9 @@ func (d *Dispatcher) wakeUnseen(ctx context.Context) error {
 
 // Cancel asks an operation's workflow to end at once: commands that run on hosts
 // are ended there. A workflow that is not reached now stops at its next step,
-// since the record says so.
-func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) {
+// since the record says so; but what runs on hosts goes on, and nobody repeats
+// this. The error says so, and is fleet.Unavailable.
+func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	run, err := d.find(ctx, op)
@@ -209,8 +210,14 @@ func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) {
 		err = d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), run.id)
 	}
 	var gone *serviceerror.NotFound
-	if err != nil && !errors.As(err, &gone) {
-		d.log.WarnContext(ctx, "could not ask the workflow to cancel; it stops at its next step", "operation", op.ID, "error", err)
+	if err == nil || errors.As(err, &gone) {
+		return nil
+	}
+	d.log.WarnContext(ctx, "could not ask the workflow to cancel; it stops at its next step", "operation", op.ID, "error", err)
+	return &fleet.Error{
+		Kind:   fleet.Unavailable,
+		Detail: "the operation is cancelled, but the workflow service (Temporal) did not answer, so what runs on hosts goes on; send the request again",
+		Err:    err,
 	}
 }
 

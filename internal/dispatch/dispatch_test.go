@@ -200,19 +200,24 @@ func TestCancelMeetsTheRunOfItsOperationOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	op := r.bootstrap("192.0.2.1")
-	r.Cancel(t.Context(), op)
+	require.NoError(t, r.Cancel(t.Context(), op))
 	require.Empty(t, r.frontend.cancels, "nothing runs")
 
 	other := op
 	other.ID = "another"
 	r.Start(t.Context(), other)
-	r.Cancel(t.Context(), op)
+	require.NoError(t, r.Cancel(t.Context(), op))
 	require.Empty(t, r.frontend.cancels, "somebody else's runs under the name")
 
-	r.Cancel(t.Context(), other)
+	require.NoError(t, r.Cancel(t.Context(), other))
 	require.Equal(t, []string{"run-1"}, r.frontend.cancels)
+
+	r.frontend.locked(func() { r.frontend.answer = serviceerror.NewUnavailable("away") })
+	require.Equal(t, fleet.Unavailable, fleet.KindOf(r.Cancel(t.Context(), other)))
+	r.frontend.locked(func() { r.frontend.answer = nil })
+
 	r.frontend.runs[workflows.WorkflowID(op)].status = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
-	r.Cancel(t.Context(), other)
+	require.NoError(t, r.Cancel(t.Context(), other))
 	require.Len(t, r.frontend.cancels, 1, "it has ended")
 }
 
