@@ -248,7 +248,7 @@ func (l *lane) verifyCommandHosts(ctx context.Context, o order, ids []string, f 
 		case ran:
 			good = said == "succeeded succeeded "
 		case stopped:
-			good = strings.HasPrefix(said, "failed failed ") && strings.Contains(said, "ended by signal")
+			good = strings.HasPrefix(said, "failed failed cancelled") && strings.Contains(said, "ended by signal")
 		case never:
 			good = strings.HasPrefix(said, "skipped ") && (said == "skipped  " || strings.Contains(said, "had not begun"))
 		default:

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	historypb "go.temporal.io/api/history/v1"
+
+	"commissaire/workflows"
 )
 
 // Point is one moment at which harm is done.
@@ -85,6 +87,9 @@ func (o occurrences) least(other occurrences) occurrences {
 // points are where harm is done in an operation of a kind.
 func (o occurrences) points(k kind) (points []Point) {
 	for _, name := range slices.Sorted(maps.Keys(o)) {
+		if k.name == kindForced && name == workflows.RunCommands.Name {
+			continue // it reports that it was cancelled, and the moments of a command are tried with force, too
+		}
 		if name == workflowTask {
 			every := workflowTasks
 			if k.command() { // it has few
