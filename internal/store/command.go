@@ -67,7 +67,8 @@ const (
 	// Hosts that are not to be begun any more are skipped: $7 says why all are, "" that they
 	// are not. Those at work are given again, with the step that they have. The step comes
 	// after the host, which is what followers see. Nothing is looked up by the operation alone:
-	// of a new one Postgres does not know yet how many hosts and steps it has.
+	// of a new one Postgres does not know yet how many hosts and steps it has. It would also join
+	// the parts of a page by going over one part for each row of the other, so one is a map.
 	takeUpCommandSQL = `WITH page AS MATERIALIZED (
 			SELECT r.address, r.position, r.state = 'running' AS again, h.port, h.host_key, c.remote_user, c.sealed, ` + bastionOf + ` AS bastion,
 				CASE WHEN h.address IS NULL THEN 'the host was removed'
@@ -79,21 +80,25 @@ const (
 			FROM host_run r LEFT JOIN host h ON h.tenant = r.tenant AND h.address = r.address
 				LEFT JOIN host_creds c ON c.tenant = r.tenant AND c.address = r.address
 			WHERE r.tenant = $1 AND r.operation_id = $2 AND r.position >= $3 AND r.position < $4 AND r.state IN ('pending', 'running')
+		), away AS MATERIALIZED (
+			SELECT coalesce(jsonb_object_agg(address, gone) FILTER (WHERE gone <> ''), '{}') AS why FROM page
 		), taken AS (
 			UPDATE host_run r SET state = CASE WHEN g.why ? r.address THEN 'skipped' ELSE 'running' END, reason = coalesce(g.why ->> r.address, ''),
 				started = CASE WHEN NOT g.why ? r.address THEN now() END, rolling = CASE WHEN NOT g.why ? r.address THEN now() END,
 				finished = CASE WHEN g.why ? r.address THEN now() END
-			FROM (SELECT coalesce(jsonb_object_agg(address, gone) FILTER (WHERE gone <> ''), '{}') AS why FROM page) g
+			FROM away g
 			WHERE r.operation_id = $2 AND r.position >= $3 AND r.position < $4 AND r.state = 'pending'
 			RETURNING r.address
 		), begun AS (
 			INSERT INTO step (tenant, operation_id, address, name, attempt)
 			SELECT $1, $2, address, '` + fleet.StepCommand + `', 1 FROM page WHERE (gone = '' OR again) AND (SELECT count(*) FROM taken) >= 0 ORDER BY position
 			ON CONFLICT ON CONSTRAINT step_once DO UPDATE SET attempt = step.attempt RETURNING id, address, stored_to
+		), steps AS MATERIALIZED (
+			SELECT coalesce(jsonb_object_agg(address, jsonb_build_array(id, stored_to)), '{}') AS by_address FROM begun
 		)
 		SELECT p.address, p.again, coalesce(p.port, 0), coalesce(p.host_key, ''), coalesce(p.remote_user, ''), p.sealed, p.gone,
-			b.id, b.stored_to, p.bastion
-		FROM page p JOIN begun b ON b.address = p.address ORDER BY p.position`
+			(s.by_address #>> ARRAY[p.address, '0'])::bigint, (s.by_address #>> ARRAY[p.address, '1'])::bigint, p.bastion
+		FROM page p, steps s WHERE s.by_address ? p.address ORDER BY p.position`
 
 	runningOfPageSQL = `SELECT address FROM host_run WHERE tenant = $1 AND operation_id = $2 AND position >= $3 AND position < $4 AND state = 'running'`
 
@@ -103,7 +108,8 @@ const (
 	// changes nothing. What was left out in the middle of an output is between data and tail;
 	// a tail that begins elsewhere is dropped, as one row that does not fit would spoil all.
 	// Steps are looked up by their ids alone: of a new operation Postgres does not know yet
-	// how many it has.
+	// how many it has. So are hosts by their addresses: by their state
+	// Postgres would go over all hosts at work for each one.
 	recordCommandsSQL = `WITH w AS MATERIALIZED (
 			SELECT step_id, start, data, tail_start, CASE WHEN tail_start >= start + octet_length(data) THEN tail ELSE '' END AS tail, size,
 				state, reason, exit_code, host_state
@@ -123,7 +129,7 @@ const (
 			UNION ALL SELECT operation_id, id, tail_start, tail FROM moved WHERE tail <> ''
 		), hosts AS (
 			UPDATE host_run r SET state = m.host_state, reason = m.reason, waiting = '', finished = now()
-			FROM moved m WHERE m.state <> 'running' AND r.operation_id = m.operation_id AND r.address = m.address AND r.state = 'running'
+			FROM moved m WHERE m.state <> 'running' AND r.operation_id = m.operation_id AND r.address = m.address AND r.finished IS NULL
 		)
 		SELECT id FROM moved`
 )
