@@ -191,11 +191,11 @@ func TestHostWithKeysOfEveryType(t *testing.T) {
 func TestDialErrors(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	fast := NewDialer(Options{DialTimeout: time.Second, HandshakeTimeout: 500 * time.Millisecond})
+	dialer := b.dialer
 	ctx := testContext(t)
 	try := func(target Target) error {
 		t.Helper()
-		c, err := fast.Dial(ctx, target)
+		c, err := dialer.Dial(ctx, target)
 		if err == nil {
 			t.Fatal("logged in")
 			_ = c.Close()
@@ -234,6 +234,7 @@ func TestDialErrors(t *testing.T) {
 	if err := b.host.Hang(); err != nil {
 		t.Fatal(err)
 	}
+	dialer = NewDialer(Options{DialTimeout: time.Second, HandshakeTimeout: 500 * time.Millisecond})
 	began := time.Now()
 	if err := try(b.target); KindOf(err) != NoBanner || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
