@@ -36,7 +36,7 @@ func TestBastions(t *testing.T) {
 		require.Contains(t, a.body, says, body)
 	}
 	a = b.v0(t, "DELETE /host/192.0.2.1", "", 409, "")
-	require.Contains(t, a.body, "is the bastion of 1 host;")
+	require.Contains(t, a.body, "is the bastion of 1 host (192.0.2.10);")
 
 	b.v0(t, "PUT /cluster/web", `{"bastion":"192.0.2.1"}`, 201, "")
 	require.Equal(t, "192.0.2.1", field(t, b.v0(t, "GET /cluster/web", "", 200, ""), "bastion"))
@@ -45,7 +45,7 @@ func TestBastions(t *testing.T) {
 	a = b.v0(t, "PUT /cluster/web", `{"bastion":"-"}`, 400, "")
 	require.Contains(t, a.body, `"bastion"`)
 	a = b.v0(t, "DELETE /host/192.0.2.1", "", 409, "")
-	require.Contains(t, a.body, "is the bastion of 1 host and 1 cluster;")
+	require.Contains(t, a.body, "is the bastion of 1 host (192.0.2.10) and 1 cluster (web);")
 	b.v0(t, "PUT /host/192.0.2.12", `{"ssh_priv_key":"`+key+`","cluster":"web"}`, 201, "")
 
 	a = b.v0(t, "GET /inventory?format=ansible", "", 200, "")

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -36,7 +37,8 @@ const (
 
 	setClusterBastionSQL = `UPDATE cluster SET bastion = nullif($3, '') WHERE tenant = $1 AND name = $2`
 
-	servedSQL = `SELECT (SELECT count(*) FROM host WHERE tenant = $1 AND bastion = $2), (SELECT count(*) FROM cluster WHERE tenant = $1 AND bastion = $2)`
+	servedSQL = `SELECT (SELECT count(*) FROM host WHERE tenant = $1 AND bastion = $2), (SELECT count(*) FROM cluster WHERE tenant = $1 AND bastion = $2),
+		ARRAY(SELECT address FROM host WHERE tenant = $1 AND bastion = $2 ORDER BY address LIMIT 3), ARRAY(SELECT name FROM cluster WHERE tenant = $1 AND bastion = $2 ORDER BY name LIMIT 3)`
 )
 
 // Bastion gives the host through which another one is reached, nil for none.
@@ -106,12 +108,12 @@ func (s *Store) setHostBastion(ctx context.Context, q querier, address, bastion 
 		if err := s.mayBeBastion(ctx, q, bastion, ""); err != nil {
 			return err
 		}
-		hostsOf, clustersOf, err := s.served(ctx, q, address)
+		served, err := s.served(ctx, q, address)
 		if err != nil {
 			return err
 		}
-		if hostsOf+clustersOf > 0 {
-			return fleet.InvalidField("bastion", "host %s is the bastion of %s itself, and so can have none", address, countServed(hostsOf, clustersOf))
+		if served != "" {
+			return fleet.InvalidField("bastion", "host %s is itself the bastion of %s, and so can have none", address, served)
 		}
 	}
 	tag, err := q.Exec(ctx, setHostBastionSQL, s.tenant, address, bastion)
@@ -154,34 +156,35 @@ func (s *Store) mayBeBastion(ctx context.Context, q querier, bastion, cluster st
 	return err
 }
 
-// served counts the hosts and clusters whose bastion a host is.
-func (s *Store) served(ctx context.Context, q querier, address string) (hosts, clusters int, err error) {
-	err = q.QueryRow(ctx, servedSQL, s.tenant, address).Scan(&hosts, &clusters)
-	return hosts, clusters, err
+// served says whose bastion a host is, "2 hosts (a, b) and 1 cluster (web)", the first
+// ones by name; "" of nobody.
+func (s *Store) served(ctx context.Context, q querier, address string) (string, error) {
+	var hosts, clusters int
+	var firstHosts, firstClusters []string
+	err := q.QueryRow(ctx, servedSQL, s.tenant, address).Scan(&hosts, &clusters, &firstHosts, &firstClusters)
+	var parts []string
+	count := func(n int, what string, first []string) {
+		if n == 0 {
+			return
+		}
+		if n > 1 {
+			what += "s"
+		}
+		if n > len(first) {
+			first = append(first, "…")
+		}
+		parts = append(parts, fmt.Sprintf("%d %s (%s)", n, what, strings.Join(first, ", ")))
+	}
+	count(hosts, "host", firstHosts)
+	count(clusters, "cluster", firstClusters)
+	return strings.Join(parts, " and "), err
 }
 
 // servesNobody is a Conflict when a host is a bastion of others.
 func (s *Store) servesNobody(ctx context.Context, q querier, address string) error {
-	hosts, clusters, err := s.served(ctx, q, address)
-	if err != nil || hosts+clusters == 0 {
+	served, err := s.served(ctx, q, address)
+	if err != nil || served == "" {
 		return err
 	}
-	return fleet.Errorf(fleet.Conflict, "host %q is the bastion of %s; give them another one first", address, countServed(hosts, clusters))
-}
-
-// countServed says how many there are, "1 host and 2 clusters".
-func countServed(hosts, clusters int) string {
-	count := func(n int, what string) string {
-		if n == 1 {
-			return "1 " + what
-		}
-		return fmt.Sprintf("%d %ss", n, what)
-	}
-	switch {
-	case clusters == 0:
-		return count(hosts, "host")
-	case hosts == 0:
-		return count(clusters, "cluster")
-	}
-	return count(hosts, "host") + " and " + count(clusters, "cluster")
+	return fleet.Errorf(fleet.Conflict, "host %q is the bastion of %s; give them another one first", address, served)
 }

@@ -59,7 +59,7 @@ func TestBastionOfHost(t *testing.T) {
 	_, _, err = f.PutHost(ctx, HostPut{Address: "c", Creds: creds("key")})
 	require.NoError(t, err)
 	refused(t, f.PutHostBastion(ctx, "c", "h"), "through a bastion itself")
-	refused(t, f.PutHostBastion(ctx, "b", "c"), "is the bastion of 1 host itself")
+	refused(t, f.PutHostBastion(ctx, "b", "c"), "is itself the bastion of 1 host (h),")
 	require.Equal(t, fleet.NotFound, fleet.KindOf(f.PutHostBastion(ctx, "nowhere", "b")))
 	require.Equal(t, fleet.NotFound, fleet.KindOf(f.PutHostBastion(ctx, "nowhere", "")))
 
@@ -75,7 +75,7 @@ func TestBastionOfHost(t *testing.T) {
 	// A bastion of others stays.
 	_, err = f.DeleteHost(ctx, "c", "tester")
 	require.Equal(t, fleet.Conflict, fleet.KindOf(err))
-	require.ErrorContains(t, err, "is the bastion of 1 host;")
+	require.ErrorContains(t, err, "is the bastion of 1 host (h);")
 	require.NoError(t, f.PutHostBastion(ctx, "h", ""))
 	require.Empty(t, f.through(t, "h"))
 	_, err = f.DeleteHost(ctx, "c", "tester")
@@ -115,9 +115,9 @@ func TestBastionOfCluster(t *testing.T) {
 	require.Equal(t, "b", f.through(t, "m"))
 	require.Equal(t, "c", f.through(t, "own"), "its own counts")
 	require.Empty(t, f.get(t, "m").Bastion)
-	refused(t, f.PutHostBastion(ctx, "b", "d"), "is the bastion of 1 cluster itself")
+	refused(t, f.PutHostBastion(ctx, "b", "d"), "is itself the bastion of 1 cluster (web),")
 	_, err = f.DeleteHost(ctx, "b", "tester")
-	require.ErrorContains(t, err, "is the bastion of 1 cluster;")
+	require.ErrorContains(t, err, "is the bastion of 1 cluster (web);")
 
 	// What is a bastion is reached straight, also as a member.
 	require.NoError(t, f.AddMember(ctx, "web", "b"))
