@@ -32,10 +32,10 @@ func TestCommand(t *testing.T) {
 
 	for _, verb := range []string{"pause", "resume", "approve"} {
 		a := b.v0(t, "POST /operations/"+op.ID+"/"+verb, "", 409, "")
-		require.Contains(t, a.body, "cancel it instead", verb)
+		require.Contains(t, a.body, "it can only be cancelled", verb)
 	}
 	a = b.v0(t, "PUT /operations/"+op.ID+"/policy", `{"max_unavailable":1}`, 409, "")
-	require.Contains(t, a.body, "cancel it instead")
+	require.Contains(t, a.body, "it can only be cancelled")
 	_, err := b.store.BeginOperation(t.Context(), op.ID)
 	require.NoError(t, err)
 	a = b.v0(t, "POST /operations/"+op.ID+"/cancel", `{"force":true}`, 200, "")
@@ -66,7 +66,29 @@ func TestCommandOnNoHosts(t *testing.T) {
 			require.Contains(t, blamed(t, a), member)
 		}
 	}
+	b.cluster(t, "empty")
+	require.Contains(t, b.v0(t, "POST /cluster/empty/command", `{"argv":["true"]}`, 409, "").body, "has no hosts")
 	require.Equal(t, before, b.dispatcher.starts())
+}
+
+// TestWhatIsWrongWithACommand is said in words for people.
+func TestWhatIsWrongWithACommand(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.cluster(t, "c", "h1")
+	for body, says := range map[string]string{
+		`{"argv":[]}`:                          "argv must not be empty",
+		`{"argv":["x"],"hosts":[]}`:            "hosts must not be empty",
+		`{"argv":["x"],"hosts":["a b"]}`:       "hosts[0] must be an IP address or a host name",
+		`{"argv":["x"],"selector":" "}`:        "selector must be a selector that is not empty, such as env=prod",
+		`{"argv":["x"],"selector":"env=prod"}`: "selector chooses no host of the cluster",
+	} {
+		require.Equal(t, says, field(t, b.v0(t, "POST /cluster/c/command", body, 400, ""), "detail"), body)
+	}
+	for _, timeout := range []string{`-1`, `0`, `0.5`, `1e300`, `null`, `""`, `"1d"`, `"25h"`, `"999999999h"`} {
+		a := b.v0(t, "POST /cluster/c/command", `{"argv":["x"],"timeout":`+timeout+`}`, 400, "")
+		require.Equal(t, "timeout must be a time between 1s and 24h, such as 90s or 10m", field(t, a, "detail"), timeout)
+	}
 }
 
 func TestCommandIsSentAgain(t *testing.T) {

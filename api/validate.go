@@ -306,13 +306,16 @@ func mismatch(e *openapi3.SchemaError) string {
 	case "enum":
 		return fmt.Sprintf("must be one of %v", s.Enum)
 	case "pattern":
+		if s.Title != "" {
+			return "must be " + s.Title
+		}
 		return "must match " + s.Pattern
 	case "oneOf":
 		return "must be " + s.Title
 	case "maxLength":
 		return fmt.Sprintf("must not be longer than %d characters", *s.MaxLength)
-	case "minLength":
-		return "must not be empty"
+	case "minLength", "minItems":
+		return "must not be empty" // nothing must have more than one
 	case "maxItems":
 		return fmt.Sprintf("must not have more than %d entries", *s.MaxItems)
 	case "minimum", "maximum":

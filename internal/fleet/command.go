@@ -45,7 +45,7 @@ func (c Command) Check() error {
 		return InvalidField("argv", "must not be longer than %d bytes together", MaxArgvBytes)
 	}
 	if t := time.Duration(c.Timeout); t < MinCommandTimeout || t > MaxCommandTimeout {
-		return InvalidField("timeout", "must be a time between %s and %s, such as 90s or 10m", MinCommandTimeout, MaxCommandTimeout)
+		return InvalidField("timeout", "must be a time between 1s and 24h, such as 90s or 10m")
 	}
 	if c.AtOnce < 0 || c.AtOnce > MaxAtOnce {
 		return InvalidField("at_once", "must be a number of hosts up to %d, or 0 for all", MaxAtOnce)
@@ -55,12 +55,14 @@ func (c Command) Check() error {
 
 // ChooseHosts gives the members of a cluster on which a command runs, in the order in
 // which they joined: those that fit the selector and, unless there are none, are among
-// the hosts. A selector that chooses none of them is refused, as a host is that is no
-// member.
+// the hosts. To choose none of them is refused, and so is a host that is no member.
 func ChooseHosts(members []Member, selector string, hosts []string) ([]Placed, error) {
 	requirements, err := ParseSelector(selector)
 	if err != nil {
 		return nil, InvalidField("selector", "%s", err)
+	}
+	if len(members) == 0 {
+		return nil, Errorf(Conflict, "the cluster has no hosts that could run the command")
 	}
 	named := map[string]bool{}
 	for _, h := range hosts {
@@ -79,8 +81,8 @@ func ChooseHosts(members []Member, selector string, hosts []string) ([]Placed, e
 			return nil, InvalidField("hosts", "names %s, which is no host of the cluster", h)
 		}
 	}
-	if len(chosen) == 0 && len(requirements) > 0 {
-		return nil, InvalidField("selector", "chooses no host")
+	if len(chosen) == 0 {
+		return nil, InvalidField("selector", "chooses no host of the cluster")
 	}
 	Policy{}.sort(chosen)
 	placed := make([]Placed, len(chosen))

@@ -104,14 +104,16 @@ func TestCommandChoosesHosts(t *testing.T) {
 		}
 		require.Equal(t, tt.want, got)
 	}
-	require.Zero(t, f.order(t, "empty", NewCommand{}).Hosts)
 	for field, n := range map[string]NewCommand{"selector": {Selector: "env=test"}, "hosts": {Hosts: []string{"h1", "h9"}}} {
 		n.Command = fleet.Command{Argv: []string{"x"}, Timeout: fleet.Duration(time.Minute)}
 		_, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindCommand, Cluster: "c", Command: &n})
 		requireKind(t, fleet.Invalid, err)
 		require.ErrorContains(t, err, field)
 	}
-	_, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindCommand, Cluster: "nope", Command: &NewCommand{}})
+	_, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindCommand, Cluster: "empty", Command: &NewCommand{}})
+	requireKind(t, fleet.Conflict, err)
+	require.ErrorContains(t, err, "has no hosts")
+	_, _, err = f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindCommand, Cluster: "nope", Command: &NewCommand{}})
 	requireKind(t, fleet.NotFound, err)
 }
 
@@ -158,7 +160,7 @@ func TestCommandRecord(t *testing.T) {
 	require.Empty(t, stop)
 	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "pause", By: "alice"})
 	requireKind(t, fleet.Conflict, err)
-	require.ErrorContains(t, err, "cancel it instead")
+	require.ErrorContains(t, err, "it can only be cancelled")
 	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "cancel", By: "alice"})
 	require.NoError(t, err)
 	_, stop, err = f.CommandState(ctx, op.ID, 0, 3)

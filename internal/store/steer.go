@@ -83,7 +83,7 @@ func (s *Store) steering(ctx context.Context, id, action string, r request, op *
 		case err != nil:
 			return err
 		case op.Kind == fleet.KindCommand && action != "cancel":
-			return fleet.Errorf(fleet.Conflict, "operation %s is a command, which runs on all hosts at once; cancel it instead", id)
+			return fleet.Errorf(fleet.Conflict, "operation %s is a command, which knows no pause, no approval and no policy; it can only be cancelled", id)
 		case !op.Kind.Counted():
 			return noRollout(*op)
 		case op.State.Ended():
