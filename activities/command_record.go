@@ -16,10 +16,10 @@ import (
 // When and how much of a page is written at a time. What a host prints waits in memory
 // until then; when there is too much of that, hosts wait, and nothing is left out.
 const (
-	writeSoon   = 50 * time.Millisecond // after a host has ended, for others to come along
-	writeEvery  = time.Second           // what hosts print that go on
-	writeHosts  = 100                   // have ended: they are written at once
-	writeMost   = 500                   // in one statement
+	writeSoon   = 250 * time.Millisecond // after a host has ended, for others to come along
+	writeEvery  = time.Second            // what hosts print that go on
+	writeHosts  = 100                    // have ended: they are written at once
+	writeMost   = 500                    // in one statement
 	writeBytes  = 4 << 20
 	unwritten   = 256 << 10 // of one host
 	unwrittenBy = 32 << 20  // of a page
