@@ -30,7 +30,7 @@ func (noDispatcher) Diagnose(context.Context, string, string, []string, fleet.Dr
 }
 func (noDispatcher) Ready(context.Context) error             { return nil }
 func (noDispatcher) Start(context.Context, fleet.Operation)  {}
-func (noDispatcher) Cancel(context.Context, fleet.Operation) {}
+func (noDispatcher) Cancel(context.Context, fleet.Operation) error { return nil }
 func (noDispatcher) Wake(context.Context, fleet.Operation)   {}
 
 func (noDispatcher) CheckManager(context.Context, string, string, string) error { return nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,13 +37,17 @@ What it printed and how it ended on each host stays on record: 'commctl logs' sh
 it again, 'commctl operations retry' runs it on the hosts that failed, and 'commctl
 operations cancel' ends it. It goes on when commctl does not.
 
-The exit code is 5 when the command failed on a host, or a host could not be reached.`,
+The exit code is 5 when the command failed on a host, or a host could not be reached,
+and 9 when it was begun and commctl did not see its end.`,
 		Example: "  commctl run web -- uname -r\n  commctl run -l env=prod --timeout 1m web -- systemctl is-active sshd\n  commctl run --at-once 10 web -- sh -c 'df -h / | tail -n 1'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return errors.New("give a cluster and, after --, the command to run on its hosts")
 			}
-			return nil
+			if err := nameArgs(cobra.MinimumNArgs(2), 0, 1)(cmd, args); err != nil {
+				return err
+			}
+			return checkArgv(args[1:])
 		},
 	}
 	f := cmd.Flags()
@@ -88,50 +91,46 @@ func (a *App) run(ctx context.Context, cluster string, argv []string, r runFlags
 		return err
 	case r.noWait:
 		return renderOne(a, *r.format, operationView, op)
-	case *r.format != "":
-		return a.stay(ctx, waitFlags{wait: true}, *r.format, op.Id)
 	}
-	return a.printRun(ctx, c, op.Id)
+	// First of all, so that nobody begins it again, whatever follows.
+	fmt.Fprintf(a.Err, "operation %s: %s was begun\n", op.Id, legible(title(op)))
+	if *r.format != "" {
+		err = a.stay(ctx, waitFlags{wait: true}, *r.format, op.Id)
+	} else {
+		err = a.printRun(ctx, c, op)
+	}
+	return unlessEnded(op.Id, err)
+}
+
+// unlessEnded makes an error, after which the end of a command is not known, say so.
+func unlessEnded(id string, err error) error {
+	var known *exitError
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, &known) && known.code == exitFailed {
+		return err
+	}
+	// Without the cause, which would decide the exit code.
+	return exitf(exitUnknown, "operation %s was begun, and commctl did not see its end: %v. To see it: commctl operations get %s", id, err, id)
 }
 
 // printRun prints what hosts print until the command has ended, and then how it went.
-func (a *App) printRun(ctx context.Context, c *client.ClientWithResponses, id string) error {
-	l := &logs{client: c, id: id, bare: true, out: a.Out, errs: a.Err, seen: map[logKey]int64{}, rest: map[logKey][]byte{}}
-	err := l.follow(ctx, a)
+func (a *App) printRun(ctx context.Context, c *client.ClientWithResponses, op client.Operation) error {
+	r := a.newRunning(c, op)
+	err := r.follow(ctx, a)
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(a.Err, "The command goes on. To see it: commctl logs -f %s; to end it: commctl operations cancel --force %s\n", id, id)
+		fmt.Fprintf(a.Err, "The command goes on. To see it: commctl logs -f %s; to end it: commctl operations cancel --force %s\n", op.Id, op.Id)
 	}
 	if err != nil {
 		return err
 	}
-	op, err := getOperation(ctx, c, id)
-	if err != nil {
+	if err := r.tellEnd(); err != nil {
 		return err
 	}
-	if err := a.printEnds(ctx, c, a.Err, op); err != nil {
-		return err
-	}
-	if fleet.OperationState(op.State) == fleet.OperationSucceeded {
+	if op = r.op; fleet.OperationState(op.State) == fleet.OperationSucceeded {
 		return nil
 	}
+	failed, _, _ := failuresOf(ctx, c, op) // what may not be read, or not now, is left out
+	if err := printNext(a.Err, op, failed); err != nil {
+		return err
+	}
 	return exitf(exitFailed, "%s %s", title(op), because(string(op.State), op.Reason))
-}
-
-// printEnds tells of each host on which it did not succeed why, and counts all.
-func (a *App) printEnds(ctx context.Context, c *client.ClientWithResponses, out io.Writer, op client.Operation) error {
-	for _, state := range []fleet.HostRunState{fleet.HostRunFailed, fleet.HostRunSkipped} {
-		hosts, err := operationHosts(ctx, c, op.Id, string(state))
-		if err != nil {
-			return err
-		}
-		for _, h := range hosts {
-			fmt.Fprintf(out, "%s: %s: %s\n", h.Address, state, legible(fleet.OurWords(h.Reason)))
-		}
-	}
-	p := client.Progress{}
-	if op.Progress != nil {
-		p = *op.Progress
-	}
-	_, err := fmt.Fprintf(out, "operation %s: %d of %d hosts succeeded, %d failed, %d skipped, in %s\n", op.Id, p.Succeeded, p.Total, p.Failed, p.Skipped, took(op.CreatedAt, op.FinishedAt))
-	return err
 }

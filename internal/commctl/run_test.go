@@ -78,8 +78,13 @@ func TestRun(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, lines, strings.Split(strings.TrimSpace(a.out.String()), "\n"))
-	require.Regexp(t, `^192\.0\.2\.11: failed: the command ended with exit code 3
+	require.Regexp(t, `^operation [0-9a-f-]{36}: command of web was begun
+192\.0\.2\.11: failed: the command ended with exit code 3
 operation [0-9a-f-]{36}: 1 of 2 hosts succeeded, 1 failed, 0 skipped, in [0-9.]+m?s
+
+Next:
+  commctl logs [0-9a-f-]{36} 192\.0\.2\.11 command
+  commctl operations retry [0-9a-f-]{36}
 commctl: error: command of web failed: 1 of 2 hosts failed
 $`, a.errs.String())
 
@@ -87,15 +92,48 @@ $`, a.errs.String())
 	require.NoError(t, <-ended)
 	require.Contains(t, a.out.String(), `"state": "succeeded"`)
 	require.NotContains(t, a.out.String(), "6.12")
+	require.Regexp(t, `^operation [0-9a-f-]{36}: command of web was begun\n$`, a.errs.String())
+
+	// A token may do less than that takes. What it has begun is told in any case.
+	limited := func(code int, operations string) *testApp {
+		t.Helper()
+		token := strings.TrimSpace(run(0, "tokens create --role admin --operation "+operations+" t").out.String())
+		a := newTestApp(t)
+		a.configure(t, map[string]any{"endpoint": server.URL, "token": token})
+		require.Equal(t, code, a.Run(t.Context(), strings.Fields("run web -- uname -r")), a.errs)
+		require.NoError(t, <-ended)
+		return a
+	}
+	a = limited(exitUnknown, "runCommand")
+	require.Regexp(t, `^operation (\S+): command of web was begun
+commctl: error: operation \S+ was begun, and commctl did not see its end: this token may not use getOperation; .* To see it: commctl operations get \S+
+$`, a.errs.String())
+	a = limited(exitFailed, "runCommand,getOperation")
+	require.Empty(t, a.out)
+	require.Regexp(t, `^operation \S+: command of web was begun
+what the hosts print is not shown: this token may not use listOperationSteps; .*
+operation \S+: 1 of 2 hosts succeeded, 1 failed, 0 skipped, in .*
+
+Next:
+  commctl operations retry \S+
+commctl: error: command of web failed: 1 of 2 hosts failed
+$`, a.errs.String())
+	a = limited(exitFailed, "runCommand,streamOperationEvents")
+	require.Contains(t, a.out.String(), "192.0.2.10: 6.12\n")
+	require.Contains(t, a.errs.String(), "192.0.2.11: failed: ")
 
 	worker.do = nil
 	id := strings.TrimSpace(run(0, "run --no-wait -o name -l env=prod --timeout 90s --at-once 5 web -- ls -l").out.String())
 	op, err := record.Operation(t.Context(), id)
 	require.NoError(t, err)
 	require.Equal(t, []any{1, []string{"ls", "-l"}, "1m30s", 5}, []any{op.Hosts, op.Command.Argv, op.Command.Timeout.String(), op.Command.AtOnce})
-	for _, bad := range []string{"run web uname", "run web --", "run -- uname", "run web x -- uname", "run --timeout 1ms web -- uname", "run -l env=test web -- uname"} {
+	for _, bad := range []string{"run web uname", "run web --", "run -- uname", "run web x -- uname", "run --timeout 1ms web -- uname", "run -l env=test web -- uname", "run a/b web -- uname", "run a/b -- uname"} {
 		run(exitUsage, bad)
 	}
+	a = appFor(t, server.URL)
+	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"run", "web", "--", "rm", "caf\xe9"}))
+	require.Contains(t, a.errs.String(), `argument 1 of the command, "caf\xe9", is not UTF-8`)
+	require.Contains(t, run(0, "operations get "+id).out.String(), "Command:       ls -l\nTimeout:       1m30s\nAt once:       5\n")
 	for _, empty := range [][]string{{"--host", ""}, {"--host", "192.0.2.10,"}, {"-l", ""}, {"--selector", " "}} {
 		a := appFor(t, server.URL)
 		require.Equal(t, exitUsage, a.Run(t.Context(), append(append([]string{"run"}, empty...), "web", "--", "uname")))
