@@ -118,6 +118,26 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestLongCommandKeepsNoOperationWaiting: beside one that has the one slot of a worker for
+// commands, that worker bootstraps a host, and ends the command when it is told to. Another
+// command waits for it.
+func TestLongCommandKeepsNoOperationWaiting(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2, "COMMISSAIRE_WORKER_SLOTS=1")
+	s.worker()
+	hosts := s.Fleet.Hosts()
+	s.bootstrap("web", hosts[0])
+	long := s.command("web", shell("echo begun; exec sleep 300"))
+	s.until(limit, "it to print", func() bool { return len(s.outputs(long.ID)) == 1 })
+	s.bootstrap("db", hosts[1])
+	quick := s.command("db", shell("true"))
+	s.until(limit, "it to be accepted by a worker", func() bool { return s.commandNow(quick.ID).State == "running" })
+	require.Equal(t, 1, s.commandNow(quick.ID).Progress.Pending)
+	s.ask(http.StatusOK, http.MethodPost, "operations/"+long.ID+"/cancel", map[string]any{"force": true})
+	require.Equal(t, "cancelled", s.commandEnded(long.ID).State)
+	require.Equal(t, "succeeded", s.commandEnded(quick.ID).State)
+}
+
 // outputs are the steps of an operation that have printed something.
 func (s *site) outputs(id string) (some []stepView) {
 	s.t.Helper()
