@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,6 +258,83 @@ func TestCommandOnHostsThatAreOfNoUse(t *testing.T) {
 	require.Contains(t, ended[0], "connection refused")
 	require.Contains(t, ended[1], "host-key-changed")
 	require.Equal(t, []string{`failed "" its credentials cannot be opened with the keys of the worker`, `skipped "" the host was removed`, `succeeded "x"`}, ended[2:])
+}
+
+// TestCommandOnHostsThatAreDeleted while it runs on them: who is at it goes on. Who comes
+// after that does not know any more how to reach them.
+func TestCommandOnHostsThatAreDeleted(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]bool{"the worker lives": false, "the worker is lost": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCommanded(t, 2)
+			file := t.TempDir() + "/go"
+			c.order(t, shell("echo begun; until [ -e "+file+" ]; do sleep 0.05; done"))
+			ctx, lost := context.WithCancel(t.Context())
+			defer lost()
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.run(how{ctx: ctx}, c.commands, c.page())
+				done <- err
+			}()
+			c.begun(t, 2)
+			_, _, err := c.DeleteHost(t.Context(), c.fleet.Hosts()[0].Address(), store.Requester{Name: "tester"})
+			require.NoError(t, err)
+			want := `succeeded "begun\n"`
+			if again {
+				want = `failed "begun\n" the host was removed while the command ran on it; the command may have been started there, and may still run`
+				lost()
+				require.Error(t, await(t, done))
+				go func() {
+					_, err := c.run(how{attempt: 2}, c.another(), c.page())
+					done <- err
+				}()
+			}
+			touch(t, file)
+			require.NoError(t, await(t, done))
+			require.Equal(t, []string{want, `succeeded "begun\n"`}, c.ended(t))
+		})
+	}
+}
+
+// TestCommandIsBegunAnewAgainAndAgain: attempts are lost at any moment, and the next one
+// begins before the one before has ended. Nothing is lost or doubled.
+func TestCommandIsBegunAnewAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 3)
+	dir := t.TempDir()
+	c.order(t, shell("echo x >>"+dir+"/${FLEET_HOST##*/}; echo begun; for i in 1 2 3 4 5 6 7 8 9 10; do seq 1 2000; sleep 0.1; done"))
+	block := ""
+	for i := range 2000 {
+		block += fmt.Sprintln(i + 1)
+	}
+	whole := fmt.Sprintf("succeeded %q", "begun\n"+strings.Repeat(block, 10))
+	var attempts sync.WaitGroup
+	defer attempts.Wait()
+	for attempt := int32(1); ; attempt++ {
+		ctx, lost := context.WithTimeout(t.Context(), 300*time.Millisecond+time.Duration(attempt)*50*time.Millisecond)
+		defer lost()
+		done := make(chan error, 1)
+		attempts.Go(func() {
+			_, err := c.run(how{ctx: ctx, attempt: attempt}, c.another(), c.page())
+			done <- err
+		})
+		overlap := time.NewTimer(250 * time.Millisecond)
+		select {
+		case err := <-done:
+			if err == nil {
+				require.Equal(t, []string{whole, whole, whole}, c.ended(t))
+				for _, h := range c.fleet.Hosts() {
+					ran, err := os.ReadFile(dir + "/" + h.Name())
+					require.NoError(t, err)
+					require.Equal(t, "x\n", string(ran))
+				}
+				return
+			}
+		case <-overlap.C:
+		}
+		require.Less(t, attempt, int32(200))
+	}
 }
 
 // TestCommandIsCancelled: what runs goes on to its end, unless it is stopped.
