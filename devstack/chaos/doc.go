@@ -1,5 +1,5 @@
 // Package chaos proves that nothing is lost when a part of the product dies: it
-// does harm at the points of bootstrap, restart, upgrade and deploy, and compares
+// does harm at the points of bootstrap, restart, upgrade, deploy and command, and compares
 // what the record says with what the hosts say happened to them, and with how the
 // workflows ended.
 //
@@ -16,6 +16,11 @@
 //     carried out twice; its effect happens and Temporal is told that it failed; the
 //     API is killed before it, after its effect and after its report, and another
 //     one must know what goes on and take orders meanwhile.
+//
+// A command is tried in three ways: it comes to its end, somebody cancels it, and somebody
+// cancels it with force. One step runs it on many hosts, so there are points within that
+// step, too, at which it is held from outside: see moments. Its hosts are reached through
+// a bastion.
 //
 // The harm is done by a build of the product with the tag chaos. The hosts are
 // real sshd; their ledgers are kept by the hosts. Rollouts go over three hosts, two

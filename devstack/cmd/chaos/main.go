@@ -1,5 +1,5 @@
-// Command chaos does harm at every point of bootstrap, restart, upgrade and deploy
-// and says what was lost, doubled or left stuck. With the name of a proof (once,
+// Command chaos does harm at every point of bootstrap, restart, upgrade, deploy and
+// command, and says what was lost, doubled or left stuck. With the name of a proof (once,
 // pause, reboot) it carries out that one instead, and with k8s it does harm to rollouts
 // over the nodes of a Kubernetes. Its last line is for machines.
 package main
