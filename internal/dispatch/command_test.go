@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/secret"
 	"commissaire/internal/store"
 	"commissaire/workflows"
 )
@@ -17,6 +18,10 @@ func TestACommandIsStartedUnderItsOwnName(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.rollout("web")
+	_, _, err := r.record.PutHost(t.Context(), store.HostPut{
+		Address: "192.0.2.1", Cluster: "web", Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))},
+	})
+	require.NoError(t, err)
 	for range 2 {
 		command := &store.NewCommand{Command: fleet.Command{Argv: []string{"true"}, Timeout: fleet.Duration(time.Minute), AtOnce: 7}}
 		op, _, err := r.record.StartOperation(t.Context(), store.NewOperation{Kind: fleet.KindCommand, Cluster: "web", Command: command, RequestedBy: "alice"})
@@ -28,7 +33,7 @@ func TestACommandIsStartedUnderItsOwnName(t *testing.T) {
 		var in workflows.CommandInput
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(start.Input, &in))
 		ref := workflows.OperationRef{Tenant: "default", OperationID: op.ID}
-		require.Equal(t, workflows.CommandInput{OperationRef: ref, AtOnce: 7, Timing: workflows.Timing{Step: time.Minute}}, in)
+		require.Equal(t, workflows.CommandInput{OperationRef: ref, Hosts: 1, AtOnce: 7, Timing: workflows.Timing{Step: time.Minute}}, in)
 		r.Wake(t.Context(), op)
 		require.Equal(t, workflows.CommandWorkflowID(op.Tenant, op.ID), workflows.WorkflowID(op))
 	}

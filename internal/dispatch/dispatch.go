@@ -205,11 +205,16 @@ func (d *Dispatcher) wakeUnseen(ctx context.Context) error {
 func (d *Dispatcher) Cancel(ctx context.Context, op fleet.Operation) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	run, err := d.find(ctx, op)
-	if err == nil && run.status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-		err = d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), run.id)
-	}
 	var gone *serviceerror.NotFound
+	run, err := d.find(ctx, op)
+	for err == nil && run.status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		err = d.client.CancelWorkflow(ctx, workflows.WorkflowID(op), run.id)
+		if !errors.As(err, &gone) {
+			break
+		}
+		// It has ended since, or gone on in a fresh history, which is another run.
+		run, err = d.find(ctx, op)
+	}
 	if err == nil || errors.As(err, &gone) {
 		return nil
 	}
