@@ -28,10 +28,10 @@ type noDispatcher struct{}
 func (noDispatcher) Diagnose(context.Context, string, string, []string, fleet.Drain) (map[string]fleet.HostDiagnosis, string, error) {
 	return nil, "no worker", nil
 }
-func (noDispatcher) Ready(context.Context) error             { return nil }
-func (noDispatcher) Start(context.Context, fleet.Operation)  {}
+func (noDispatcher) Ready(context.Context) error                   { return nil }
+func (noDispatcher) Start(context.Context, fleet.Operation)        {}
 func (noDispatcher) Cancel(context.Context, fleet.Operation) error { return nil }
-func (noDispatcher) Wake(context.Context, fleet.Operation)   {}
+func (noDispatcher) Wake(context.Context, fleet.Operation)         {}
 
 func (noDispatcher) CheckManager(context.Context, string, string, string) error { return nil }
 func (noDispatcher) ReadNode(context.Context, string, string) error             { return nil }
