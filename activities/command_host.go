@@ -18,6 +18,7 @@ type commandRun struct {
 	begun  bool      // it may have been started there
 	looked bool      // the host has said whether it was, or we are the first
 	end    time.Time // when its time is over; zero while it is not known to run
+	said   bool      // the record says what stands in its way
 	trouble
 }
 
@@ -31,7 +32,7 @@ func (p *commandPage) run(ctx context.Context, h *commandHost) error {
 		p.record.end(h, commandFailed(h.Again, h.Failed))
 		return nil
 	}
-	r := commandRun{host: h, begun: h.Again, looked: !h.Again}
+	r := commandRun{host: h, begun: h.Again, looked: !h.Again, said: h.Noted}
 	over := false
 	for slots := p.slots.first; ; slots = p.slots.again {
 		err := slots.with(ctx, func() (err error) {
@@ -54,14 +55,25 @@ func (p *commandPage) try(ctx context.Context, r *commandRun) (over bool, err er
 	case fleet.KindOf(err) == fleet.Unavailable: // nothing is begun until Postgres is there again
 		r.next = max(r.next, reconnectMin)
 		return false, nil
+	case !r.begun && errors.Is(err, errOverTime):
+		p.record.end(r.host, commandFailed(false, fmt.Sprintf("gave up after %s: %s", p.command.Timeout, r.last)))
+		return true, nil
 	case errors.Is(err, errOverTime), !r.end.IsZero() && wallClock().After(r.end):
 		return true, p.stop(ctx, &commandStop{host: r.host, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout), late: true})
 	case remote.KindOf(err) == "":
 		return true, err
 	}
-	if why := r.over(err, tried, p.in.Unreachable, r.begun); why != "" {
+	patience := p.in.Unreachable
+	if !r.begun {
+		patience = min(patience, time.Duration(p.command.Timeout))
+	}
+	if why := r.over(err, tried, patience, r.begun); why != "" {
 		p.record.end(r.host, commandFailed(r.begun, why))
 		return true, nil
+	}
+	if !r.said && time.Since(r.since) > troubleQuiet {
+		r.said = true
+		p.record.say(r.host, fmt.Sprintf("trouble since %s, given up after %s of it: %s", fleet.FormatTime(r.since.UTC()), patience, r.last))
 	}
 	return false, nil
 }
@@ -76,11 +88,15 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 	if stop != "" && !r.begun {
 		return p.skip(ctx, r.host, stop)
 	}
-	conn, err := p.ssh.Dial(ctx, r.host.target())
+	conn, err := p.dial(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	if r.said {
+		r.said = false
+		p.record.say(r.host, "")
+	}
 	if r.begun && r.end.IsZero() { // at the latest, until the host says more
 		r.end = wallClock().Add(time.Duration(p.command.Timeout))
 	}
@@ -100,7 +116,11 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 	}
 	r.begun = true
 	if r.end.IsZero() {
-		r.end = wallClock().Add(time.Duration(p.command.Timeout))
+		from := r.since // it had its turn then, and could not be reached
+		if from.IsZero() {
+			from = wallClock()
+		}
+		r.end = from.Add(time.Duration(p.command.Timeout))
 	}
 	out, err := p.once(ctx, conn, r.host, r.end)
 	if err != nil {
@@ -108,6 +128,16 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 	}
 	p.record.end(r.host, commandEnded(r.host, out))
 	return nil
+}
+
+// dial logs in. Where that has failed before it has no longer than the command.
+func (p *commandPage) dial(ctx context.Context, r *commandRun) (*remote.Conn, error) {
+	if !r.begun && !r.since.IsZero() {
+		limited, cancel := context.WithDeadlineCause(ctx, r.since.Add(time.Duration(p.command.Timeout)), errOverTime)
+		defer cancel()
+		ctx = limited
+	}
+	return p.ssh.Dial(ctx, r.host.target())
 }
 
 // skip ends a host on which the command is not to begin any more. Where the attempt before
@@ -162,6 +192,7 @@ func (p *commandPage) key(h *commandHost) remote.Key {
 // trouble is that with one host, since it last was of use.
 type trouble struct {
 	since time.Time // zero while there is none
+	last  string    // what it was
 	next  time.Duration
 }
 
@@ -170,16 +201,17 @@ type trouble struct {
 func (t *trouble) over(err error, tried time.Time, unreachable time.Duration, begun bool) string {
 	var broken *remote.Error
 	errors.As(err, &broken)
+	t.last = printable(broken.Error())
 	switch {
 	case broken.Permanent(), !begun && errors.Is(err, syscall.ECONNREFUSED):
-		return printable(broken.Error())
+		return t.last
 	case broken.Kind == remote.Lost && time.Since(tried) > reconnectMax:
 		t.since, t.next = time.Now(), reconnectMin // it answered until now
 	case t.since.IsZero():
 		t.since, t.next = tried, reconnectMin
 	}
 	if time.Since(t.since) > unreachable {
-		return printable(fmt.Sprintf("gave up after %s: %s", unreachable, broken.Error()))
+		return fmt.Sprintf("gave up after %s: %s", unreachable, t.last)
 	}
 	return ""
 }

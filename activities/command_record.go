@@ -31,6 +31,8 @@ type commandHost struct {
 
 	// Guarded by the record's mu.
 	start   int64  // where printed begins, which is where what is written ends
+	note    string // what stands in its way, "" for nothing
+	noted   bool   // note is not written yet
 	printed []byte // not written yet
 	last    []byte // end of all it printed
 	end     *store.CommandWrite
@@ -110,6 +112,14 @@ func (r *commandRecord) print(ctx context.Context, h *commandHost, offset int64,
 	r.held += len(data)
 	r.enqueue(h)
 	return at + int64(len(data)), nil
+}
+
+// say notes what stands in the way of a host that goes on, "" when nothing does any more.
+func (r *commandRecord) say(h *commandHost, note string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.note, h.noted = printable(note), true
+	r.enqueue(h)
 }
 
 // end notes how a host ended. Its step and its output are written with it.
@@ -223,7 +233,8 @@ func (r *commandRecord) take(all bool) (writes []store.CommandWrite, ended []*co
 			left = append(left, h)
 			continue
 		}
-		w := store.CommandWrite{}
+		w := store.CommandWrite{Note: h.note, Noted: h.noted}
+		h.noted = false
 		if h.end != nil {
 			w = *h.end
 			ended = append(ended, h)
@@ -269,7 +280,7 @@ func (commandSink) Alive() {}
 // commandFailed is the end of a host that could not be used. Whether the command ran
 // there is not known when it may have been started.
 func commandFailed(begun bool, why string) store.CommandWrite {
-	w := store.CommandWrite{End: fleet.HostRunFailed, State: fleet.StepFailed, Reason: why}
+	w := store.CommandWrite{End: fleet.HostRunFailed, State: fleet.StepFailed, Reason: why + "; the command had not begun"}
 	if begun {
 		w.State, w.Reason = fleet.StepIndeterminate, why+"; the command may have been started there, and may still run"
 	}

@@ -255,9 +255,9 @@ func TestCommandOnHostsThatAreOfNoUse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, workflows.CommandCounts{Succeeded: 1, Failed: 3}, counts)
 	ended := c.ended(t)
-	require.Contains(t, ended[0], "connection refused")
+	require.Regexp(t, "connection refused; the command had not begun$", ended[0])
 	require.Contains(t, ended[1], "host-key-changed")
-	require.Equal(t, []string{`failed "" its credentials cannot be opened with the keys of the worker`, `skipped "" the host was removed`, `succeeded "x"`}, ended[2:])
+	require.Equal(t, []string{`failed "" its credentials cannot be opened with the keys of the worker; the command had not begun`, `skipped "" the host was removed`, `succeeded "x"`}, ended[2:])
 }
 
 // TestCommandOnHostsThatAreDeleted while it runs on them: who is at it goes on. Who comes
@@ -497,6 +497,60 @@ func TestCommandOnHostThatHangs(t *testing.T) {
 	}
 }
 
+// TestCommandOnHostThatIsSilent is told while the host is tried, which is not for longer
+// than the command may take.
+func TestCommandOnHostThatIsSilent(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		timeout time.Duration
+		answers bool // in the end
+		ends    string
+	}{
+		"for good":  {6 * time.Second, false, `^failed "" gave up after 6s: host 127\S+: no-banner: .*; the command had not begun$`},
+		"for a bit": {time.Minute, true, `^succeeded "done\\n"$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCommanded(t, 1)
+			host := c.fleet.Hosts()[0]
+			command := shell("echo done")
+			command.Timeout = fleet.Duration(tt.timeout)
+			c.order(t, command)
+			require.NoError(t, host.Hang())
+			done := make(chan error, 1)
+			go func() {
+				dialer := remote.NewDialer(remote.Options{HandshakeTimeout: time.Second})
+				_, err := c.run(how{}, activities.NewCommands(func(string) activities.CommandStore { return c.Store }, dialer), c.page())
+				done <- err
+			}()
+			waiting := func() string {
+				runs, err := c.HostRuns(t.Context(), c.op.ID)
+				require.NoError(t, err)
+				return runs[0].Waiting
+			}
+			eventually(t, func() bool { return waiting() != "" }, "it is told")
+			step := c.step(t, host.Address())
+			require.Regexp(t, `^trouble since 2\S+, given up after \S+ of it: host 127\S+: no-banner: `, step.Reason)
+			require.Equal(t, step.Reason, waiting())
+			if tt.answers {
+				require.NoError(t, host.Unhang())
+			}
+			require.NoError(t, await(t, done))
+			require.Regexp(t, tt.ends, c.ended(t)[0])
+			require.Empty(t, waiting())
+			events, err := c.Events(t.Context(), c.op.ID, store.EventFilter{Host: host.Address()})
+			require.NoError(t, err)
+			told := 0
+			for _, e := range events {
+				if e.Kind == "step" && strings.HasPrefix(e.Reason, "trouble since") {
+					told++
+				}
+			}
+			require.Equal(t, 1, told)
+		})
+	}
+}
+
 // TestCommandsTimeGoesOn when another attempt goes on with it.
 func TestCommandsTimeGoesOn(t *testing.T) {
 	t.Parallel()
@@ -570,5 +624,5 @@ func TestCommandOnHostOfNoKey(t *testing.T) {
 	require.NoError(t, err)
 	_, err = execute(how{}, workflows.StopCommands, c.commands.Stop, c.page())
 	require.NoError(t, err)
-	require.Equal(t, []string{`failed "" the host's key is not pinned; bootstrap it first`}, c.ended(t))
+	require.Equal(t, []string{`failed "" the host's key is not pinned; bootstrap it first; the command had not begun`}, c.ended(t))
 }

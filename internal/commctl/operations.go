@@ -83,9 +83,14 @@ func operationState(o client.Operation) string {
 }
 
 // waitingFor is what an operation waits for. Once it is cancelled that is one thing
-// only; what the record says may be from before.
+// only; what the record says may be from before, but of a command, which waits for
+// nothing else.
 func waitingFor(o client.Operation) string {
-	if o.CancelRequestedAt != "" && !fleet.OperationState(o.State).Ended() {
+	cancelled := o.CancelRequestedAt != "" && !fleet.OperationState(o.State).Ended()
+	switch {
+	case cancelled && fleet.OperationKind(o.Kind) == fleet.KindCommand && o.Waiting != "":
+		return o.Waiting
+	case cancelled:
 		return "ends when the hosts at work have ended"
 	}
 	return o.Waiting

@@ -107,6 +107,17 @@ func TestRunIsQuiet(t *testing.T) {
 	require.Contains(t, a.errs.String(), "waiting for 2 of 3 hosts: 192.0.2.2, 192.0.2.1\n")
 }
 
+// TestCommandThatIsBeingEnded says so, in its record's words.
+func TestCommandThatIsBeingEnded(t *testing.T) {
+	t.Parallel()
+	op := client.Operation{Kind: "command", State: "running", CancelRequestedAt: at(1)}
+	require.Equal(t, "ends when the hosts at work have ended", waitingFor(op))
+	op.Waiting = "ends the commands on the hosts at work"
+	require.Equal(t, op.Waiting, waitingText(op))
+	op.Kind = "upgrade"
+	require.Equal(t, "ends when the hosts at work have ended", waitingText(op))
+}
+
 // TestRunOutlivesItsReader: it still tells that the command goes on.
 func TestRunOutlivesItsReader(t *testing.T) {
 	t.Parallel()

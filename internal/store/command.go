@@ -53,6 +53,7 @@ type CommandHost struct {
 	StepID   int64
 	OutputTo int64  // position up to which its output is on record
 	Again    bool   // it was taken up before, so the command may have been started
+	Noted    bool   // the record says what stands in its way
 	Failed   string // why nothing can be done on it, "" when something can
 }
 
@@ -70,7 +71,7 @@ const (
 	// of a new one Postgres does not know yet how many hosts and steps it has. It would also join
 	// the parts of a page by going over one part for each row of the other, so one is a map.
 	takeUpCommandSQL = `WITH page AS MATERIALIZED (
-			SELECT r.address, r.position, r.state = 'running' AS again, h.port, h.host_key, c.remote_user, c.sealed, ` + bastionOf + ` AS bastion,
+			SELECT r.address, r.position, r.state = 'running' AS again, r.waiting <> '' AS noted, h.port, h.host_key, c.remote_user, c.sealed, ` + bastionOf + ` AS bastion,
 				CASE WHEN h.address IS NULL THEN 'the host was removed'
 					WHEN h.created > $6 THEN 'the host was removed and added again'
 					WHEN r.state = 'running' THEN ''
@@ -97,10 +98,12 @@ const (
 			SELECT coalesce(jsonb_object_agg(address, jsonb_build_array(id, stored_to)), '{}') AS by_address FROM begun
 		)
 		SELECT p.address, p.again, coalesce(p.port, 0), coalesce(p.host_key, ''), coalesce(p.remote_user, ''), p.sealed, p.gone,
-			(s.by_address #>> ARRAY[p.address, '0'])::bigint, (s.by_address #>> ARRAY[p.address, '1'])::bigint, p.bastion
+			(s.by_address #>> ARRAY[p.address, '0'])::bigint, (s.by_address #>> ARRAY[p.address, '1'])::bigint, p.noted, p.bastion
 		FROM page p, steps s WHERE s.by_address ? p.address ORDER BY p.position`
 
 	runningOfPageSQL = `SELECT address FROM host_run WHERE tenant = $1 AND operation_id = $2 AND position >= $3 AND position < $4 AND state = 'running'`
+
+	endingCommandsSQL = `UPDATE rollout SET waiting = 'ends the commands on the hosts at work' WHERE operation_id = $1`
 
 	cancelledCommandSQL = `SELECT cancelled IS NOT NULL, cancelled_by FROM rollout WHERE tenant = $1 AND operation_id = $2`
 
@@ -132,15 +135,27 @@ const (
 			FROM moved m WHERE m.state <> 'running' AND r.operation_id = m.operation_id AND r.address = m.address AND r.finished IS NULL
 		)
 		SELECT id FROM moved`
+
+	// As noteStepSQL, of many steps. A host whose step runs is at work.
+	noteCommandsSQL = `WITH noted AS (
+			UPDATE host_run r SET waiting = w.note
+			FROM unnest($2::bigint[], $3::text[]) AS w (step_id, note) JOIN step s ON s.id = w.step_id AND s.tenant = $1 AND s.state = 'running'
+			WHERE r.operation_id = s.operation_id AND r.address = s.address AND r.waiting <> w.note
+			RETURNING s.operation_id, s.address, s.name, s.attempt, s.state, w.note
+		)
+		INSERT INTO event (tenant, operation_id, kind, address, step, attempt, state, reason)
+		SELECT $1, operation_id, 'step', address, name, attempt, state, note FROM noted`
 )
 
 // TakeUpCommand begins a page of a command: the hosts of the operation from one position
 // up to before another that have not ended. Those that wait are at work from then on, and
 // their steps are on record; those that were at work already are given again. Hosts that
 // are gone, and all that wait once the operation is cancelled or with stop (which says
-// why), are skipped. It is a Conflict when the operation has ended, so that a worker that
-// was thought dead starts nothing. Repeating it is safe.
+// why, and whose caller ends the command on the others), are skipped. It is a Conflict
+// when the operation has ended, so that a worker that was thought dead starts nothing.
+// Repeating it is safe.
 func (s *Store) TakeUpCommand(ctx context.Context, id string, from, to int, stop string) (page CommandPage, err error) {
+	ending := stop != ""
 	err = s.db.tx(ctx, func(ctx context.Context, q querier) error {
 		op, _, err := s.lockRollout(ctx, q, id)
 		switch {
@@ -155,6 +170,9 @@ func (s *Store) TakeUpCommand(ctx context.Context, id string, from, to int, stop
 		}
 		page = CommandPage{Command: *op.Command, Stopped: stop}
 		page.Hosts, err = s.takeUpCommand(ctx, q, op, from, to, stop)
+		if err == nil && ending {
+			_, err = q.Exec(ctx, endingCommandsSQL, id)
+		}
 		return err
 	})
 	return page, err
@@ -169,7 +187,7 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 	var sealed []byte
 	var bastion string
 	through := map[string][]int{} // places in hosts, by the address of their bastion
-	into := []any{&h.Address, &h.Again, &h.Port, &h.HostKey, &h.Creds.RemoteUser, &sealed, &h.Failed, &h.StepID, &h.OutputTo, &bastion}
+	into := []any{&h.Address, &h.Again, &h.Port, &h.HostKey, &h.Creds.RemoteUser, &sealed, &h.Failed, &h.StepID, &h.OutputTo, &h.Noted, &bastion}
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		h.Creds.PrivateKey = secret.Text{}
 		switch {
@@ -246,6 +264,11 @@ type CommandWrite struct {
 	Tail      []byte
 	Size      int64 // bytes printed in all, as far as known
 
+	// Note is what stands in the way of a host that goes on, "" for nothing. Noted says that
+	// it is new, for those who look on.
+	Note  string
+	Noted bool
+
 	End      fleet.HostRunState // how the host ended, "" while it goes on
 	State    fleet.StepState    // how the step ended
 	Reason   string
@@ -262,10 +285,15 @@ func (s *Store) RecordCommands(ctx context.Context, id string, writes []CommandW
 	steps, starts, tails, sizes := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	data, tail, codes := make([][]byte, n), make([][]byte, n), make([]pgtype.Int4, n)
 	states, reasons, ends := make([]string, n), make([]string, n), make([]string, n)
+	var noted []int64
+	var notes []string
 	for i, w := range writes {
 		steps[i], starts[i], tails[i], sizes[i] = w.StepID, w.Start, w.TailStart, w.Size
 		data[i], tail[i] = append([]byte{}, w.Data...), append([]byte{}, w.Tail...)
-		states[i], reasons[i], ends[i] = string(fleet.StepRunning), "", string(fleet.HostRunRunning)
+		states[i], reasons[i], ends[i] = string(fleet.StepRunning), storable(w.Note), string(fleet.HostRunRunning)
+		if w.Noted {
+			noted, notes = append(noted, w.StepID), append(notes, reasons[i])
+		}
 		if w.End != "" {
 			states[i], ends[i], reasons[i] = string(w.State), string(w.End), storable(w.Reason)
 			if w.End != fleet.HostRunSucceeded {
@@ -283,6 +311,9 @@ func (s *Store) RecordCommands(ctx context.Context, id string, writes []CommandW
 		moved, err := collect(ctx, q, pgx.RowTo[int64], recordCommandsSQL, s.tenant, steps, starts, data, tails, tail, sizes, states, reasons, codes, ends)
 		if err == nil && len(moved) < n {
 			return fmt.Errorf("%d of %d hosts: %w", n-len(moved), n, ErrOvertaken)
+		}
+		if err == nil && len(noted) > 0 {
+			_, err = q.Exec(ctx, noteCommandsSQL, s.tenant, noted, notes)
 		}
 		return err
 	})

@@ -161,6 +161,25 @@ func TestCommandRecord(t *testing.T) {
 	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "pause", By: "alice"})
 	requireKind(t, fleet.Conflict, err)
 	require.ErrorContains(t, err, "it can only be cancelled")
+	// What stands in the way of a host is its waiting and an event, once.
+	noted := func() []string {
+		runs, err := f.HostRuns(ctx, op.ID)
+		require.NoError(t, err)
+		steps, err := f.Steps(ctx, op.ID, "h2")
+		require.NoError(t, err)
+		return []string{runs[1].Waiting, steps[0].Reason, runs[2].Waiting}
+	}
+	for range 2 {
+		require.NoError(t, f.RecordCommands(ctx, op.ID, []CommandWrite{{StepID: h2.StepID, Start: 5, Note: "silent", Noted: true}}))
+		require.Equal(t, []string{"silent", "silent", ""}, noted())
+	}
+	page, err = f.TakeUpCommand(ctx, op.ID, 0, 3, "")
+	require.NoError(t, err)
+	require.Equal(t, []bool{true, false}, []bool{page.Hosts[0].Noted, page.Hosts[1].Noted})
+	require.NoError(t, f.RecordCommands(ctx, op.ID, []CommandWrite{{StepID: h2.StepID, Start: 5, Noted: true}}))
+	require.Equal(t, []string{"", "", ""}, noted())
+	require.Equal(t, "running:,running:silent,running:", f.scan(t, `SELECT string_agg(state || ':' || reason, ',' ORDER BY xid, seq) FROM event WHERE operation_id = $1 AND address = 'h2' AND kind = 'step'`, op.ID))
+
 	_, err = f.Steer(ctx, op.ID, SteerAction{Action: "cancel", By: "alice"})
 	require.NoError(t, err)
 	_, stop, err = f.CommandState(ctx, op.ID, 0, 3)
@@ -169,6 +188,11 @@ func TestCommandRecord(t *testing.T) {
 
 	end := CommandWrite{StepID: h2.StepID, Start: 5, Size: 5, End: fleet.HostRunSucceeded, State: fleet.StepSucceeded}
 	require.NoError(t, f.RecordCommands(ctx, op.ID, []CommandWrite{end}))
+	_, err = f.TakeUpCommand(ctx, op.ID, 0, 3, "cancelled")
+	require.NoError(t, err)
+	ending, err := f.Operation(ctx, op.ID)
+	require.NoError(t, err)
+	require.Equal(t, "ends the commands on the hosts at work", ending.Waiting)
 	p, err := f.Progress(ctx, op.ID)
 	require.NoError(t, err)
 	require.Equal(t, fleet.Progress{Total: 3, Running: 1, Succeeded: 1, Failed: 1}, p)

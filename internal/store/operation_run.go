@@ -101,6 +101,7 @@ func (s *Store) endOperation(ctx context.Context, q querier, id string, state fl
 	if _, err := q.Exec(ctx, endRolloutSQL, id); err != nil {
 		return op, err
 	}
+	op.Waiting = ""
 	var spare []string // of a rollout: the steps that leave a host as it was
 	if op.Kind.Rollout() {
 		spare = fleet.StepsThatSpare
