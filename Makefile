@@ -9,8 +9,9 @@ GO ?= go
 # cores; what takes longer hangs.
 TIMEOUT := 15m
 # Tests wait far more than they compute, for hosts above all, so more of them run at a
-# time than there are processors. What go vet finds is found by lint.
-AT_ONCE := -vet off -p 3 -parallel 8
+# time than there are processors; fewer under the race detector, which computes more.
+# What go vet finds is found by lint.
+AT_ONCE := -vet off -p 3
 
 .PHONY: help
 help: ## Show this help
@@ -56,7 +57,7 @@ lint: ## Check format, vet, generated code and determinism of workflows
 
 .PHONY: test-product
 test-product:
-	$(GO) test -race $(AT_ONCE) -timeout $(TIMEOUT) ./...
+	$(GO) test -race $(AT_ONCE) -parallel 4 -timeout $(TIMEOUT) ./...
 
 # Without the race detector: it would have Temporal's server compiled a second
 # time, which takes longer than all the tests. Never from the cache of results: they
@@ -64,7 +65,7 @@ test-product:
 # that takes longest comes first, so that the others run beside it.
 .PHONY: test-devstack
 test-devstack:
-	cd devstack && $(GO) test -count 1 $(AT_ONCE) -timeout $(TIMEOUT) ./e2e ./...
+	cd devstack && $(GO) test -count 1 $(AT_ONCE) -parallel 8 -timeout $(TIMEOUT) ./e2e ./...
 
 .PHONY: test-deploy
 test-deploy: ## Check alerts and compose file by the libraries of Prometheus and docker compose

@@ -193,7 +193,7 @@ func TestDeadline(t *testing.T) {
 	r := setup(t)
 	r.upTo(t, workflows.StepPrepare)
 	r.slow(t)
-	done := r.beside(r.crew(t), workflows.StepPrepare, how{deadline: time.Now().Add(3 * time.Second)})
+	done := r.beside(r.crew(t), workflows.StepPrepare, how{deadline: time.Now().Add(15 * time.Second)})
 	r.begun(t)
 	require.Contains(t, requireRefused(t, "gave-up", await(t, done)), "no result within the step's deadline")
 	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{}))
