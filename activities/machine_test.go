@@ -225,8 +225,9 @@ func TestContentOnAMachine(t *testing.T) {
 		}
 	}
 
-	// A service that cannot run is named, with what it said. The journal has that before it ends.
-	r.sh(t, `printf '#!/bin/sh\necho "no cgroups here" >&2\njournalctl --sync\nexit 3\n' >/usr/bin/kubelet; echo wrong >`+kubeletFile)
+	// A service that cannot run is named, with what it said last: the journal has that, behind
+	// what systemd says of its start, before it ends.
+	r.sh(t, `printf '#!/bin/sh\nuntil journalctl -u kubelet | tail -n 1 | grep -q "no cgroups here"; do echo "no cgroups here" >&2; sleep 0.2; done\nexit 3\n' >/usr/bin/kubelet; echo wrong >`+kubeletFile)
 	r.again(t)
 	require.NoError(t, r.content(r.crew(t), workflows.StepInstall, how{}))
 	require.NoError(t, r.content(r.crew(t), workflows.StepConfigure, how{}))
