@@ -6,6 +6,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -33,10 +34,13 @@ import (
 
 // The cluster of HostBody, and who asks.
 const (
-	Cluster  = "web"
-	User     = "tester"
-	Password = "correct horse"
+	Cluster = "web"
+	User    = "tester"
 )
+
+// Password is the user's. Each program of tests has its own: the search for secrets
+// looks at all processes of the machine, and those of other tests may hold theirs.
+var Password = "correct horse " + rand.Text()
 
 // Options say what an installation is made of.
 type Options struct {
