@@ -247,3 +247,10 @@ func (p *commandPage) mayGoOn(ctx context.Context, h *commandHost) (stop string,
 	}
 	return p.stopped, nil
 }
+
+// lookAgain has the next mayGoOn look.
+func (p *commandPage) lookAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looked = time.Time{}
+}

@@ -59,7 +59,7 @@ func (p *commandPage) try(ctx context.Context, r *commandRun) (over bool, err er
 		p.record.end(r.host, commandFailed(false, fmt.Sprintf("gave up after %s: %s", p.command.Timeout, r.last)))
 		return true, nil
 	case errors.Is(err, errOverTime), !r.end.IsZero() && wallClock().After(r.end):
-		return true, p.stop(ctx, &commandStop{host: r.host, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout), late: true})
+		return true, p.stop(ctx, p.overTime(r.host))
 	case remote.KindOf(err) == "":
 		return true, err
 	}
@@ -126,8 +126,32 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 	if err != nil {
 		return err
 	}
-	p.record.end(r.host, commandEnded(r.host, out))
+	end := commandEnded(r.host, out)
+	if out.Told {
+		stop, err := p.toldBy(ctx, r.host, out)
+		if err != nil {
+			return err
+		}
+		end = stop.end(out)
+	}
+	p.record.end(r.host, end)
 	return nil
+}
+
+// toldBy says why a command was told to end by somebody else: an attempt at its page that
+// was lost then, or who cancels the operation while this worker does not know of it.
+func (p *commandPage) toldBy(ctx context.Context, h *commandHost, out remote.Outcome) (*commandStop, error) {
+	if wallClock().Before(out.Started.Add(time.Duration(p.command.Timeout))) {
+		p.lookAgain()
+		if stop, err := p.mayGoOn(ctx, h); err != nil || stop != "" {
+			return &commandStop{host: h, why: stop}, err
+		}
+	}
+	return p.overTime(h), nil
+}
+
+func (p *commandPage) overTime(h *commandHost) *commandStop {
+	return &commandStop{host: h, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout), late: true}
 }
 
 // dial logs in. Where that has failed before it has no longer than the command.

@@ -22,8 +22,7 @@ const (
 type commandStop struct {
 	host *commandHost
 	why  string // it is to end
-	late bool   // since its time is over: then it has succeeded only if it ended before we told it to
-	told bool   // it may have been told to end
+	late bool   // since its time is over: then it has succeeded only if it ended before it was told to
 	over bool   // nothing of it runs there any more
 }
 
@@ -78,15 +77,7 @@ func (p *commandPage) tryStop(ctx context.Context, s *commandStop) (out remote.O
 	}
 	defer func() { _ = conn.Close() }()
 	key := p.key(s.host)
-	if s.late && !s.told && !s.over {
-		status, err := conn.Status(ctx, key)
-		if err != nil {
-			return out, err
-		}
-		s.over = status.State == remote.Exited
-	}
 	if !s.over {
-		s.told = true
 		if err := conn.Cancel(ctx, key, cancelGrace); err != nil {
 			return out, err
 		}
@@ -95,9 +86,10 @@ func (p *commandPage) tryStop(ctx context.Context, s *commandStop) (out remote.O
 	return conn.Attach(ctx, key, remote.Limits{Head: fleet.OutputHead}, p.record.position(s.host), commandSink{ctx, p.record, s.host})
 }
 
-// end is the end of the host by how its command ended.
+// end is the end of the host by how its command ended. Whether that was before it was told
+// to is for the host to say: who told it may be gone.
 func (s *commandStop) end(out remote.Outcome) store.CommandWrite {
-	if !s.told {
+	if out.State == remote.Exited && !out.Told {
 		return commandEnded(s.host, out)
 	}
 	w, last := withTail(out), s.host.said(out)

@@ -14,6 +14,7 @@ import (
 	"commissaire/activities"
 	"commissaire/internal/fleet"
 	"commissaire/internal/remote"
+	"commissaire/internal/secret"
 	"commissaire/internal/store"
 	"commissaire/workflows"
 )
@@ -203,6 +204,60 @@ func TestCommandOverItsTime(t *testing.T) {
 			require.Equal(t, []string{`failed "begun\n" the command took longer than 3s; its command ` + ends}, c.ended(t))
 		})
 	}
+}
+
+// TestCommandToldToEndByAnother who is lost before that is on record: over its time it has
+// failed, whatever it answers. One that is being cancelled says that.
+func TestCommandToldToEndByAnother(t *testing.T) {
+	t.Parallel()
+	t.Run("over its time", func(t *testing.T) {
+		t.Parallel()
+		c := newCommanded(t, 1)
+		command := shell(`trap "exit 0" TERM; echo begun; while :; do sleep 0.1; done`)
+		command.Timeout = fleet.Duration(4 * time.Second)
+		c.order(t, command)
+		ctx, lost := context.WithCancel(t.Context())
+		first := make(chan error, 1)
+		go func() {
+			_, err := c.run(how{ctx: ctx}, c.commands, c.page())
+			first <- err
+		}()
+		c.begun(t, 1)
+		lost()
+		_ = await(t, first)
+		time.Sleep(time.Duration(command.Timeout)) // its time is what this is about
+		c.tellToEnd(t)
+		_, err := c.run(how{attempt: 2}, c.another(), c.page())
+		require.NoError(t, err)
+		require.Equal(t, []string{`failed "begun\n" the command took longer than 4s; its command ended with exit code 0`}, c.ended(t))
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		t.Parallel()
+		c := newCommanded(t, 1)
+		c.order(t, shell(`trap "exit 3" TERM; echo begun; while :; do sleep 0.1; done`))
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.run(how{}, c.commands, c.page())
+			done <- err
+		}()
+		c.begun(t, 1)
+		_, err := c.Steer(t.Context(), c.op.ID, store.SteerAction{Action: "cancel", By: "alice"})
+		require.NoError(t, err)
+		c.tellToEnd(t)
+		require.NoError(t, await(t, done))
+		require.Equal(t, []string{`failed "begun\n" cancelled by alice; its command ended with exit code 3`}, c.ended(t))
+	})
+}
+
+// tellToEnd tells the command on the only host to end, as who ends it does.
+func (c *commanded) tellToEnd(t *testing.T) {
+	t.Helper()
+	h := c.fleet.Hosts()[0]
+	target := remote.Target{Address: h.Address(), Port: h.Port(), User: h.User(), Key: secret.NewText([]byte(c.fleet.ClientKey())), HostKey: h.HostKey()}
+	conn, err := remote.NewDialer(remote.Options{}).Dial(t.Context(), target)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	require.NoError(t, conn.Cancel(t.Context(), remote.Key{Operation: c.op.ID, Host: h.Address(), Step: fleet.StepCommand, Attempt: 1}, time.Minute))
 }
 
 // TestCommandEndsByItself before a host that gives no answer could be told to end it.

@@ -179,11 +179,22 @@ while :; do sleep 0.1; done`)
 		}
 	}
 	o, out := once(t, c, cmd)
-	if o.State != Exited || o.ExitCode != 5 || !strings.HasSuffix(out, "bye\n") {
+	if o.State != Exited || o.ExitCode != 5 || !o.Told || !strings.HasSuffix(out, "bye\n") {
 		t.Errorf("%+v %q", o, out)
 	}
+}
+
+func TestCancelOfWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("ended", "exit 3")
+	once(t, c, cmd)
 	if err := c.Cancel(testContext(t), cmd.Key, time.Second); err != nil {
-		t.Errorf("cancel of what has ended: %v", err)
+		t.Error(err)
+	}
+	if o, _ := once(t, c, cmd); o.State != Exited || o.ExitCode != 3 || o.Told {
+		t.Errorf("%+v", o)
 	}
 }
 

@@ -62,6 +62,8 @@ func (f *frames) follow(sink Sink) (o Outcome, next int64, err error) {
 			if sink != nil {
 				sink.Alive()
 			}
+		case "C":
+			f.outcome.Told = true
 		case "O", "T":
 			var offset int64
 			offset, err = f.body(rest)

@@ -95,6 +95,7 @@ const (
 // Status is what the host knows of a run.
 type Status struct {
 	State      State
+	Told       bool      // Cancel told it to end before it had: its end may be its answer to that
 	ExitCode   int       // when Exited; 128+n when signal n ended it
 	OutputSize int64     // bytes printed, when it has ended
 	Reason     string    // when Indeterminate, a sentence

@@ -5,6 +5,7 @@
 #   N <boot id now>         nobody has claimed it (status only)
 #   P                       it runs (status only)
 #   A                       it lives and prints nothing
+#   C                       it was told to end, before it had
 #   E exit <code> <size> | E boot <id> | E cancelled | E lost <size> <reason>
 #   X <kind> <message>      cannot be done
 
@@ -90,6 +91,7 @@ c_follow() { # offset, limit
 }
 
 c_answer() { # how it ended
+  [ ! -e "$c_dir/cancel" ] || echo C
   case $c_end in
   lost*) printf 'E lost %s %s\n' "$c_bytes" "${c_end#lost - }" ;;
   *) printf 'E %s\n' "$c_end" ;;
