@@ -45,15 +45,7 @@ func (n *nodeSite) putManager(name string, more map[string]any) {
 		options[option] = value
 	}
 	body := map[string]any{"type": "kubernetes", "options": options}
-	n.until(limit, "a worker to answer for container manager "+name, func() bool {
-		r, err := n.Request(n.t.Context(), http.MethodPut, "containermanager/"+name, body)
-		require.NoError(n.t, err)
-		if r.Code == http.StatusServiceUnavailable { // the worker has just been started
-			return false
-		}
-		require.Equal(n.t, http.StatusCreated, r.Code, "%s", r.Body)
-		return true
-	})
+	n.ask(http.StatusCreated, http.MethodPut, "containermanager/"+name, body)
 }
 
 // there says whether the Kubernetes has a node.

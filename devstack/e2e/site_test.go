@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -107,11 +108,17 @@ func (s *site) until(limit time.Duration, what string, check func() bool) {
 // ask makes a request and wants this status.
 func (s *site) ask(status int, method, path string, body any) *harness.Response {
 	s.t.Helper()
-	r, err := s.Request(s.t.Context(), method, path, body)
-	require.NoError(s.t, err)
-	if r.Code >= http.StatusBadRequest {
-		s.errors.add(r.Body)
-	}
+	var r *harness.Response
+	s.until(limit, "a worker to answer "+method+" "+path, func() (answered bool) {
+		var err error
+		r, err = s.Request(s.t.Context(), method, path, body)
+		require.NoError(s.t, err)
+		if r.Code >= http.StatusBadRequest {
+			s.errors.add(r.Body)
+		}
+		// One that has just been started, or is on a busy machine, may be late; nothing was done then.
+		return r.Code == status || !bytes.Contains(r.Body, []byte("no worker answered"))
+	})
 	require.Equal(s.t, status, r.Code, "%s %s: %s", method, path, r.Body)
 	return r
 }
