@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -163,7 +164,8 @@ func (s *stepRun) awaitService(ctx context.Context, v service) (bad, err error) 
 	}
 }
 
-// withLog adds the end of a service's journal to the step's output and its reason.
+// withLog adds the end of a service's journal to the step's output, and to its reason
+// what the service itself said last: behind that, its starts are told again and again.
 func (s *stepRun) withLog(ctx context.Context, name string, bad error) error {
 	f, ok := bad.(*failure)
 	if !ok {
@@ -174,7 +176,11 @@ func (s *stepRun) withLog(ctx context.Context, name string, bad error) error {
 		if err != nil || result.ExitCode != 0 {
 			return err // without a journal the reason must do
 		}
-		f.detail = lastLines(result.Stdout)
+		own, err := c.Read(ctx, hostos.ServiceSaid(name))
+		if err != nil {
+			return err
+		}
+		f.detail = cmp.Or(lastLines(own.Stdout), lastLines(result.Stdout))
 		return s.say(ctx, []string{"journal of " + name + ":", strings.TrimRight(string(result.Stdout), "\n")})
 	})
 	if err != nil {

@@ -34,8 +34,9 @@ func commandOrder(r gen.RunCommandRequestObject) (store.NewOperation, error) {
 			Argv:    r.Body.Argv,
 			Timeout: or(r.Body.Timeout, fleet.Duration(fleet.DefaultCommandTimeout)),
 			AtOnce:  r.Body.AtOnce,
+
+			Selector: r.Body.Selector,
 		},
-		Selector: r.Body.Selector,
 	}
 	order := store.NewOperation{Kind: fleet.KindCommand, Cluster: r.Name, Command: &command, IdempotencyKey: or(r.Params.IdempotencyKey, "")}
 	if err := command.Check(); err != nil {

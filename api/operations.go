@@ -177,6 +177,7 @@ func operation(op fleet.Operation) gen.Operation {
 	}
 	if c := op.Command; c != nil {
 		v.Argv, v.Timeout, v.AtOnce = c.Argv, c.Timeout.String(), c.AtOnce
+		v.Selector = c.Selector
 	}
 	return v
 }

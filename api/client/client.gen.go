@@ -841,6 +841,9 @@ type Operation struct {
 
 	// AtOnce On how many hosts at a time a command runs; not there for all.
 	AtOnce int `json:"at_once,omitempty"`
+
+	// Selector By which the hosts of a command were chosen, if by one; of a rollout it is in `policy`.
+	Selector string `json:"selector,omitempty"`
 }
 
 // OperationID UUID version 7.

@@ -311,6 +311,7 @@ func (a *App) describe(op client.Operation) error {
 	line("Dry run", yes(op.DryRun))
 	line("Version", op.Version)
 	line("Command", argvOf(op, argvInLine))
+	line("Selector", op.Selector)
 	line("Timeout", op.Timeout)
 	line("At once", number(int64(op.AtOnce)))
 	line("State", operationState(op))

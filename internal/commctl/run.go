@@ -53,7 +53,7 @@ and 9 when it was begun and commctl did not see its end.`,
 	f := cmd.Flags()
 	f.StringVarP(&r.selector, "selector", "l", "", "only on hosts whose labels fit `SELECTOR`, such as env=prod")
 	f.StringSliceVar(&r.hosts, "host", nil, "only on `HOST`, which is in the cluster; may be given again")
-	f.DurationVar(&r.timeout, "timeout", 0, "how long it may take on a host, 1s to 24h; then it is ended there (default 10m0s)")
+	f.DurationVar(&r.timeout, "timeout", 0, "how long it may take on a host, with the time to reach it, 1s to 24h; then it is ended there (default 10m0s)")
 	f.IntVar(&r.atOnce, "at-once", 0, "on so many hosts at a time (default on all)")
 	f.BoolVar(&r.noWait, "no-wait", false, "begin it and show the operation")
 	r.format = outputFlag(cmd, "")

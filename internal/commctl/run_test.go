@@ -133,7 +133,7 @@ $`, a.errs.String())
 	a = appFor(t, server.URL)
 	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"run", "web", "--", "rm", "caf\xe9"}))
 	require.Contains(t, a.errs.String(), `argument 1 of the command, "caf\xe9", is not UTF-8`)
-	require.Contains(t, run(0, "operations get "+id).out.String(), "Command:       ls -l\nTimeout:       1m30s\nAt once:       5\n")
+	require.Contains(t, run(0, "operations get "+id).out.String(), "Command:       ls -l\nSelector:      env=prod\nTimeout:       1m30s\nAt once:       5\n")
 	for _, empty := range [][]string{{"--host", ""}, {"--host", "192.0.2.10,"}, {"-l", ""}, {"--selector", " "}} {
 		a := appFor(t, server.URL)
 		require.Equal(t, exitUsage, a.Run(t.Context(), append(append([]string{"run"}, empty...), "web", "--", "uname")))

@@ -10,6 +10,8 @@ type Command struct {
 	Argv    []string `json:"argv"`
 	Timeout Duration `json:"timeout"`           // of each host, from when the command is started there
 	AtOnce  int      `json:"at_once,omitempty"` // hosts at a time, 0 for all
+
+	Selector string `json:"selector,omitempty"` // by which its hosts were chosen, "" for none
 }
 
 // StepCommand is the step of a host in a command.

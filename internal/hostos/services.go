@@ -26,9 +26,15 @@ func ServiceState(name string) []string {
 	return []string{"systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", "--", unit(name)}
 }
 
-// ServiceLog prints the end of what a service said, by journalctl(1).
+// ServiceLog prints the end of what a service said and was said of it, by journalctl(1).
 func ServiceLog(name string) []string {
 	return []string{"journalctl", "--no-pager", "--output=cat", "--lines=20", "--unit=" + unit(name)}
+}
+
+// ServiceSaid prints the end of what a service itself said, without the service manager's
+// words (systemd.journal-fields(7)).
+func ServiceSaid(name string) []string {
+	return []string{"journalctl", "--no-pager", "--output=cat", "--lines=20", "_SYSTEMD_UNIT=" + unit(name)}
 }
 
 // unit gives a name its suffix, which show does not do in old versions.

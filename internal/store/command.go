@@ -18,8 +18,7 @@ import (
 // NewCommand asks for a command on hosts of a cluster.
 type NewCommand struct {
 	fleet.Command
-	Selector string   // "" for all
-	Hosts    []string // members of the cluster; none for all
+	Hosts []string // members of the cluster; none for all
 }
 
 // command is what stays on record; nil for other operations.

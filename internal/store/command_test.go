@@ -91,9 +91,9 @@ func TestCommandChoosesHosts(t *testing.T) {
 		want []string
 	}{
 		{NewCommand{}, []string{"h1", "h2", "h3"}},
-		{NewCommand{Selector: "env=prod"}, []string{"h1", "h3"}},
+		{NewCommand{Command: fleet.Command{Selector: "env=prod"}}, []string{"h1", "h3"}},
 		{NewCommand{Hosts: []string{"h3", "h2"}}, []string{"h2", "h3"}},
-		{NewCommand{Selector: "env=prod", Hosts: []string{"h3", "h2"}}, []string{"h3"}},
+		{NewCommand{Command: fleet.Command{Selector: "env=prod"}, Hosts: []string{"h3", "h2"}}, []string{"h3"}},
 	} {
 		op := f.order(t, "c", tt.n)
 		runs, err := f.HostRuns(t.Context(), op.ID)
@@ -103,9 +103,12 @@ func TestCommandChoosesHosts(t *testing.T) {
 			got = append(got, r.Address)
 		}
 		require.Equal(t, tt.want, got)
+		op, err = f.Operation(t.Context(), op.ID)
+		require.NoError(t, err)
+		require.Equal(t, tt.n.Selector, op.Command.Selector, "it stays on record")
 	}
-	for field, n := range map[string]NewCommand{"selector": {Selector: "env=test"}, "hosts": {Hosts: []string{"h1", "h9"}}} {
-		n.Command = fleet.Command{Argv: []string{"x"}, Timeout: fleet.Duration(time.Minute)}
+	for field, n := range map[string]NewCommand{"selector": {Command: fleet.Command{Selector: "env=test"}}, "hosts": {Hosts: []string{"h1", "h9"}}} {
+		n.Argv, n.Timeout = []string{"x"}, fleet.Duration(time.Minute)
 		_, _, err := f.StartOperation(t.Context(), NewOperation{Kind: fleet.KindCommand, Cluster: "c", Command: &n})
 		requireKind(t, fleet.Invalid, err)
 		require.ErrorContains(t, err, field)
