@@ -122,7 +122,7 @@ func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
 // odd are values that break things elsewhere.
 var odd = []string{
 	"", " ", ".", "..", "..;", "%00", "\x00", "\n", "a/b", "a\\b", "a;id", "$(id)", "`id`", "'--", `"`, "ü", "\u202e", "\xff", "null", "true", "-1", "0",
-	"1e400", "99999999999999999999", "::1", "::", "fe80::1%eth0", "192.0.2.10:22", "{}", "[]", "{{7*7}}", "%s%n", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
+	"1e400", "99999999999999999999", "2147483648", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "007", "::1", "::", "fe80::1%eth0", "192.0.2.10:22", "{}", "[]", "{{7*7}}", "%s%n", "019af0c4-5b1e-7c3a-9f00-3d1d4a1b2c3d",
 	strings.Repeat("a", 300), strings.Repeat("1", 5000),
 }
 
@@ -176,8 +176,10 @@ func (g *generator) plain(name string) string {
 		return pick(g, "web", "web", "web", "default")
 	case "address", "host":
 		return pick(g, "192.0.2.10", "192.0.2.10", "192.0.2.10", "2001:db8::1", "node-1.example.com")
-	case "id", "cursor":
+	case "id":
 		return pick(g, g.ids...)
+	case "cursor": // of operations, or of what is numbered
+		return pick(g, append(slices.Clone(g.ids), "0", "2147483647", "2147483648", "9223372036854775807")...)
 	case "token":
 		return pick(g, append(g.tokens, "k3v9q2m4x7c1b8n0")...)
 	case "principal":
@@ -185,7 +187,9 @@ func (g *generator) plain(name string) string {
 	case "operation":
 		return "putHost"
 	case "after":
-		return "1-1"
+		return pick(g, "1-1", "08-1", "2147483648-2147483648", "18446744073709551615-9223372036854775807", "18446744073709551616-1", "1-9223372036854775808")
+	case "offset":
+		return pick(g, "0", "7", "2147483648", "9007199254740991")
 	case "step":
 		return "prepare"
 	case "kind":

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -151,6 +152,40 @@ func TestStepsAndOutput(t *testing.T) {
 		b.v0(t, "GET "+path+query, "", 400, "")
 	}
 	b.v0(t, "GET /operations/"+op.ID+"/hosts/h/steps/No;pe/output", "", 404, "")
+}
+
+// TestCursorsPastTheEnd: a cursor that no page gave is the client's affair, also one that
+// is larger than any number in the list.
+func TestCursorsPastTheEnd(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.addHost(t, "h", "")
+	id := b.dispatcher.started[0].ID
+	for cursor, status := range map[string]int{
+		"2147483647": 200, "2147483648": 200, "9999999999": 200, "9223372036854775807": 200,
+		"9223372036854775808": 400, "99999999999999999999": 400, "-1": 400,
+	} {
+		for _, list := range []string{"/operations/" + id + "/hosts?", "/operations/" + id + "/hosts?state=pending&", "/operations/" + id + "/steps?", "/operations/" + id + "/steps?host=h&", "/audit?"} {
+			a := b.v0(t, "GET "+list+"cursor="+cursor, "", status, "")
+			if status == 400 {
+				require.Equal(t, []string{"cursor"}, blamed(t, a), "%s %s", list, cursor)
+			} else if list != "/audit?" { // whose newest entries come first
+				require.Contains(t, []string{`{"hosts":[]}`, `{"steps":[]}`}, strings.TrimSpace(a.body))
+			}
+		}
+	}
+	for _, cursor := range []string{"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"} {
+		b.operations(t, "?cursor="+cursor)
+		b.operations(t, "?host=h&cursor="+cursor)
+	}
+	require.NoError(t, b.store.EndOperation(t.Context(), id, fleet.OperationFailed, "x"))
+	b.longAgo(t, id) // so that a stream of it ends at once
+	for after, status := range map[string]int{
+		"0-0": 200, "2147483648-2147483648": 200, "18446744073709551615-9223372036854775807": 200,
+		"18446744073709551616-0": 400, "1-9223372036854775808": 400,
+	} {
+		b.v0(t, "GET /operations/"+id+"/events?after="+after, "", status, "")
+	}
 }
 
 func TestStretch(t *testing.T) {

@@ -19,8 +19,9 @@ const (
 
 	hostRunSQL = `SELECT ` + hostRunColumns + ` FROM host_run r WHERE r.tenant = $1 AND r.operation_id = $2 AND r.address = $3`
 
+	// A cursor may be any number ($4), also one that no position has.
 	hostRunsPageSQL = `SELECT ` + hostRunColumns + ` FROM host_run r
-		WHERE r.tenant = $1 AND r.operation_id = $2 AND ($3 = '' OR r.state = $3) AND r.position > $4 ORDER BY r.position LIMIT $5`
+		WHERE r.tenant = $1 AND r.operation_id = $2 AND ($3 = '' OR r.state = $3) AND r.position > $4::bigint ORDER BY r.position LIMIT $5`
 
 	otherRunOnHostSQL = `SELECT ` + operationColumns + `
 		FROM host_run r JOIN operation o ON o.id = r.operation_id LEFT JOIN rollout p ON p.operation_id = o.id

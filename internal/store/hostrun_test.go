@@ -161,3 +161,29 @@ func TestConcurrentBeginHostRun(t *testing.T) {
 	}
 	require.Equal(t, 10, refused, "one of the two holds the host")
 }
+
+// TestPagesFromAnyCursor: what is larger than any number in a list is behind its end.
+func TestPagesFromAnyCursor(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	f.hosts(t, "c", 2)
+	op := f.rollout(t, NewOperation{})
+	for _, cursor := range []string{"2147483647", "2147483648", "9223372036854775807"} {
+		runs, next, err := f.HostRunsPage(ctx, op.ID, HostRunFilter{Cursor: cursor})
+		require.NoError(t, err, cursor)
+		require.Empty(t, runs)
+		require.Empty(t, next)
+		steps, _, err := f.StepsPage(ctx, op.ID, StepFilter{Cursor: cursor})
+		require.NoError(t, err, cursor)
+		require.Empty(t, steps)
+		_, _, err = f.Audit(ctx, AuditFilter{Cursor: cursor})
+		require.NoError(t, err, cursor)
+		events, err := f.Events(ctx, op.ID, EventFilter{After: cursor + "-" + cursor})
+		require.NoError(t, err, cursor)
+		require.Empty(t, events)
+	}
+	_, _, err := f.HostRunsPage(ctx, op.ID, HostRunFilter{Cursor: "9223372036854775808"})
+	requireKind(t, fleet.Invalid, err)
+}

@@ -186,7 +186,8 @@ func pageSize(limit int) int {
 	return min(limit, MaxPage)
 }
 
-// number reads the cursor of a list whose rows have numbers; first is for "".
+// number reads the cursor of a list whose rows have numbers; first is for "". It may be
+// above all that the list has, up to the largest bigint, so statements compare it as one.
 func number(cursor string, first int64) (int64, error) {
 	if cursor == "" {
 		return first, nil
