@@ -58,7 +58,7 @@ func (a *Commands) Stop(ctx context.Context, in workflows.CommandPage) (workflow
 	counts, err := a.each(ctx, in, "cancelled", func(p *commandPage, ctx context.Context, h *commandHost) error {
 		return a.slots.stop.with(ctx, func() error {
 			return p.stop(ctx, &commandStop{host: h, why: p.stopped}) // which the record may say better
-		})
+		}, nil)
 	})
 	var app *temporal.ApplicationError
 	if errors.As(err, &app) && (app.Type() == string(fleet.Conflict) || app.Type() == string(fleet.NotFound)) {
@@ -234,8 +234,8 @@ var errGivenUp = errors.New("the host has ended on record")
 func (p *commandPage) mayGoOn(ctx context.Context, h *commandHost) (stop string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if wallClock().Sub(p.looked) > looksAgain {
-		now := wallClock()
+	// The clock may have been set back, too.
+	if now := wallClock(); now.Sub(p.looked).Abs() > looksAgain {
 		running, stopped, err := p.store.CommandState(ctx, p.in.OperationID, p.in.From, p.in.To)
 		if err != nil {
 			return "", err

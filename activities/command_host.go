@@ -35,14 +35,37 @@ func (p *commandPage) run(ctx context.Context, h *commandHost) error {
 	r := commandRun{host: h, begun: h.Again, looked: !h.Again, said: h.Noted}
 	over := false
 	for slots := p.slots.first; ; slots = p.slots.again {
-		err := slots.with(ctx, func() (err error) {
+		var err error
+		err = slots.with(ctx, func() error {
 			over, err = p.try(ctx, &r)
 			return err
+		}, func() (bool, error) {
+			over, err = p.inVain(ctx, &r)
+			return over, err
 		})
 		if over || err != nil || !r.wait(ctx) {
 			return err
 		}
 	}
+}
+
+// inVain ends a host that waits for a slot when it is not to begin any more, or its command
+// has had its time. over is whether it has ended.
+func (p *commandPage) inVain(ctx context.Context, r *commandRun) (over bool, err error) {
+	stop, err := p.mayGoOn(ctx, r.host)
+	switch {
+	case errors.Is(err, errGivenUp):
+		return true, nil
+	case fleet.KindOf(err) == fleet.Unavailable: // one that gets its slot will see
+		return false, nil
+	case err != nil:
+		return true, err
+	case stop != "" && !r.begun:
+		return true, p.slots.stop.with(ctx, func() error { return p.skip(ctx, r.host, stop) }, nil)
+	case !r.end.IsZero() && wallClock().After(r.end):
+		return true, p.slots.stop.with(ctx, func() error { return p.stop(ctx, p.overTime(r.host)) }, nil)
+	}
+	return false, nil
 }
 
 // try goes to the host once. over is whether there is nothing left to do on it.
@@ -124,6 +147,8 @@ func (p *commandPage) visit(ctx context.Context, r *commandRun) error {
 	}
 	out, err := p.once(ctx, conn, r.host, r.end)
 	if err != nil {
+		// Perhaps before it came so far, and the operation may be cancelled by the next try.
+		r.looked, r.host.Again = false, true
 		return err
 	}
 	end := commandEnded(r.host, out)
@@ -151,7 +176,7 @@ func (p *commandPage) toldBy(ctx context.Context, h *commandHost, out remote.Out
 }
 
 func (p *commandPage) overTime(h *commandHost) *commandStop {
-	return &commandStop{host: h, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout), late: true}
+	return &commandStop{host: h, why: fmt.Sprintf("the command took longer than %s", p.command.Timeout)}
 }
 
 // dial logs in. Where that has failed before it has no longer than the command.

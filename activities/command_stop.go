@@ -22,7 +22,6 @@ const (
 type commandStop struct {
 	host *commandHost
 	why  string // it is to end
-	late bool   // since its time is over: then it has succeeded only if it ended before it was told to
 	over bool   // nothing of it runs there any more
 }
 
@@ -92,21 +91,11 @@ func (s *commandStop) end(out remote.Outcome) store.CommandWrite {
 	if out.State == remote.Exited && !out.Told {
 		return commandEnded(s.host, out)
 	}
-	w, last := withTail(out), s.host.said(out)
-	err := stopped(s.why, out, last)
-	if err == nil && s.late { // many answer TERM so
-		err = &failure{state: fleet.StepFailed, reason: s.why + "; its command ended with exit code 0", detail: lastLines(last)}
-	}
-	switch {
-	case err == nil:
-		w.End, w.State = fleet.HostRunSucceeded, fleet.StepSucceeded
-		return w
-	case out.State == remote.Cancelled:
+	w := withTail(out)
+	if w.End = fleet.HostRunFailed; out.State == remote.Cancelled {
 		w.End = fleet.HostRunSkipped
-	default:
-		w.End = fleet.HostRunFailed
 	}
-	return because(w, err)
+	return because(w, stopped(s.why, out, s.host.said(out)))
 }
 
 // unknown is the end of a host that did not say how its command ended.

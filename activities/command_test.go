@@ -234,7 +234,7 @@ func TestCommandToldToEndByAnother(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		t.Parallel()
 		c := newCommanded(t, 1)
-		c.order(t, shell(`trap "exit 3" TERM; echo begun; while :; do sleep 0.1; done`))
+		c.order(t, shell(`trap "exit 0" TERM; echo begun; while :; do sleep 0.1; done`))
 		done := make(chan error, 1)
 		go func() {
 			_, err := c.run(how{}, c.commands, c.page())
@@ -245,7 +245,7 @@ func TestCommandToldToEndByAnother(t *testing.T) {
 		require.NoError(t, err)
 		c.tellToEnd(t)
 		require.NoError(t, await(t, done))
-		require.Equal(t, []string{`failed "begun\n" cancelled by alice; its command ended with exit code 3`}, c.ended(t))
+		require.Equal(t, []string{`failed "begun\n" cancelled by alice; its command ended with exit code 0`}, c.ended(t))
 	})
 }
 
@@ -476,6 +476,50 @@ func TestCommandBeginsNowhereOnceCancelled(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, workflows.CommandCounts{Skipped: 1, Stopped: true}, counts)
 	require.Equal(t, []string{`skipped "" cancelled by alice; its command had not begun`}, c.ended(t))
+	require.NoFileExists(t, file)
+}
+
+// TestCommandThatCouldNotBegin before somebody cancelled does not when it could.
+func TestCommandThatCouldNotBegin(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	file, runs := t.TempDir()+"/ran", c.fleet.Hosts()[0].StateDir()+"/runs"
+	require.NoError(t, os.MkdirAll(c.fleet.Hosts()[0].StateDir(), 0o700))
+	touch(t, runs) // where a directory should be
+	c.order(t, shell("touch "+file))
+	page := c.page()
+	page.Unreachable = time.Minute
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.run(how{}, c.commands, page)
+		done <- err
+	}()
+	eventually(t, func() bool { return strings.Contains(c.step(t, c.fleet.Hosts()[0].Address()).Reason, "trouble since") }, "it cannot begin")
+	_, err := c.Steer(t.Context(), c.op.ID, store.SteerAction{Action: "cancel", By: "alice"})
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(runs))
+	require.NoError(t, await(t, done))
+	require.Equal(t, []string{`skipped "" cancelled by alice; its command had not begun`}, c.ended(t))
+	require.NoFileExists(t, file)
+}
+
+// TestCommandThatWaitsForASlot is not begun when somebody cancels, and waits for none then.
+func TestCommandThatWaitsForASlot(t *testing.T) {
+	t.Parallel()
+	c := newCommanded(t, 1)
+	file := t.TempDir() + "/ran"
+	c.order(t, shell("touch "+file))
+	c.commands.TakeAllSlots()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.run(how{}, c.commands, c.page())
+		done <- err
+	}()
+	eventually(t, func() bool { return c.step(t, c.fleet.Hosts()[0].Address()).State == fleet.StepRunning }, "it is taken up")
+	_, err := c.Steer(t.Context(), c.op.ID, store.SteerAction{Action: "cancel", By: "alice"})
+	require.NoError(t, err)
+	require.NoError(t, await(t, done))
+	require.Equal(t, []string{`skipped "" cancelled by alice; the command had not begun`}, c.ended(t))
 	require.NoFileExists(t, file)
 }
 

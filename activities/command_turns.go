@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // commandSlots bound on how many hosts a worker is at work at a time. Those that were out
@@ -19,13 +20,27 @@ func newCommandSlots(each int) commandSlots {
 // slots has a token in it for each that is in use.
 type slots chan struct{}
 
+// slotsAsk is how often who waits for a slot asks whether that is in vain.
+const slotsAsk = 5 * time.Second
+
 // with does something in a slot, as soon as one is free. Nothing is done once ctx has
-// ended.
-func (s slots) with(ctx context.Context, do func() error) error {
-	select {
-	case s <- struct{}{}:
-	case <-ctx.Done():
-		return nil
+// ended, or inVain, unless it is nil, says that it is over, or fails.
+func (s slots) with(ctx context.Context, do func() error, inVain func() (over bool, err error)) error {
+	for got := false; !got; {
+		var ask <-chan time.Time
+		if inVain != nil {
+			ask = time.After(slotsAsk)
+		}
+		select {
+		case s <- struct{}{}:
+			got = true
+		case <-ctx.Done():
+			return nil
+		case <-ask:
+			if over, err := inVain(); over || err != nil {
+				return err
+			}
+		}
 	}
 	defer func() { <-s }()
 	if ctx.Err() != nil {

@@ -24,14 +24,35 @@ func TestSlotsComeBack(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 100 {
-		require.NoError(t, s.with(ended, func() error { return errors.New("it was begun") }))
+		require.NoError(t, s.with(ended, func() error { return errors.New("it was begun") }, nil))
 	}
 	require.Empty(t, s)
 	require.EqualError(t, s.with(t.Context(), func() error {
 		require.Len(t, s, 1)
 		return errors.New("begun")
-	}), "begun")
+	}, nil), "begun")
 	require.Empty(t, s)
+}
+
+// TestSlotInVain: who waits for a slot does not when that is of no use any more.
+func TestSlotInVain(t *testing.T) {
+	t.Parallel()
+	s := make(slots, 1)
+	s <- struct{}{}
+	asked := 0
+	require.NoError(t, s.with(t.Context(), func() error { return errors.New("begun") }, func() (bool, error) {
+		asked++
+		return asked == 2, nil
+	}))
+	require.EqualError(t, s.with(t.Context(), nil, func() (bool, error) { return false, errors.New("no record") }), "no record")
+	require.Len(t, s, 1)
+}
+
+// TakeAllSlots leaves none for a first try.
+func (a *Commands) TakeAllSlots() {
+	for range cap(a.slots.first) {
+		a.slots.first <- struct{}{}
+	}
 }
 
 // TestPageWaitsAlive: one that waits for its turn is not taken for dead, and waits no

@@ -64,8 +64,8 @@ func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
 // stopped is the ending of a command that was told to end, which printed this last.
 func stopped(why string, out remote.Outcome, last []byte) error {
 	switch {
-	case out.State == remote.Exited && out.ExitCode == 0:
-		return nil // it was quicker
+	case out.State == remote.Exited && out.ExitCode == 0 && !out.Told:
+		return nil // it was quicker; many answer TERM with 0, too
 	case out.State == remote.Exited && out.ExitCode > 128:
 		return &failure{state: fleet.StepFailed, reason: fmt.Sprintf("%s; its command was ended by signal %d", why, out.ExitCode-128), detail: lastLines(last)}
 	case out.State == remote.Exited:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -282,6 +283,28 @@ func (b *bundle) pruneAgain(t testing.TB) {
 	}
 }
 
+// startedLongAgo makes a run one of 8 days ago by the clock of who started it.
+func startedLongAgo(t testing.TB, dir string) {
+	t.Helper()
+	claim, err := os.ReadFile(dir + "/claim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := fmt.Sprint("start ", time.Now().AddDate(0, 0, -8).Unix())
+	if err := os.WriteFile(dir+"/claim", regexp.MustCompile(`(?m)^start .*`).ReplaceAll(claim, []byte(start)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// longAgo makes it one of 8 days ago by the clock of the host.
+func longAgo(t testing.TB, dir string) {
+	t.Helper()
+	then := time.Now().AddDate(0, 0, -8)
+	if err := os.Chtimes(dir, then, then); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOldRunsAgeOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -294,17 +317,55 @@ func TestOldRunsAgeOut(t *testing.T) {
 	if err := os.Mkdir(leftover, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{b.dir(old.Key), b.dir(unfinished.Key), leftover} {
-		then := time.Now().AddDate(0, 0, -8)
-		if err := os.Chtimes(dir, then, then); err != nil {
-			t.Fatal(err)
+	// Only the host's clock says that this one is old, and it may have jumped.
+	jumped := sh("jumped", "true")
+	once(t, c, jumped)
+	for _, dir := range []string{b.dir(old.Key), b.dir(unfinished.Key), b.dir(jumped.Key), leftover} {
+		if dir != leftover && dir != b.dir(jumped.Key) {
+			startedLongAgo(t, dir)
 		}
+		longAgo(t, dir)
 	}
 	b.pruneAgain(t)
 	once(t, c, sh("next", "true"))
 	eventually(t, "old ones are gone", func() bool { return !exists(b.dir(old.Key)) && !exists(leftover) })
-	if !exists(b.dir(unfinished.Key)) || !exists(b.dir(fresh.Key)) {
+	if !exists(b.dir(unfinished.Key)) || !exists(b.dir(fresh.Key)) || !exists(b.dir(jumped.Key)) {
 		t.Error("more aged out than should")
+	}
+}
+
+// Who claims a key for nobody may be killed before that is written as its end.
+func TestClaimForNobodyWithoutAnEnd(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("nobody", `echo x >"$FLEET_HOST/ran"`)
+	if err := os.MkdirAll(b.dir(cmd.Key), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	claim := fmt.Sprintf("%80s\ndigest cancelled\nboot %s\npid 4000000\ntick 1\nleader 4000000\nstart 1700000000\n", "", b.host.BootID())
+	if err := os.WriteFile(b.dir(cmd.Key)+"/claim", []byte(claim), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o, _ := once(t, c, cmd); o.State != Cancelled || exists(b.host.Dir()+"/ran") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A command has not begun whose output would have no place.
+func TestNoPlaceForOutput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.conn(t)
+	cmd := sh("no-place", `echo x >"$FLEET_HOST/ran"`)
+	if err := os.MkdirAll(b.dir(cmd.Key), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/nonexistent/out", b.dir(cmd.Key)+"/out"); err != nil {
+		t.Fatal(err)
+	}
+	if o, _ := once(t, c, cmd); o.State != Indeterminate || !strings.Contains(o.Reason, "never began") || exists(b.host.Dir()+"/ran") {
+		t.Errorf("%+v", o)
 	}
 }
 

@@ -33,6 +33,7 @@ func TestBareHosts(t *testing.T) {
 		{"bash", "bash", "setsid", "", false},
 		{"bash-within", "bash", "setsid", "", true},
 		{"without-setsid-and-sums", "dash", "true", "", true},
+		{"dash-with-sleeps-of-seconds", "dash", "setsid", "", false},
 		{"busybox", "busybox", "setsid", "busybox", false},
 		{"busybox-within", "busybox", "setsid", "busybox", true},
 		{"busybox-without-setsid-and-sums", "busybox", "true", "busybox", true},
@@ -46,6 +47,13 @@ func TestBareHosts(t *testing.T) {
 				names = append(names, "sha256sum")
 			}
 			for _, tool := range names {
+				if tool == "sleep" && strings.HasSuffix(host.name, "seconds") {
+					whole := "#!/bin/sh\ncase $1 in *.*) exit 1 ;; esac\nexec /bin/sleep \"$1\"\n"
+					if err := os.WriteFile(filepath.Join(bin, tool), []byte(whole), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
 				program := tool
 				switch {
 				case tool == "sh":
@@ -234,7 +242,16 @@ func checkHost(t *testing.T, b *bundle) {
 	if o, _ := once(t, c, slow); o.State != Exited || o.ExitCode != 143 {
 		t.Errorf("%+v", o)
 	}
-	killed := sh("killed", `echo early; sleep 0.5; echo late`)
+	stubborn := sh("stubborn", `trap "" TERM; echo begun; while :; do sleep 1; done`)
+	start(t, c, stubborn)
+	b.awaitOutput(t, stubborn.Key)
+	if err := c.Cancel(ctx, stubborn.Key, time.Second); err != nil {
+		t.Error(err)
+	}
+	if o, _ := once(t, c, stubborn); o.State != Exited || o.ExitCode != 137 || !o.Told {
+		t.Errorf("%+v", o)
+	}
+	killed := sh("killed", `echo early; sleep 1; echo late`)
 	start(t, c, killed)
 	b.awaitOutput(t, killed.Key)
 	if err := syscall.Kill(b.runner(t, killed.Key), syscall.SIGKILL); err != nil {
@@ -253,10 +270,8 @@ func checkHost(t *testing.T, b *bundle) {
 	if s, err := c.Status(ctx, key("none")); err != nil || s.State != Absent {
 		t.Errorf("%v %+v", err, s)
 	}
-	old := time.Now().AddDate(0, 0, -8)
-	if err := os.Chtimes(b.dir(cmd.Key), old, old); err != nil {
-		t.Fatal(err)
-	}
+	startedLongAgo(t, b.dir(cmd.Key))
+	longAgo(t, b.dir(cmd.Key))
 	b.pruneAgain(t)
 	once(t, c, sh("last", "true"))
 	eventually(t, "the old run aged out", func() bool { return !exists(b.dir(cmd.Key)) })

@@ -31,7 +31,7 @@ c_await() { # milliseconds, signal to repeat or nothing
     [ $c_left -gt 0 ] || return 1
     [ -z "$2" ] || c_signal "$2"
     c_sleep 50
-    c_left=$((c_left - 50)) c_quiet=$((c_quiet + 50))
+    c_left=$((c_left - c_slept)) c_quiet=$((c_quiet + c_slept))
     if [ $c_quiet -ge 2000 ]; then c_quiet=0; echo A; fi
   done
 }
@@ -47,10 +47,11 @@ c_cancel() { # grace in milliseconds
     c_claimed || c_die unusable "cancel $c_dir: $c_error"
   fi
   if [ ! -e "$c_dir/rc" ] && ! c_over; then
-    # For a runner that has not begun: what we signal may be its sync or mkdir.
-    true >"$c_dir/cancel"
+    # For a runner that has not begun: what we signal may be its sync or mkdir. And for who
+    # reads its end. A second name of the claim needs no room on a full disk.
+    true >"$c_dir/cancel" || ln "$c_dir/claim" "$c_dir/cancel"
     c_left=2000
-    until c_begun || c_over || [ $c_left -le 0 ]; do c_sleep 20; c_left=$((c_left - 20)); done
+    until c_begun || c_over || [ $c_left -le 0 ]; do c_sleep 20; c_left=$((c_left - c_slept)); done
     c_signal TERM
     if ! c_await "$1" '' && ! c_await 3000 KILL; then
       # The runner itself, if it still is the one of the claim.

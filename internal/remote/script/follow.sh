@@ -21,6 +21,7 @@ c_nap() { # milliseconds: sleeps so long, or, where somebody wakes us, until the
     c_woken=
   else
     c_sleep "$1"
+    c_napped=$c_slept
   fi
 }
 
@@ -40,6 +41,8 @@ c_output() { # all of c_bytes up to the limit
 
 c_ending() { # sets c_end once the run is over
   c_ended && return
+  # Claimed for nobody, by a cancel that came no further.
+  [ "$c_digest" != cancelled ] || { c_end=cancelled; return; }
   ! c_alive || return 1
   c_ended && return # between the two looks
   case $c_boot in

@@ -93,9 +93,12 @@ c_sync() { # the files and directories are on the disk; old tools sync everythin
   sync "$@" 2>/dev/null || sync
 }
 
-c_sleep() { # milliseconds; a sleep without fractions waits the next full second
-  c_frac=$(($1 % 1000 + 1000))
-  sleep "$(($1 / 1000)).${c_frac#1}" 2>/dev/null || sleep $((($1 + 999) / 1000))
+c_sleep() { # milliseconds; a sleep without fractions waits the next full second. Sets c_slept to how long it was
+  c_frac=$(($1 % 1000 + 1000)) c_slept=$1
+  sleep "$(($1 / 1000)).${c_frac#1}" 2>/dev/null && return
+  c_slept=$((($1 + 999) / 1000))
+  sleep $c_slept
+  c_slept=$((c_slept * 1000))
 }
 
 c_size() { # bytes printed so far

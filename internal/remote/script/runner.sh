@@ -17,7 +17,8 @@ c_run() { # the command
   c_never=
   c_claim_stays || c_never="lost - its claim did not get to the disk, so it never began"
   c_wake USR1
-  : >>"$c_dir/out"
+  # Not by ":", with which a shell may end when that fails.
+  true >>"$c_dir/out" || c_never="lost - there was no room for its output, so it never began"
   [ -z "$c_if_boot" ] || [ "$c_if_boot" = "$c_now" ] || c_never="boot $c_now"
   # Last, and with nothing of ours running beside us: who cancels from here on
   # finds the command.
@@ -57,7 +58,12 @@ c_prune() { # what ended a week ago, or was left by another boot, and has no pro
   printf '%s\n' "$c_time" 2>/dev/null >"$c_runs/.pruned"
   for c_dir in $(find "$c_runs/." ! -name . -prune -type d -mtime +6 2>/dev/null); do
     c_dir=$c_runs/${c_dir##*/}
-    if c_read_claim && [ ! -e "$c_dir/rc" ] && [ "$c_boot" = "$c_now" ]; then continue; fi
+    if c_read_claim; then
+      # The host's clock may have jumped. Both of these are of workers.
+      case $c_start in 0* | *[!0-9]*) c_start=0 ;; esac
+      [ $((c_time - c_start)) -ge 604800 ] || continue
+      [ -e "$c_dir/rc" ] || [ "$c_boot" != "$c_now" ] || continue
+    fi
     [ -z "$(c_marked)" ] || continue
     # Renamed first: half a directory must not look like a run.
     mv "$c_dir" "$c_runs/.old.$c_me" 2>/dev/null && rm -rf "$c_runs/.old.$c_me"
