@@ -6,12 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -19,8 +18,8 @@ import (
 	"commissaire/internal/fleet"
 )
 
-// ansible reads an inventory of Ansible: a file, or what a program prints with --list
-// ("Developing dynamic inventory" in its documentation).
+// ansible reads an inventory of Ansible: a file, or what a program says ("Developing
+// dynamic inventory" in its documentation).
 type ansible struct {
 	path    string
 	timeout time.Duration
@@ -33,7 +32,7 @@ func newAnsible(r *reader) Source {
 	return &ansible{path: r.file("path"), timeout: r.timeout}
 }
 
-// Fetch reads the file, or runs the program when it may be run.
+// Fetch reads the file, or asks the program when it may be run.
 func (s *ansible) Fetch(ctx context.Context) (map[string]fleet.SourceFacts, error) {
 	info, err := os.Stat(s.path)
 	switch {
@@ -42,11 +41,7 @@ func (s *ansible) Fetch(ctx context.Context) (map[string]fleet.SourceFacts, erro
 	case !info.Mode().IsRegular():
 		return nil, &Error{Reason: "its path is no file"}
 	case info.Mode().Perm()&0o111 != 0:
-		text, err := s.run(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return parseInventory(text, false)
+		return (&program{path: s.path, timeout: s.timeout}).ask(ctx)
 	}
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -57,142 +52,114 @@ func (s *ansible) Fetch(ctx context.Context) (map[string]fleet.SourceFacts, erro
 	if err != nil {
 		return nil, notAnswered(ctx, err)
 	}
-	return parseInventory(text, !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")))
-}
-
-const (
-	// saidTail is how much of what a program prints to its standard error is kept.
-	saidTail = 2 << 10
-	// pipesDelay is for a child of the program that has left its group and holds its output.
-	pipesDelay = 2 * time.Second
-)
-
-// passed is what of our environment a program gets: nothing that may hold a secret of ours.
-var passed = []string{"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
-
-// run runs the program and gives what it printed. It ends with its time, and with it all
-// processes of its group.
-func (s *ansible) run(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, late(s.timeout))
-	defer cancel()
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	out, said := &bounded{full: func() { stop(tooLarge()) }}, &tail{}
-	cmd := exec.CommandContext(ctx, s.path, "--list")
-	cmd.Dir = filepath.Dir(s.path)
-	cmd.Env = []string{}
-	for _, name := range passed {
-		if value, ok := os.LookupEnv(name); ok {
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
+	said, err := parseInventory(text, !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")))
+	if err != nil {
+		return nil, err
 	}
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, said, pipesDelay
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	group := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.Cancel = group
-	if err := cmd.Start(); err != nil {
-		var cause *os.PathError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, &Error{Reason: "it cannot be run: " + err.Error()}
+	if name, missing := said.lacking(); missing {
+		return nil, &Error{Reason: fmt.Sprintf("host %q stands in a list, as a program prints it, and there is no _meta.hostvars with its variables", short(name))}
 	}
-	err := cmd.Wait()
-	_ = group() // what it has left behind
-	var known *Error
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return out.text, nil
-	case errors.As(context.Cause(ctx), &known):
-		return nil, &Error{Reason: known.Reason, Passes: known.Passes, Said: said.String()}
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case errors.As(err, &exit):
-		return nil, &Error{Reason: "it ended with " + exit.String() + "; the log of the worker has what it said", Passes: true, Said: said.String()}
-	case errors.Is(err, exec.ErrWaitDelay):
-		return nil, &Error{Reason: "it ended, and a process that it has left behind keeps its output open", Said: said.String()}
-	}
-	return nil, &Error{Reason: "it cannot be run: " + err.Error(), Passes: true, Said: said.String()}
+	return said.facts(), nil
 }
 
-// bounded keeps MaxAnswer bytes, and tells when there are more.
-type bounded struct {
-	text []byte
-	full func()
+// inventory is what one says of its hosts.
+type inventory struct {
+	// vars are the variables by the name of the host, nil where there is a name only.
+	vars map[string]map[string]any
+	// listed are the names that stand in lists, the form of --list, which has no room for
+	// variables there.
+	listed map[string]bool
+	// meta: all variables of hosts stand in _meta.hostvars. Who is not there has none.
+	meta bool
 }
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if len(b.text)+len(p) > MaxAnswer {
-		b.full()
-		return 0, errors.New("too large")
-	}
-	b.text = append(b.text, p...)
-	return len(p), nil
-}
-
-// tail keeps the last bytes.
-type tail struct{ text []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	t.text = t.text[max(0, len(t.text)-saidTail):]
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.ToValidUTF8(string(t.text), "\uFFFD") }
 
 // parseInventory reads an inventory: what --list gives, in JSON or YAML, or an inventory
-// file in YAML.
-func parseInventory(text []byte, isYAML bool) (map[string]fleet.SourceFacts, error) {
+// file in YAML or JSON.
+func parseInventory(text []byte, isYAML bool) (*inventory, error) {
 	var groups map[string]any
 	if isYAML {
 		if err := yaml.Unmarshal(text, &groups); err != nil { // the error may repeat a value
 			return nil, &Error{Reason: "it is no inventory in JSON or YAML; one in the INI format is not read"}
 		}
-	} else {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
-		if err := d.Decode(&groups); err != nil {
-			return nil, &Error{Reason: "it is no inventory in JSON: " + jsonFault(err)}
-		}
-		if d.More() {
-			return nil, &Error{Reason: "it is no inventory in JSON: more text after its end"}
-		}
+	} else if err := decode(text, &groups); err != nil {
+		return nil, &Error{Reason: "it is no inventory in JSON: " + err.Error()}
 	}
 	if groups == nil {
 		return nil, &Error{Reason: "it is no inventory: there is nothing in it"}
 	}
-	vars := map[string]map[string]any{}
+	said := &inventory{vars: map[string]map[string]any{}, listed: map[string]bool{}}
 	for name, group := range groups {
 		if name == "_meta" {
 			continue
 		}
-		if err := members(vars, name, group); err != nil {
+		if err := said.members(name, group); err != nil {
 			return nil, err
 		}
 	}
-	if meta, ok := groups["_meta"].(map[string]any); ok {
-		if err := hosts(vars, "_meta", meta["hostvars"]); err != nil {
-			return nil, err
+	if err := said.hostvars(groups["_meta"]); err != nil {
+		return nil, err
+	}
+	return said, nil
+}
+
+// hostvars takes the variables of _meta, if it is there and has such.
+func (v *inventory) hostvars(meta any) error {
+	more, ok := meta.(map[string]any)
+	if !ok && meta != nil {
+		return &Error{Reason: "it is no inventory: _meta is no object"}
+	}
+	if more["hostvars"] == nil {
+		return nil
+	}
+	if _, v.meta = more["hostvars"].(map[string]any); !v.meta {
+		return &Error{Reason: "it is no inventory: _meta.hostvars is no object"}
+	}
+	return v.hosts("_meta", more["hostvars"])
+}
+
+// unknown are the names of the hosts whose variables are not in it, sorted.
+func (v *inventory) unknown() (names []string) {
+	if v.meta {
+		return nil
+	}
+	for name, vars := range v.vars {
+		if vars == nil {
+			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
+	return names
+}
+
+// lacking gives the first host of which a list has the name and nothing the variables. In
+// an inventory file a host without variables stands otherwise.
+func (v *inventory) lacking() (name string, missing bool) {
+	for _, name := range v.unknown() {
+		if v.listed[name] {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// facts gives what the variables say, by address.
+func (v *inventory) facts() map[string]fleet.SourceFacts {
 	said := map[string][]fleet.SourceFacts{}
-	for name, v := range vars {
-		if host, ok := cmpOr(v["ansible_host"], v["ansible_ssh_host"]).(string); ok {
+	for name, vars := range v.vars {
+		if host, ok := cmpOr(vars["ansible_host"], vars["ansible_ssh_host"]).(string); ok {
 			name = host
 		}
 		address, err := fleet.ParseAddress(name)
 		if err != nil {
 			continue // an alias or a template, which is the address of no host of ours
 		}
-		said[address] = append(said[address], factsOf(v))
+		said[address] = append(said[address], factsOf(vars))
 	}
 	found := map[string]fleet.SourceFacts{}
 	for address, names := range said {
 		found[address] = agreed(names)
 	}
-	return found, nil
+	return found
 }
 
 // agreed is what the names of one machine say without contradiction. An inventory is made
@@ -239,19 +206,19 @@ func agree[T comparable](names []fleet.SourceFacts, of func(fleet.SourceFacts) *
 }
 
 // members takes the hosts of a group and of the groups that are written in it.
-func members(vars map[string]map[string]any, name string, group any) error {
+func (v *inventory) members(name string, group any) error {
 	switch g := group.(type) {
 	case nil:
 		return nil
 	case []any: // the oldest form: a list of hosts
-		return hosts(vars, name, g)
+		return v.hosts(name, g)
 	case map[string]any:
-		if err := hosts(vars, name, g["hosts"]); err != nil {
+		if err := v.hosts(name, g["hosts"]); err != nil {
 			return err
 		}
 		children, _ := g["children"].(map[string]any) // a list of names says nothing new
 		for child, inner := range children {
-			if err := members(vars, child, inner); err != nil {
+			if err := v.members(child, inner); err != nil {
 				return err
 			}
 		}
@@ -261,33 +228,39 @@ func members(vars map[string]map[string]any, name string, group any) error {
 }
 
 // hosts takes hosts: names, or an object from names to variables.
-func hosts(vars map[string]map[string]any, group string, given any) error {
-	merge := func(name string, more map[string]any) {
-		if vars[name] == nil {
-			vars[name] = map[string]any{}
-		}
-		for key, value := range more {
-			vars[name][key] = value
-		}
-	}
+func (v *inventory) hosts(group string, given any) error {
 	switch list := given.(type) {
 	case nil:
 		return nil
 	case []any:
 		for _, name := range list {
 			if text, ok := name.(string); ok {
-				merge(text, nil)
+				v.listed[text] = true
+				v.add(text, nil)
 			}
 		}
 		return nil
 	case map[string]any:
 		for name, more := range list {
-			variables, _ := more.(map[string]any)
-			merge(name, variables)
+			vars, ok := more.(map[string]any)
+			if !ok && more != nil {
+				return &Error{Reason: fmt.Sprintf("it is no inventory: the variables of host %q are no object", short(name))}
+			}
+			v.add(name, vars)
 		}
 		return nil
 	}
 	return &Error{Reason: fmt.Sprintf("it is no inventory: the hosts of %q are neither a list nor an object", short(group))}
+}
+
+// add adds variables of a host, nil for none that are known.
+func (v *inventory) add(name string, vars map[string]any) {
+	known := v.vars[name]
+	if known == nil && vars != nil {
+		known = map[string]any{}
+	}
+	maps.Copy(known, vars)
+	v.vars[name] = known
 }
 
 // short keeps a name of others from filling a reason.

@@ -31,13 +31,6 @@ func TestInventories(t *testing.T) {
 	}
 }
 
-func TestOldestForm(t *testing.T) {
-	t.Parallel()
-	found, err := build1(t, map[string]any{"type": "ansible", "path": script(t, `echo '{"web": ["a", "b"], "db": {"hosts": ["c"]}}'`)}).Fetch(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, map[string]fleet.SourceFacts{"a": {}, "b": {}, "c": {}}, found)
-}
-
 // TestNamesOfOneMachine: what they contradict each other in is not said.
 func TestNamesOfOneMachine(t *testing.T) {
 	t.Parallel()

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"os"
+	"strings"
 	"time"
 
 	"commissaire/internal/fleet"
@@ -79,6 +80,10 @@ func (s *httpJSON) Fetch(ctx context.Context) (map[string]fleet.SourceFacts, err
 
 func (s *httpJSON) prepare() (http.Header, *http.Transport, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if strings.HasPrefix(s.url, "http:") {
+		// A proxy of the environment would read all of it. With https it is but a tunnel.
+		transport.Proxy = nil
+	}
 	headers := http.Header{}
 	var err error
 	if s.headers != "" {

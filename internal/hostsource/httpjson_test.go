@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,6 +76,68 @@ func TestCertificates(t *testing.T) {
 	right := file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 	_, err := build1(t, map[string]any{"type": "http-json", "url": server.URL, "ca_file": right}).Fetch(t.Context())
 	require.NoError(t, err)
+}
+
+// TestProxies: one of the environment sees nothing but the way to an https source. The
+// environment is read once in a process, so the sources are asked in another one.
+func TestProxies(t *testing.T) {
+	t.Parallel()
+	if url := os.Getenv("TEST_SOURCE_URL"); url != "" {
+		found, err := build1(t, map[string]any{"type": "http-json", "url": url, "timeout": "5s",
+			"headers_file": os.Getenv("TEST_SOURCE_HEADERS"), "ca_file": os.Getenv("TEST_SOURCE_CA")}).Fetch(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, found, "a")
+		return
+	}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "Bearer hunter2" {
+			_, _ = w.Write([]byte(`[{"address": "a"}]`))
+		}
+	}))
+	t.Cleanup(server.Close)
+	seen := make(chan string, 10)
+	proxy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var text strings.Builder
+		_ = r.Write(&text)
+		seen <- text.String()
+		if r.Method != http.MethodConnect {
+			_, _ = w.Write([]byte(`[{"address": "a"}]`))
+			return
+		}
+		to, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		w.WriteHeader(http.StatusOK)
+		from, buffered, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		go func() { _, _ = io.Copy(to, buffered) }()
+		_, _ = io.Copy(from, to)
+	})
+	ask := func(url string) error {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxies$")
+		cmd.Env = []string{
+			"HTTP_PROXY=" + proxy, "HTTPS_PROXY=" + proxy, "TEST_SOURCE_URL=" + url,
+			"TEST_SOURCE_HEADERS=" + file(t, "headers", "Authorization: Bearer hunter2"),
+			"TEST_SOURCE_CA=" + file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))),
+		}
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		return err
+	}
+	require.Error(t, ask("http://cmdb.invalid/hosts?token=hunter2"), "nobody is there but the proxy")
+	require.Empty(t, seen)
+	require.NoError(t, ask("https://example.com/hosts?token=hunter2"), "the name in the server's certificate")
+	require.NotEmpty(t, seen)
+	for len(seen) > 0 {
+		request := <-seen
+		require.True(t, strings.HasPrefix(request, "CONNECT example.com:443 "), request)
+		require.NotContains(t, request, "hunter2")
+	}
 }
 
 func TestNobodyThere(t *testing.T) {

@@ -1,9 +1,11 @@
 package hostsource
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 
@@ -61,6 +63,20 @@ func plain(err error) string {
 		return e.Fields[0].Field + " " + e.Fields[0].Detail
 	}
 	return err.Error()
+}
+
+// decode reads one value in JSON, with numbers as they are written. The error is for a
+// reason: it repeats nothing of the text.
+func decode(text []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(to); err != nil {
+		return errors.New(jsonFault(err))
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more text after its end")
+	}
+	return nil
 }
 
 // jsonFault says what is wrong with JSON without repeating any of it.
