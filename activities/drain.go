@@ -32,6 +32,9 @@ type CordonStore interface {
 const (
 	// diagnoseEvery is the time between two looks at what may pass.
 	diagnoseEvery = 2 * time.Second
+	// standsEvery is the time between two looks at the record while a container manager
+	// wants to be left alone.
+	standsEvery = 2 * time.Second
 	// drainEvery is the time between two passes of a drain.
 	drainEvery = time.Second
 	// drainQuiet is how long pods that end, or a node that comes back, are nobody's concern.
@@ -54,6 +57,8 @@ type nodeRun struct {
 	nodes   *Nodes
 	to      NodeStore
 	manager whoHolds
+	// holds asks the record whether the step is to go on.
+	holds   func(ctx context.Context, id, address string) error
 	m       fleet.ContainerManager
 	k       *client
 	release func() // gives the client back
@@ -70,7 +75,7 @@ type whoHolds func(context.Context, NodeStore) (fleet.ContainerManager, error)
 // run is the frame of a rollout's steps on a node.
 func (a *Nodes) run(ctx context.Context, in workflows.HostStep, manager whoHolds, do func(context.Context, *nodeRun) error) (workflows.Nothing, error) {
 	to := a.Store(in.Tenant)
-	s := &nodeRun{stepRecord: &stepRecord{steps: to, in: in}, nodes: a, to: to, manager: manager, release: func() {}, known: map[string]bool{}}
+	s := &nodeRun{stepRecord: &stepRecord{steps: to, in: in}, nodes: a, to: to, manager: manager, release: func() {}, holds: to.CordonStands, known: map[string]bool{}}
 	if done, err := s.begin(ctx); done || err != nil {
 		return workflows.Nothing{}, err
 	}
@@ -117,10 +122,10 @@ func cordoner(in workflows.HostStep) whoHolds {
 // owner is whom the mark on the node names.
 func owner(in workflows.HostRef) string { return in.OperationID + "/" + in.Address }
 
-// stands is the fence before each write to the node: this worker may have slept, and the
-// step be another's, or over.
+// stands is the fence before each write to the node, and while there is nothing to do but
+// wait: this worker may have slept, and the step be another's, or over.
 func (s *nodeRun) stands(ctx context.Context) error {
-	s.fence = s.to.CordonStands(ctx, s.in.OperationID, s.in.Address)
+	s.fence = s.holds(ctx, s.in.OperationID, s.in.Address)
 	return s.fence
 }
 
@@ -141,7 +146,24 @@ func (s *nodeRun) ask(ctx context.Context, f func() error) error {
 		s.last = blamed(s.m, err).Error()
 		s.tell(ctx, s.last)
 		after, _ := containermgr.RetryAfter(err)
-		rest(ctx, max(after, askAgain))
+		if err := s.pause(ctx, max(after, askAgain)); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for so long, or until ctx ends. A container manager may want to be left
+// alone for minutes, so the record is asked meanwhile whether the step is to go on.
+func (s *nodeRun) pause(ctx context.Context, d time.Duration) error {
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		rest(ctx, min(left, standsEvery))
+		if left <= standsEvery || ctx.Err() != nil {
+			return nil
+		}
+		if err := s.stands(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
 }
 
@@ -188,7 +210,10 @@ func (a *Nodes) Diagnose(ctx context.Context, in workflows.DrainStep) (workflows
 		}
 		return to.OpenContainerManager(ctx, n.Holder, "")
 	}
-	return a.run(ctx, in.HostStep, holder, func(ctx context.Context, s *nodeRun) error { return s.diagnose(ctx, in.Policy) })
+	return a.run(ctx, in.HostStep, holder, func(ctx context.Context, s *nodeRun) error {
+		s.holds = s.to.NodeStands
+		return s.diagnose(ctx, in.Policy)
+	})
 }
 
 func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
@@ -196,8 +221,8 @@ func (s *nodeRun) diagnose(ctx context.Context, p fleet.Drain) error {
 	for again := false; ; again = true {
 		var findings []fleet.Finding
 		err := s.ask(ctx, func() (err error) {
-			if s.fence = s.to.NodeStands(ctx, s.in.OperationID, s.in.Address); s.fence != nil {
-				return s.fence // a host that has left its cluster meanwhile is not waited for
+			if err := s.stands(ctx); err != nil {
+				return err // a host that has left its cluster meanwhile is not waited for
 			}
 			findings, err = s.k.Diagnose(ctx, s.in.Address, owner(s.in.HostRef), p, again)
 			return err
@@ -311,7 +336,9 @@ func (s *nodeRun) drain(ctx context.Context, p fleet.Drain) error {
 			return failed("the policy does not let these pods go: %s", sentences(pass.Refused))
 		}
 		s.left(ctx, pass, time.Since(begun) < drainQuiet)
-		rest(ctx, max(drainEvery, pass.RetryAfter))
+		if err := s.pause(ctx, max(drainEvery, pass.RetryAfter)); err != nil {
+			return err
+		}
 	}
 }
 
@@ -335,7 +362,7 @@ func (s *nodeRun) left(ctx context.Context, pass containermgr.Pass, quiet bool) 
 		s.last = "the node is not known to be empty yet"
 		return
 	}
-	if s.last = "the node is not empty: " + first(left); len(pass.Blocked) == 0 && quiet {
+	if s.last = "the node is not empty: " + first(left); len(pass.Blocked) == 0 && pass.RetryAfter < drainQuiet && quiet {
 		s.tell(ctx, "")
 		return
 	}

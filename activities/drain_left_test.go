@@ -1,7 +1,17 @@
 package activities_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,4 +83,80 @@ func TestADrainOfAHostThatLeaves(t *testing.T) {
 	_, err = away.DeleteCluster(t.Context(), "away", store.Requester{})
 	require.NoError(t, err)
 	require.Contains(t, requireRefused(t, "conflict", await(t, over)), `cluster "away" was deleted`)
+}
+
+// throttle stands before Kubernetes, and once it is on answers what it is for by a wish to
+// be asked again in five minutes.
+type throttle struct {
+	*httptest.Server
+	on    atomic.Bool
+	asked atomic.Int64 // requests since
+}
+
+func (r *nodeRig) throttle(t *testing.T, what func(*http.Request) bool) (s *throttle, options map[string]any) {
+	t.Helper()
+	to, err := url.Parse(r.kube.URL())
+	require.NoError(t, err)
+	ca, err := os.ReadFile(r.kube.CAFile())
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	t.Cleanup(transport.CloseIdleConnections)
+	pass := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to) }, Transport: transport}
+	s = &throttle{}
+	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.on.Load() {
+			s.asked.Add(1)
+			if what(r) {
+				w.Header().Set("Retry-After", "300")
+				http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
+				return
+			}
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600))
+	return s, map[string]any{"server_url": s.URL, "certificate_ca_path": path}
+}
+
+// TestAHostThatLeavesWhileThrottled is not kept for as long as Kubernetes wants to be left
+// alone, and Kubernetes is.
+func TestAHostThatLeavesWhileThrottled(t *testing.T) {
+	t.Parallel()
+	r := newNodeRig(t)
+	all := func(*http.Request) bool { return true }
+	evictions := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/eviction") }
+	how := how{deadline: time.Now().Add(time.Hour)}
+	for name, c := range map[string]struct {
+		what    func(*http.Request) bool
+		waiting string
+		step    func(*drained) error
+	}{
+		"evicts":    {evictions, "wants to be asked again in 5m0s", func(d *drained) error { return d.drain(how, fleet.Drain{}) }},
+		"drains":    {all, "container manager drains: ", func(d *drained) error { return d.drain(how, fleet.Drain{}) }},
+		"diagnoses": {all, "container manager diagnoses: ", func(d *drained) error { return d.diagnose(how, fleet.Drain{}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, options := r.throttle(t, c.what)
+			d := r.drained(t, name, options)
+			d.pod("web")
+			require.NoError(t, d.cordon())
+			s.on.Store(true)
+			done := make(chan error, 1)
+			go func() { done <- c.step(d) }()
+			eventually(t, func() bool { return strings.Contains(d.waiting(), c.waiting) }, "the record says what it waits for")
+			asked := s.asked.Load()
+			_, _, err := d.DeleteHost(t.Context(), name, store.Requester{})
+			require.NoError(t, err)
+			require.Contains(t, requireRefused(t, "conflict", await(t, done)), "the host was removed from the inventory")
+			require.Equal(t, asked, s.asked.Load())
+			s.on.Store(false)
+			require.NoError(t, d.uncordon(how, 1))
+			d.is(false, false)
+		})
+	}
 }
