@@ -18,6 +18,9 @@ type Tally struct {
 	Rest   Group
 	Failed int // ended badly, canaries too
 	Down   int // of those, failed while they were away; each keeps its slot
+	// Lost is how many ended well and are neither active nor disassociated in the
+	// inventory any more; each uses up one.
+	Lost int
 	// Shared is the budget of the container manager, nil when it has none.
 	Shared *Shared
 }
@@ -42,7 +45,8 @@ type Group struct {
 	// Away is how many hosts without a slot (unstaged, staging or ready) are neither
 	// active nor disassociated in the inventory: away already, so each uses up one.
 	Away int
-	// Mending is how many of those are in a bootstrap, and may soon be back.
+	// Mending is how many of those, and of the lost ones, are in a bootstrap, and may soon
+	// be back.
 	Mending int
 	Failed  int
 }
@@ -143,7 +147,7 @@ func (p Policy) Next(t Tally, s Steering, now time.Time) Decision {
 	if d.Start == 0 && busy == 0 {
 		return Decision{End: OperationFailed, Reason: fmt.Sprintf(
 			"%s failed while away and %s in the inventory (failed, or in a bootstrap), which uses up max_unavailable (%d); mend them, or raise it, then retry",
-			ofHosts(t.Down, t.Hosts), are(t.Canary.Away+t.Rest.Away), p.Slots(t.Hosts))}
+			ofHosts(t.Down, t.Hosts), are(t.Canary.Away+t.Rest.Away+t.Lost), p.Slots(t.Hosts))}
 	}
 	return d
 }
@@ -245,7 +249,7 @@ func (p Policy) free(t Tally, group Group) (start, away int) {
 
 // away is how many hosts of the operation are away, by whatever cause.
 func (t Tally) away() int {
-	return t.Canary.Running + t.Rest.Running + t.Down + t.Canary.Away + t.Rest.Away
+	return t.Canary.Running + t.Rest.Running + t.Down + t.Lost + t.Canary.Away + t.Rest.Away
 }
 
 func ofHosts(n, of int) string {

@@ -31,6 +31,7 @@ type simulated struct {
 	held           bool // by another operation, for now
 	state          HostRunState
 	down           bool // failed while away
+	lost           bool // ended well, and is not there any more
 	begun          int  // how often it got a slot
 	staged         int  // how often it began to stage
 	over           time.Time
@@ -67,6 +68,12 @@ func (r *rollout) tally() Tally {
 		}
 		if h.away && (h.state == HostRunPending || h.state == HostRunStaging || h.state == HostRunStaged) {
 			g.Away++
+			if h.mending {
+				g.Mending++
+			}
+		}
+		if h.lost {
+			t.Lost++
 			if h.mending {
 				g.Mending++
 			}
@@ -177,10 +184,11 @@ func newRollout(t *rapid.T) *rollout {
 	return r
 }
 
-// check wants every promise held at this instant.
-func (r *rollout) check(t *rapid.T) {
+// check wants every promise held at this instant; before is how many hosts had started
+// when the planner was asked.
+func (r *rollout) check(t *rapid.T, before int) {
 	slots := r.policy.Slots(len(r.hosts))
-	running, staging, down, away := 0, 0, 0, 0
+	running, staging, down, away, lost := 0, 0, 0, 0, 0
 	for i, h := range r.hosts {
 		switch {
 		case h.begun > 1:
@@ -193,6 +201,8 @@ func (r *rollout) check(t *rapid.T) {
 			staging++
 		case h.down:
 			down++
+		case h.lost:
+			lost++
 		case h.away && (h.state == HostRunPending || h.state == HostRunStaging || h.state == HostRunStaged):
 			away++
 		}
@@ -203,19 +213,19 @@ func (r *rollout) check(t *rapid.T) {
 	if staging > MaxStaging {
 		t.Fatalf("%d hosts stage at once", staging)
 	}
-	// Hosts that were away before anybody did anything are no fault of the planner,
-	// but it must not add a host that works to them.
+	// Hosts that are away without our doing are no fault of the planner, but it must not
+	// add a host that works to them.
 	added := 0
-	for _, h := range r.hosts {
-		if h.state == HostRunRunning && !h.away {
+	for _, i := range r.started[before:] {
+		if !r.hosts[i].away {
 			added++
 		}
 	}
-	if r.policy.MaxUnavailable != nil && added > 0 && running+down+away > max(slots, running+down+away-added) {
-		t.Fatalf("%d running, %d down and %d away are more than %d", running, down, away, slots)
+	if r.policy.MaxUnavailable != nil && added > 0 && running+down+away+lost > slots {
+		t.Fatalf("%d running, %d down, %d away and %d lost are more than %d", running, down, away, lost, slots)
 	}
-	if o := r.others; o != nil && added > 0 && running+down+away+o.atWork+o.failed > o.limit {
-		t.Fatalf("%d running, %d down, %d away and others %+v are more than all may be", running, down, away, *o)
+	if o := r.others; o != nil && added > 0 && running+down+away+lost+o.atWork+o.failed > o.limit {
+		t.Fatalf("%d running, %d down, %d away, %d lost and others %+v are more than all may be", running, down, away, lost, *o)
 	}
 }
 
@@ -236,6 +246,17 @@ func (r *rollout) elsewhere(t *rapid.T) {
 	}
 }
 
+// lose loses a host whose part ended well, or finds one that was lost.
+func (r *rollout) lose(t *rapid.T) {
+	if len(r.hosts) == 0 || rapid.IntRange(0, 4).Draw(t, "lost or found") > 0 {
+		return
+	}
+	if h := r.hosts[rapid.IntRange(0, len(r.hosts)-1).Draw(t, "who is lost or found")]; h.state == HostRunSucceeded {
+		h.lost = !h.lost
+		h.mending = h.lost && rapid.Bool().Draw(t, "mending")
+	}
+}
+
 // step lets time pass until something happens: a host ends, or somebody steers.
 func (r *rollout) step(t *rapid.T, d Decision) {
 	r.now = r.now.Add(time.Duration(rapid.IntRange(1, 60).Draw(t, "seconds")) * time.Second)
@@ -243,12 +264,16 @@ func (r *rollout) step(t *rapid.T, d Decision) {
 		r.now = d.Again
 	}
 	r.elsewhere(t)
+	r.lose(t)
 	for _, h := range r.hosts {
 		if h.held && rapid.Bool().Draw(t, "given up") {
 			h.held = false
 		}
 		if h.mending && (h.state == HostRunPending || h.state == HostRunStaged) && rapid.Bool().Draw(t, "bootstrapped") {
 			h.mending, h.away = false, rapid.Bool().Draw(t, "in vain")
+		}
+		if h.lost && h.mending && rapid.Bool().Draw(t, "brought back") {
+			h.mending, h.lost = false, rapid.Bool().Draw(t, "in vain")
 		}
 	}
 	working := r.working()
@@ -308,7 +333,7 @@ func TestARolloutKeepsItsPromises(t *testing.T) {
 				return
 			}
 			r.carryOut(d)
-			r.check(t)
+			r.check(t, before)
 			r.order(t, before)
 			if len(r.started) > before || d.Stage > 0 {
 				if r.steering.Paused && !d.Pause || r.steering.Cancelled {
@@ -483,12 +508,30 @@ func TestARolloutThatCannotGoOnEnds(t *testing.T) {
 	require.Equal(t, Decision{Start: 2, StartAway: 2}, d, "a host that is away already may be worked on")
 }
 
+// Hosts that were lost after their turn use up slots until they are back.
+func TestHostsThatAreLostAfterTheirTurn(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	p := Policy{MaxUnavailable: Count(2)}
+	next := func(p Policy, lost int, rest Group) Decision {
+		return p.Next(Tally{Hosts: 10, Lost: lost, Rest: rest}, Steering{}, now)
+	}
+	require.Equal(t, Decision{Start: 1}, next(p, 1, Group{Ready: 9}))
+	require.Equal(t, Decision{}, next(p, 1, Group{Ready: 8, Running: 1}))
+	require.Equal(t, Decision{Start: 2, StartAway: 1}, next(Policy{MaxUnavailable: Count(3)}, 1, Group{Ready: 9, Away: 1}), "one that works takes the place that is left")
+	require.Equal(t, Decision{End: OperationFailed, Reason: "0 of 10 hosts failed while away and 2 are away in the inventory (failed, or in a bootstrap), which uses up max_unavailable (2); mend them, or raise it, then retry"},
+		next(p, 2, Group{Ready: 8}))
+	require.Equal(t, Decision{Waiting: "hosts that are away, 1 of them in a bootstrap, use up max_unavailable (2)", Again: now.Add(lookAtMending)}, next(p, 2, Group{Ready: 8, Mending: 1}))
+	require.Equal(t, Decision{Start: 1}, next(Policy{}, 5, Group{Ready: 5}), "nothing else counts without max_unavailable")
+	require.Equal(t, Decision{End: OperationSucceeded}, next(p, 10, Group{}), "there is nobody left to keep")
+}
+
 // tallies draws any count of a rollout that is in the middle.
 func tallies(t *rapid.T) Tally {
 	count := func(name string) int { return rapid.IntRange(0, 6).Draw(t, name) }
-	out := Tally{Hosts: 30, Rest: Group{Ready: count("ready"), Running: count("running"), Failed: count("failed")}}
+	out := Tally{Hosts: 30, Lost: count("lost"), Rest: Group{Ready: count("ready"), Running: count("running"), Failed: count("failed")}}
 	out.Rest.Away = rapid.IntRange(0, out.Rest.Ready).Draw(t, "away")
-	out.Rest.Mending = rapid.IntRange(0, out.Rest.Away).Draw(t, "mending")
+	out.Rest.Mending = rapid.IntRange(0, out.Rest.Away+out.Lost).Draw(t, "mending")
 	out.Failed = out.Rest.Failed
 	out.Down = rapid.IntRange(0, out.Failed).Draw(t, "down")
 	return out

@@ -56,17 +56,24 @@ const (
 	// somebody tries to mend it by a bootstrap. From these hosts, which are few, to
 	// their host runs, one by one: OFFSET 0 keeps Postgres from going the other way
 	// while it does not know yet how many rows a new operation has.
-	awayJoin = `(SELECT address, state FROM host WHERE tenant = $2 AND cluster = $3 AND state NOT IN ('active', 'disassociated')) f,
+	awayJoin = `(SELECT address, state, state_since FROM host WHERE tenant = $2 AND cluster = $3 AND state NOT IN ('active', 'disassociated')) f,
 		LATERAL (SELECT * FROM host_run WHERE operation_id = $1 AND address = f.address OFFSET 0) r`
 
+	// The host worked at its turn, and does no work since: most often checks have lost it.
+	lostSince = `r.state = 'succeeded' AND f.state_since > r.finished`
+
 	// One row for the canaries and one for all others. Hosts that are not staged yet
-	// may be away, too.
-	tallySQL = `SELECT g.canary,
+	// may be away, too. Those that are away are looked up once for all that is counted of
+	// them: in an outage they are many.
+	tallySQL = `WITH away AS MATERIALIZED (
+			SELECT r.canary, r.state IN ('pending', 'staged') AS before, ` + lostSince + ` AS since, f.state <> 'failed' AS mending FROM ` + awayJoin + `)
+		SELECT g.canary,
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'pending' AND stages LIMIT $4) x),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'staging'),
 			(SELECT count(*) FROM (SELECT FROM host_run WHERE operation_id = $1 AND canary = g.canary AND (state = 'staged' OR state = 'pending' AND NOT stages) LIMIT $4) x),
-			(SELECT count(*) FROM (SELECT FROM ` + awayJoin + ` WHERE r.canary = g.canary AND r.state IN ('pending', 'staged') LIMIT $4) x),
-			(SELECT count(*) FROM (SELECT FROM ` + awayJoin + ` WHERE r.canary = g.canary AND r.state IN ('pending', 'staged') AND f.state <> 'failed' LIMIT $4) x),
+			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND before),
+			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND mending AND (before OR since)),
+			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND since),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
@@ -217,9 +224,9 @@ func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fle
 	t.Hosts = op.Hosts
 	var canary bool
 	var g fleet.Group
-	var down int
+	var down, lost int
 	var done, clock pgtype.Timestamptz
-	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Mending, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Mending, &lost, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
 		if canary {
 			t.Canary = g
 		} else {
@@ -227,6 +234,7 @@ func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fle
 		}
 		t.Failed += g.Failed
 		t.Down += down
+		t.Lost += lost
 		return nil
 	})
 	return t, utc(done), utc(clock), err

@@ -18,7 +18,7 @@ func TestAClaimCostsTheSameAtAnySize(t *testing.T) {
 	for _, hosts := range []int{100, 10_000} {
 		f := setup(t)
 		f.manyHosts(t, "c", hosts)
-		f.exec(t, "UPDATE host SET state = CASE join_order / $1 % 2 WHEN 0 THEN 'failed' ELSE 'investigating' END, reason = 'x' WHERE join_order % $1 = 5", hosts/10)
+		f.exec(t, "UPDATE host SET state = CASE join_order / $1 % 2 WHEN 0 THEN 'failed' ELSE 'investigating' END, reason = 'x', state_since = now() + interval '1 hour' WHERE join_order % $1 = 5", hosts/10)
 		op := f.rollout(t, NewOperation{Kind: fleet.KindUpgrade, Policy: fleet.Policy{MaxUnavailable: fleet.Count(20), Canary: &fleet.Canary{Hosts: fleet.Count(5)}}})
 		f.exec(t, "UPDATE operation SET state = 'running', started = now()")
 		f.exec(t, "UPDATE host_run SET state = 'succeeded', started = now(), rolling = now(), finished = now() WHERE position < $1", hosts/2)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -228,6 +229,64 @@ func TestHostsInABootstrapAreAway(t *testing.T) {
 	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(3)}})
 	c := f.claims(t, op.ID, 1)
 	require.Equal(t, []Assignment{{"h3", false, 1, 1, false}, {"h4", false, 2, 1, false}, {"h5", false, 3, 1, false}}, c.Assignments, "no working host is taken away besides")
+}
+
+// TestHostsThatAreLostAfterTheirTurnKeepSlots: a version that kills hosts minutes after
+// their part ended well takes down no more of them than the policy allows.
+func TestHostsThatAreLostAfterTheirTurnKeepSlots(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.cluster(t, "c")
+	for i := range 8 {
+		f.watchable(t, fmt.Sprint("h", i+1), "c")
+	}
+	lost := []fleet.WatchState{fleet.WatchUnreachable, fleet.WatchUnreachable, fleet.WatchUnreachable}
+	op := f.rollout(t, NewOperation{Kind: fleet.KindUpgrade, Policy: fleet.Policy{MaxUnavailable: fleet.Count(2), MaxFailures: fleet.Count(8)}})
+	works := func(address string, next bool) *Assignment {
+		t.Helper()
+		return f.ends(t, HostRunEnd{OperationID: op.ID, Address: address, State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Next: next})
+	}
+	require.Len(t, f.claims(t, op.ID, 1).Assignments, 2)
+	require.Nil(t, works("h1", false))
+	require.Equal(t, fleet.HostFailed, f.check(t, "h1", lost...).State)
+	require.Empty(t, f.claims(t, op.ID, 2).Assignments, "h2 is at work, and h1 is away")
+	require.Equal(t, "h3", works("h2", true).Address, "there is one place, which goes on")
+	require.Empty(t, f.claims(t, op.ID, 3).Assignments)
+
+	require.Equal(t, fleet.HostDisassociated, f.check(t, "h1", fleet.WatchHealthy).State)
+	require.Equal(t, []Assignment{{"h4", false, 1, 4, false}}, f.claims(t, op.ID, 4).Assignments, "h1 is back")
+	f.check(t, "h1", lost...)
+	f.check(t, "h2", lost...)
+	require.Nil(t, works("h3", true))
+	require.Nil(t, works("h4", true))
+	c := f.claims(t, op.ID, 5)
+	require.Equal(t, fleet.OperationFailed, c.End)
+	require.Equal(t, "0 of 8 hosts failed while away and 2 are away in the inventory (failed, or in a bootstrap), which uses up max_unavailable (2); mend them, or raise it, then retry", c.Reason)
+
+	boot := f.start(t, fleet.KindBootstrap, "", "h2")
+	_, err := f.BeginOperation(t.Context(), boot.ID)
+	require.NoError(t, err)
+	_, err = f.BeginHostRun(t.Context(), boot.ID, "h2")
+	require.NoError(t, err)
+	c = f.claims(t, op.ID, 6)
+	require.Empty(t, c.End)
+	require.Equal(t, "hosts that are away, 1 of them in a bootstrap, use up max_unavailable (2)", c.Waiting)
+	f.exec(t, "UPDATE host SET state = 'active' WHERE address IN ('h1', 'h2')")
+	require.Len(t, f.claims(t, op.ID, 7).Assignments, 2)
+}
+
+// TestAHostThatNothingRecoversIsNotLost: a rollout over a host that was never bootstrapped
+// may end well and leave its state alone, which takes no slot from the others.
+func TestAHostThatNothingRecoversIsNotLost(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.manyHosts(t, "c", 2)
+	f.exec(t, "UPDATE host SET state = 'failed', reason = 'x', bootstrapped = NULL WHERE address = 'h1'")
+	op := f.rollout(t, NewOperation{Policy: fleet.Policy{MaxUnavailable: fleet.Count(1)}})
+	require.Equal(t, []Assignment{{"h1", false, 1, 1, false}}, f.claims(t, op.ID, 1).Assignments)
+	next := f.ends(t, HostRunEnd{OperationID: op.ID, Address: "h1", State: fleet.HostRunSucceeded, Event: fleet.HostRecovered, Next: true})
+	require.Equal(t, fleet.HostFailed, f.state(t, "h1"))
+	require.Equal(t, "h2", next.Address)
 }
 
 func TestHostsThatAreGoneAreSkipped(t *testing.T) {

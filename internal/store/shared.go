@@ -29,9 +29,9 @@ const (
 				UNION ALL SELECT f.address, false, f.state <> 'failed' FROM host f JOIN node n ON n.tenant = f.tenant AND n.address = f.address
 					WHERE f.tenant = $2 AND f.state NOT IN ('active', 'disassociated') AND n.manager = $4
 			) every GROUP BY address) a
+		LEFT JOIN host f ON f.tenant = $2 AND f.address = a.address AND f.cluster = $3 AND f.state NOT IN ('active', 'disassociated')
 		WHERE NOT EXISTS (SELECT FROM host_run r WHERE r.operation_id = $1 AND r.address = a.address
-			AND (r.state = 'running' OR r.down OR r.state IN ('pending', 'staged')
-				AND EXISTS (SELECT FROM host f WHERE f.tenant = $2 AND f.address = a.address AND f.cluster = $3 AND f.state NOT IN ('active', 'disassociated'))))`
+			AND (r.state = 'running' OR r.down OR r.state IN ('pending', 'staged') AND f.address IS NOT NULL OR ` + lostSince + `))`
 )
 
 // shared counts the nodes of a container manager with a budget that are away and that

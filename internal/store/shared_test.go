@@ -96,6 +96,9 @@ func TestASlotOfABrokenHost(t *testing.T) {
 // TestWhatASharedBudgetCounts: every node that is away once, whoever has it.
 func TestWhatASharedBudgetCounts(t *testing.T) {
 	t.Parallel()
+	// A host whose part in the rollout of b has ended well, and that checks have lost then.
+	const lose = `UPDATE host_run SET state = 'succeeded', started = now(), finished = now() WHERE address = 'h11';
+		UPDATE host SET state = 'failed', reason = 'x', state_since = clock_timestamp() WHERE address = 'h11'`
 	for name, c := range map[string]struct {
 		sql    string // what happens, while a rollout of b has h1 of a's cluster running
 		others int    // besides h1
@@ -104,7 +107,10 @@ func TestWhatASharedBudgetCounts(t *testing.T) {
 		"nothing else":                       {"SELECT", 0, 0},
 		"a failed host of ours":              {"UPDATE host SET state = 'failed', reason = 'x' WHERE address = 'h11'", 0, 0},
 		"one of ours that is not in it":      {"UPDATE host SET state = 'failed', reason = 'x' WHERE address = 'h11'; DELETE FROM host_run WHERE address = 'h11'", 1, 0},
-		"one of ours that is done":           {"UPDATE host SET state = 'failed', reason = 'x' WHERE address = 'h11'; UPDATE host_run SET state = 'succeeded', started = now(), finished = now() WHERE address = 'h11'", 1, 0},
+		"one of ours that was lost since":    {lose, 0, 0},
+		"one that was lost is mended":        {lose + "; UPDATE host SET state = 'bootstrapping' WHERE address = 'h11'", 0, 0},
+		"one that was lost and has left":     {lose + "; UPDATE host SET cluster = 'a' WHERE address = 'h11'", 1, 0},
+		"one that failed before it was done": {lose + "; UPDATE host SET state_since = state_since - interval '1 hour' WHERE address = 'h11'", 1, 0},
 		"one of ours that is down":           {"UPDATE host SET state = 'failed', reason = 'x' WHERE address = 'h11'; UPDATE host_run SET state = 'failed', down = true, reason = 'x', finished = now() WHERE address = 'h11'", 0, 0},
 		"one that left our cluster":          {"UPDATE host SET state = 'failed', reason = 'x', cluster = 'a' WHERE address = 'h11'", 1, 0},
 		"a failed host of theirs":            {"UPDATE host SET state = 'failed', reason = 'x' WHERE address = 'h2'", 1, 0},
