@@ -88,7 +88,7 @@ var nodeSteps = []struct {
 	event fleet.HostEvent
 	down  bool
 }{
-	{workflows.StepCheck, fleet.HostBroke, false},
+	{workflows.StepCheck, fleet.HostLost, false},
 	{workflows.StepDiagnose, "", false},
 	{workflows.StepCordon, "", false},
 	{workflows.StepDrain, "", false},

@@ -151,7 +151,7 @@ func (r *hostRun) uncordon(ctx workflow.Context) error {
 var beforeAway = []string{StepDiagnose, StepCordon, StepDrain}
 
 // meaning is what a failure means for the host's state. A host that nothing was
-// done to works as before.
+// done to works as before, or will when it is in reach again.
 func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
 	untouched := r.rolls && r.isAt("", StepCheck, StepStage)
 	switch {
@@ -161,6 +161,8 @@ func (r *hostRun) meaning(failure error, cancelled bool) fleet.HostEvent {
 		return ""
 	case untouched && cancelled, r.rolls && r.at == StepStage && !isType(failure, TypeGaveUp):
 		return ""
+	case untouched:
+		return fleet.HostLost
 	}
 	return r.broke
 }

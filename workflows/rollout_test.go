@@ -292,6 +292,42 @@ func TestNoCommandIsLeftBehind(t *testing.T) {
 	}
 }
 
+// A host that a rollout did nothing to keeps the right to come back by itself; one that it
+// changed something on, or may have, does not.
+func TestWhatAFailureMeansForItsHost(t *testing.T) {
+	t.Parallel()
+	gaveUp := temporal.NewNonRetryableApplicationError("gave up after 2m0s: unreachable", workflows.TypeGaveUp, nil)
+	for name, c := range map[string]struct {
+		step   string
+		err    error
+		cancel bool
+		event  fleet.HostEvent
+	}{
+		"out of reach at check":      {workflows.StepCheck, gaveUp, false, fleet.HostLost},
+		"refused at check":           {workflows.StepCheck, permanent("auth-refused"), false, fleet.HostLost},
+		"cancelled at check":         {workflows.StepCheck, temporal.NewCanceledError(), true, ""},
+		"out of reach at stage":      {workflows.StepStage, gaveUp, false, fleet.HostLost},
+		"failed at stage":            {workflows.StepStage, permanent("no space"), false, ""},
+		"out of reach at upgrade":    {workflows.StepUpgrade, gaveUp, false, fleet.HostBroke},
+		"failed at upgrade":          {workflows.StepUpgrade, permanent("no space"), false, fleet.HostBroke},
+		"out of reach at the reboot": {workflows.StepReboot, gaveUp, false, fleet.HostBroke},
+		"out of reach after it":      {workflows.StepWait, gaveUp, false, fleet.HostBroke},
+	} {
+		h := hosts("a")
+		h[0].stages, h[0].reboot = c.step == workflows.StepStage, true
+		w := &world{hosts: h, broken: map[string]error{c.step + " a": c.err}}
+		env := environment(t, w)
+		w.at = func(did string) {
+			if did == c.step+" a" && c.cancel {
+				env.CancelWorkflow()
+			}
+		}
+		require.Error(t, roll(t, w, fleet.KindUpgrade), name)
+		require.Equal(t, fleet.HostRunFailed, w.ends["a"].State, name)
+		require.Equal(t, c.event, w.ends["a"].Event, name)
+	}
+}
+
 // A host that was handed out before a pause and is taken up after it is given back.
 func TestAHostThatWasGivenBackWaitsForItsTurn(t *testing.T) {
 	t.Parallel()

@@ -96,7 +96,8 @@ const (
 	HostRecovered HostEvent = "recovered"
 	// HostReturned: the same, of a host that a container manager holds.
 	HostReturned HostEvent = "returned"
-	// HostLost: checks between operations fail, again and again.
+	// HostLost: checks between operations fail, again and again, or a rollout gave up
+	// before it did anything to the host. A good check takes it back.
 	HostLost HostEvent = "lost"
 	// HostFound: a host that was lost answers again.
 	HostFound HostEvent = "found"

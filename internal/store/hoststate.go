@@ -17,11 +17,13 @@ import (
 // machine for it, and left alone too. Only a host that was bootstrapped before
 // can recover ($7 is the event, $9 those that say so). Leaving bootstrapping ($8) for a
 // prepared state ($10) is when a bootstrap succeeds. That a host broke ($11) which had
-// failed ($12) before it was ever bootstrapped is no news: the reason of that stays.
+// failed ($12) before it was ever bootstrapped is no news: the reason of that stays. One
+// that is lost ($13) may have its state back by a check; what it failed of before stands.
 const applyEventSQL = `UPDATE host h SET
 		state = t.new_state,
 		state_since = CASE WHEN h.state = t.new_state THEN h.state_since ELSE now() END,
 		reason = $5,
+		watch_prior = CASE WHEN $7 = $13 THEN h.state ELSE h.watch_prior END,
 		state_operation = coalesce($6::uuid, h.state_operation),
 		bootstrapped = CASE WHEN h.state = $8 AND t.new_state = ANY ($10) THEN now() ELSE h.bootstrapped END
 	FROM unnest($3::text[], $4::text[]) AS t (old_state, new_state)
@@ -66,7 +68,7 @@ func (s *Store) applyEvent(ctx context.Context, q querier, c stateChange) ([]str
 	again := []string{string(fleet.HostRecovered), string(fleet.HostReturned)}
 	prepared := []string{string(fleet.HostDisassociated), string(fleet.HostActive)}
 	return collect(ctx, q, pgx.RowTo[string], applyEventSQL, s.tenant, c.addresses, from, to, reason, operation,
-		string(c.event), string(fleet.HostBootstrapping), again, prepared, string(fleet.HostBroke), string(fleet.HostFailed))
+		string(c.event), string(fleet.HostBootstrapping), again, prepared, string(fleet.HostBroke), string(fleet.HostFailed), string(fleet.HostLost))
 }
 
 // Two changes of one row in one transaction make Postgres look at the foreign

@@ -25,7 +25,7 @@ func TestHostEvents(t *testing.T) {
 	f := setup(t)
 	ctx := t.Context()
 	for _, from := range []fleet.HostState{fleet.HostInvestigating, fleet.HostBootstrapping, fleet.HostActive, fleet.HostDisassociated, fleet.HostFailed} {
-		for _, event := range []fleet.HostEvent{fleet.HostInvestigate, fleet.HostFactsFound, fleet.HostPrepared, fleet.HostRegistered, fleet.HostBroke, fleet.HostRecovered, fleet.HostReturned} {
+		for _, event := range []fleet.HostEvent{fleet.HostInvestigate, fleet.HostFactsFound, fleet.HostPrepared, fleet.HostRegistered, fleet.HostBroke, fleet.HostRecovered, fleet.HostReturned, fleet.HostLost} {
 			name := string(from) + "-" + string(event)
 			op := f.newHost(t, name, "")
 			f.exec(t, "UPDATE host SET state = $2, reason = 'before', bootstrapped = '2020-01-01', state_since = '2020-01-01' WHERE address = $1", name, string(from))
