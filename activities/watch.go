@@ -193,8 +193,8 @@ func (a *Watch) check(ctx context.Context, h store.HostToCheck, slow time.Durati
 		c.State, c.Reason = fleet.WatchUnreachable, err.Error()
 	case err != nil:
 		c.State, c.Reason = whatFailed(err)
-	case pulse.Moving:
-		c.State, c.Reason = fleet.WatchRebooting, "its system starts or stops"
+	case pulse.Moving != "":
+		c.State, c.Reason = fleet.WatchRebooting, "its system is "+pulse.Moving
 	case took > slow:
 		c.State, c.Reason = fleet.WatchSlow, fmt.Sprintf("it took %s to answer", took.Round(100*time.Millisecond))
 	default:
@@ -233,7 +233,7 @@ func (a *Watch) ask(ctx context.Context, c *store.Checked) (pulse hostos.Pulse, 
 		return pulse, 0, err
 	}
 	c.BootID, took = pulse.BootID, conn.LoginTook()+time.Since(begun)
-	if pulse.Moving || !h.Facts && pulse.BootID == h.BootID {
+	if pulse.Moving != "" || !h.Facts && pulse.BootID == h.BootID {
 		return pulse, took, nil
 	}
 	if said, err := conn.Script(ctx, hostos.FactsScript); err == nil {

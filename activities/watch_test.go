@@ -147,7 +147,7 @@ func TestWhatChecksFind(t *testing.T) {
 		"hung":             {fleet.WatchUnreachable, ""},
 		"refused key":      {fleet.WatchAuthRefused, "does not accept user nobody-here"},
 		"changed key":      {fleet.WatchKeyChanged, "the host presents key SHA256:"},
-		"going down":       {fleet.WatchRebooting, "its system starts or stops"},
+		"going down":       {fleet.WatchRebooting, "its system is stopping"},
 		"another's reboot": {fleet.WatchHealthy, ""},
 	} {
 		h := w.host(t, at[name].Address())
@@ -190,6 +190,29 @@ func TestAHostIsLostAndFound(t *testing.T) {
 	for _, one := range []*remotetest.Host{h, other} {
 		require.Zero(t, one.Reboots(), "checks change nothing")
 	}
+}
+
+// TestABootThatDoesNotEnd: sshd answers, and one unit keeps the system from being up.
+func TestABootThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 1)
+	h := w.fleet.Hosts()[0]
+	require.NoError(t, h.OnCommand("systemctl", "echo starting; exit 1"))
+	require.Equal(t, 1, w.page(t, watchInput).Rebooting)
+	require.Equal(t, "its system is starting", w.host(t, h.Address()).Watch.Reason)
+	_, err := w.sql.Exec(t.Context(), "UPDATE host SET watch_since = watch_since - $1::text::interval", fleet.RebootingMost.String())
+	require.NoError(t, err)
+	for i := range 3 {
+		require.Equal(t, fleet.HostDisassociated, w.host(t, h.Address()).State)
+		counts := w.page(t, watchInput)
+		require.Equal(t, workflows.WatchCounts{Rebooting: 1, Lost: map[bool]int{true: 1}[i == 2]}, counts)
+	}
+	lost := w.host(t, h.Address())
+	require.Equal(t, fleet.HostFailed, lost.State)
+	require.Regexp(t, "^rebooting at 3 checks in a row: its system is starting since .*Z, which is too long$", lost.Reason)
+	require.NoError(t, h.OnCommand("systemctl", ""))
+	require.Equal(t, 1, w.page(t, watchInput).Found)
+	require.Equal(t, fleet.HostDisassociated, w.host(t, h.Address()).State)
 }
 
 // TestAnOperationOvertakesACheck: what a check finds while an operation begins is not

@@ -19,7 +19,8 @@ const (
 	WatchAuthRefused WatchState = "auth-refused"
 	// WatchKeyChanged: who answers is not the host whose key is pinned.
 	WatchKeyChanged WatchState = "key-changed"
-	// WatchRebooting: it answered, and is on its way down or up.
+	// WatchRebooting: it answered, and is on its way down or up. After RebootingMost that
+	// counts against it.
 	WatchRebooting WatchState = "rebooting"
 )
 
@@ -34,7 +35,11 @@ func (s WatchState) Reached() bool {
 // Works says whether the host can be used.
 func (s WatchState) Works() bool { return s == WatchHealthy || s == WatchSlow }
 
-// Failed says whether the check counts against the host.
+// RebootingMost is how long a host may be on its way down or up: above what
+// reboot-timeout is unless set. One unit that hangs keeps a system from ever being up.
+const RebootingMost = 15 * time.Minute
+
+// Failed says whether the check counts against the host, however long it has been so.
 func (s WatchState) Failed() bool { return s != WatchNever && !s.Reached() }
 
 // Watch is what is known of a host from its checks.

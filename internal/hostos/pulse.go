@@ -15,9 +15,10 @@ var PulseScript string
 // Pulse is the least that tells how a host is.
 type Pulse struct {
 	BootID string
-	// Moving says that the host boots or shuts down, by systemctl(1): is-system-running.
-	// A system without systemd never says so.
-	Moving bool
+	// Moving is "initializing", "starting" or "stopping" while the host boots or shuts
+	// down, as systemctl(1) says it (is-system-running), else "". A system without systemd
+	// never says so.
+	Moving string
 }
 
 // ParsePulse reads what PulseScript printed. A host without a usable boot id is an error.
@@ -29,8 +30,9 @@ func ParsePulse(out string) (Pulse, error) {
 		case "boot_id":
 			p.BootID = value
 		case "system":
-			state := ParseSystemState(value)
-			p.Moving = SystemBooting(state) || state == "stopping"
+			if state := ParseSystemState(value); SystemBooting(state) || state == "stopping" {
+				p.Moving = state
+			}
 		}
 	}
 	if !validToken(p.BootID) {

@@ -23,7 +23,7 @@ func TestPulse(t *testing.T) {
 		require.NoError(t, err)
 		return ParsePulse(string(out))
 	}
-	for said, moving := range map[string]bool{"running": false, "degraded": false, "maintenance": false, "offline": false, "": false, "initializing": true, "starting": true, "stopping": true} {
+	for said, moving := range map[string]string{"running": "", "degraded": "", "maintenance": "", "offline": "", "": "", "initializing": "initializing", "starting": "starting", "stopping": "stopping"} {
 		require.NoError(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\necho "+said+"\nexit 1\n"), 0o700))
 		p, err := ask(boot)
 		require.NoError(t, err)

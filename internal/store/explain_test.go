@@ -228,7 +228,7 @@ func testPlans(t *testing.T, rows string) {
 		"count to watch":            {countToWatchSQL, []any{tenant, "c1"}},
 		"HostsToCheck":              {hostsToCheckSQL, []any{tenant, "c1", "h1", "h2", 3600.0}},
 		"HostsToCheck, no cluster":  {hostsToCheckSQL, []any{tenant, "", "h1", "h2", 3600.0}},
-		"RecordChecks":              {recordWatchSQL, []any{tenant, []checkedRow{{Address: "h7"}}, 3, []string{"active"}, []string{"lost"}, []string{"failed"}, fleet.StepReboot, time.Now()}},
+		"RecordChecks":              {recordWatchSQL, []any{tenant, []checkedRow{{Address: "h7"}}, 3, []string{"active"}, []string{"lost"}, []string{"failed"}, fleet.StepReboot, time.Now(), fleet.RebootingMost.Seconds()}},
 		"TakeUpCommand":             {takeUpCommandSQL, []any{tenant, id, 0, 3, "c1", time.Now(), ""}},
 		"hosts of a page at work":   {runningOfPageSQL, []any{tenant, id, 0, 3}},
 		"command was cancelled":     {cancelledCommandSQL, []any{tenant, id}},

@@ -34,29 +34,36 @@ type WatchRecorded struct {
 // work since the check began, or a later check was faster. Failures begin anew when an
 // operation has reached the host since the last check. A boot that follows one which the
 // step $7 of an operation was to end is that operation's. $8 is when the first of the
-// checks began: only the newest host runs are looked at.
+// checks began: only the newest host runs are looked at. A host that answers and does not
+// work counts as failed after $9 seconds of that, not counting those before an operation
+// reached it. A host that was lost and fails checks anew has their reason.
 const recordWatchSQL = `WITH seen AS (
 		SELECT s.*, o.state AS old_state, o.watch_prior AS prior,
-			CASE WHEN NOT s.failed THEN 0 WHEN o.last_check > o.watched THEN 1 ELSE o.watch_failures + 1 END AS failures
+			since.since, stuck.stuck,
+			CASE WHEN NOT s.failed AND NOT stuck.stuck THEN 0 WHEN o.last_check > o.watched THEN 1 ELSE o.watch_failures + 1 END AS failures
 		FROM jsonb_to_recordset($2) AS s (address text, port integer, created timestamptz, pinned timestamptz, changed timestamptz, at timestamptz,
 				state text, reason text, failed boolean, works boolean, reached boolean, boot_id text, facts boolean, os text, os_version text,
 				ostree boolean, bootc boolean, package_manager text, cpus integer, memory integer, space bigint)
 			JOIN host o ON o.tenant = $1 AND o.address = s.address
+			CROSS JOIN LATERAL (SELECT CASE WHEN o.watch_state = s.state AND (s.works OR s.failed OR o.last_check <= o.watched) THEN o.watch_since ELSE s.at END) AS since (since)
+			CROSS JOIN LATERAL (SELECT s.reached AND NOT s.works AND since.since <= s.at - make_interval(secs => $9)) AS stuck (stuck)
 		WHERE o.created = s.created AND o.port = s.port AND o.host_key_pinned = s.pinned AND (o.watched IS NULL OR o.watched < s.at)
 			AND (SELECT c.changed FROM host_creds c WHERE c.tenant = $1 AND c.address = s.address) = s.changed
 			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.state IN ('staging', 'running') AND r.holds)
 			AND NOT EXISTS (SELECT FROM host_run r WHERE r.tenant = $1 AND r.address = s.address AND r.finished > $8 AND r.finished > s.at AND r.started IS NOT NULL AND r.holds)
 	), judged AS (
-		SELECT seen.*, CASE
-			WHEN failed AND failures >= $3 THEN 'lost'
+		SELECT seen.*,
+			CASE WHEN stuck THEN format('%s since %sZ, which is too long', reason, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')) ELSE reason END AS says,
+			CASE
+			WHEN failures >= $3 THEN 'lost'
 			WHEN works AND prior = 'active' AND EXISTS (SELECT FROM node n WHERE n.tenant = $1 AND n.address = seen.address AND n.ready AND NOT n.leaving) THEN 'found-held'
 			WHEN works AND prior <> '' THEN 'found' END AS event
 		FROM seen
 	)
 	UPDATE host h SET
 		watch_state = j.state,
-		watch_reason = j.reason,
-		watch_since = CASE WHEN h.watch_state = j.state THEN h.watch_since ELSE j.at END,
+		watch_reason = j.says,
+		watch_since = j.since,
 		watch_failures = j.failures,
 		watched = j.at,
 		last_check = CASE WHEN j.reached THEN greatest(h.last_check, j.at) ELSE h.last_check END,
@@ -78,7 +85,7 @@ const recordWatchSQL = `WITH seen AS (
 		state_since = CASE WHEN t.event IS NULL THEN h.state_since ELSE now() END,
 		state_operation = CASE WHEN t.event IS NULL THEN h.state_operation END,
 		reason = CASE
-			WHEN t.event = 'lost' THEN format('%s at %s checks in a row: %s', j.state, j.failures, j.reason)
+			WHEN t.event = 'lost' OR j.event = 'lost' AND j.prior <> '' AND j.failures = $3 THEN format('%s at %s checks in a row: %s', j.state, j.failures, j.says)
 			WHEN t.event IS NULL THEN h.reason ELSE '' END,
 		watch_prior = CASE WHEN t.event = 'lost' THEN h.state WHEN t.event IS NULL THEN h.watch_prior ELSE '' END
 	FROM judged j LEFT JOIN unnest($4::text[], $5::text[], $6::text[]) AS t (old_state, event, new_state) ON t.old_state = j.old_state AND t.event = j.event
@@ -153,7 +160,7 @@ func (s *Store) RecordChecks(ctx context.Context, checks []Checked, failures int
 		if _, err := q.Exec(ctx, lockHostRowsSQL, s.tenant, addresses); err != nil {
 			return err
 		}
-		happened, err := collect(ctx, q, pgx.RowTo[fleet.HostEvent], recordWatchSQL, s.tenant, rows, failures, from, event, to, fleet.StepReboot, first)
+		happened, err := collect(ctx, q, pgx.RowTo[fleet.HostEvent], recordWatchSQL, s.tenant, rows, failures, from, event, to, fleet.StepReboot, first, fleet.RebootingMost.Seconds())
 		done.Written = len(happened)
 		for _, e := range happened {
 			switch e {

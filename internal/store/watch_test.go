@@ -51,6 +51,9 @@ func (f *fixture) found(t testing.TB, h HostToCheck, state fleet.WatchState) boo
 	c := Checked{Host: h, At: h.Read, State: state}
 	if state.Reached() {
 		c.BootID = h.BootID
+		if !state.Works() {
+			c.Reason = "its system is starting"
+		}
 	} else {
 		c.Reason = "connect: no route"
 	}
@@ -220,6 +223,124 @@ func TestChecksHealNothingElse(t *testing.T) {
 	require.NoError(t, f.endRun(ctx, op.ID, "back", fleet.HostRunSucceeded, "", fleet.HostRecovered))
 	h := f.check(t, "back", fleet.WatchUnreachable)
 	require.Equal(t, 1, h.Watch.Failures, "an operation has reached it meanwhile")
+}
+
+// TestAHostThatNothingWasDoneToComesBack: a rollout that could not reach a host, and so did
+// nothing to it, takes nothing from it, whether checks had lost it before or not.
+func TestAHostThatNothingWasDoneToComesBack(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.managed(t, "c", "m", fleet.ContainerManagerTrivial)
+	down := []fleet.WatchState{fleet.WatchUnreachable, fleet.WatchUnreachable, fleet.WatchUnreachable}
+	const gaveUp = "step check: gave up after 2m0s: unreachable"
+	roll := func(t *testing.T, reason string, event fleet.HostEvent) fleet.Operation {
+		op := f.start(t, fleet.KindRestart, "c", "")
+		_, err := f.BeginOperation(ctx, op.ID)
+		require.NoError(t, err)
+		_, err = f.BeginHostRun(ctx, op.ID, "h")
+		require.NoError(t, err)
+		require.NoError(t, f.endRun(ctx, op.ID, "h", fleet.HostRunFailed, reason, event))
+		require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationFailed, "x"))
+		return op
+	}
+	for name, c := range map[string]struct {
+		before func(t *testing.T)
+		reason string
+		then   func(t *testing.T)
+		back   fleet.HostState
+	}{
+		"it worked": {reason: gaveUp, back: fleet.HostActive},
+		"lost":      {before: func(t *testing.T) { f.check(t, "h", down...) }, reason: "unreachable at 3 checks in a row: connect: no route", back: fleet.HostActive},
+		"it worked, and left its cluster": {reason: gaveUp, back: fleet.HostDisassociated, then: func(t *testing.T) {
+			require.NoError(t, f.RemoveMember(ctx, "c", "h"))
+		}},
+		"broken":           {before: func(t *testing.T) { roll(t, "step reboot: no", fleet.HostBroke) }, reason: "step reboot: no", back: fleet.HostFailed},
+		"broken later":     {reason: gaveUp, back: fleet.HostFailed, then: func(t *testing.T) { roll(t, "step reboot: no", fleet.HostBroke) }},
+		"another host key": {reason: gaveUp, back: fleet.HostFailed, then: func(t *testing.T) { _, err := f.AcceptHostKey(ctx, "h", otherKey); require.NoError(t, err) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.watchable(t, "h", "c")
+			require.Equal(t, fleet.HostActive, f.state(t, "h"))
+			if c.before != nil {
+				c.before(t)
+			}
+			op := roll(t, gaveUp, fleet.HostLost)
+			h, err := f.Host(ctx, "h")
+			require.NoError(t, err)
+			require.Equal(t, fleet.HostFailed, h.State)
+			require.Equal(t, c.reason, h.Reason)
+			require.Equal(t, c.before == nil, h.OperationID == op.ID, "who has failed it")
+			if c.then != nil {
+				c.then(t)
+			}
+			h = f.check(t, "h", fleet.WatchHealthy)
+			require.Equal(t, c.back, h.State)
+			require.Equal(t, c.back == fleet.HostFailed, h.Reason != "")
+			_, err = f.DeleteHost(ctx, "h", "ann")
+			require.NoError(t, err)
+		})
+	}
+
+	f.watchable(t, "h", "c")
+	roll(t, gaveUp, fleet.HostLost)
+	h := f.check(t, "h", down...)
+	require.Equal(t, "unreachable at 3 checks in a row: connect: no route", h.Reason, "what is known now")
+}
+
+// TestABootThatHangs: a host that answers and is never up is lost to checks, and found.
+func TestABootThatHangs(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	f.cluster(t, "c")
+	later := func(address string) {
+		f.exec(t, "UPDATE host SET watch_since = watch_since - $2::text::interval WHERE address = $1", address, fleet.RebootingMost.String())
+	}
+	const tooLong = `its system is starting since [-0-9]+T[:0-9]+Z, which is too long$`
+	for address, before := range map[string][]fleet.WatchState{
+		"worked": nil,
+		"lost":   {fleet.WatchUnreachable, fleet.WatchUnreachable, fleet.WatchUnreachable, fleet.WatchUnreachable},
+	} {
+		f.watchable(t, address, "c")
+		f.check(t, address, before...)
+		state := f.state(t, address)
+		h := f.check(t, address, fleet.WatchRebooting, fleet.WatchRebooting, fleet.WatchRebooting, fleet.WatchRebooting)
+		require.Equal(t, state, h.State, "it may take its time")
+		require.Equal(t, "its system is starting", h.Watch.Reason)
+		require.Zero(t, h.Watch.Failures)
+
+		later(address)
+		h = f.check(t, address, fleet.WatchRebooting, fleet.WatchRebooting)
+		require.Equal(t, state, h.State)
+		require.Equal(t, 2, h.Watch.Failures)
+		require.Equal(t, fleet.WatchRebooting, h.Watch.State)
+		require.Regexp(t, "^"+tooLong, h.Watch.Reason)
+		require.Contains(t, h.Watch.Reason, h.Watch.Since.Format("2006-01-02T15:04:05Z"))
+		require.Equal(t, h.Watch.Checked, h.LastCheck, "it was reached")
+		h = f.check(t, address, fleet.WatchRebooting, fleet.WatchRebooting)
+		require.Equal(t, fleet.HostFailed, h.State)
+		require.Regexp(t, "^rebooting at 3 checks in a row: "+tooLong, h.Reason)
+
+		h = f.check(t, address, fleet.WatchHealthy)
+		require.Equal(t, fleet.HostDisassociated, h.State)
+		require.Zero(t, h.Watch.Failures)
+		h = f.check(t, address, fleet.WatchRebooting)
+		require.Equal(t, "its system is starting", h.Watch.Reason, "it boots once more")
+	}
+
+	// What was before an operation reached it is another boot.
+	later("worked")
+	op := f.start(t, fleet.KindUpgrade, "c", "")
+	_, err := f.BeginOperation(ctx, op.ID)
+	require.NoError(t, err)
+	_, err = f.BeginHostRun(ctx, op.ID, "worked")
+	require.NoError(t, err)
+	require.NoError(t, f.RecordFacts(ctx, op.ID, "worked", fleet.Facts{OS: "fedora", BootID: "b2"}))
+	require.NoError(t, f.endRun(ctx, op.ID, "worked", fleet.HostRunSucceeded, "", fleet.HostRecovered))
+	h := f.check(t, "worked", fleet.WatchRebooting, fleet.WatchRebooting)
+	require.Zero(t, h.Watch.Failures)
+	require.WithinDuration(t, h.Watch.Checked, h.Watch.Since, time.Minute)
 }
 
 // TestFresherTruthStays: a check that something has overtaken changes nothing.
@@ -501,7 +622,7 @@ func TestWatchProperty(t *testing.T) {
 			}
 			require.NoError(t, f.endRun(ctx, op.ID, address, to, "broken", event))
 			require.NoError(t, f.EndOperation(ctx, op.ID, fleet.OperationFailed, "x"))
-			lost = false
+			lost = lost && event == fleet.HostLost
 		}
 		check := func(found fleet.WatchState) {
 			hosts, _, err := f.HostsToCheck(ctx, cluster, "", "", time.Hour)
@@ -520,12 +641,17 @@ func TestWatchProperty(t *testing.T) {
 				}
 			}
 		}
-		what := append([]string{"break", "work"}, states()...)
+		what := append([]string{"break", "work", "give up at check"}, states()...)
 		for _, happens := range rapid.SliceOfN(rapid.SampledFrom(what), 1, 15).Draw(rt, "what happens") {
 			switch happens {
 			case "break":
 				end(fleet.HostRunFailed, fleet.HostBroke)
 				state = fleet.HostFailed
+			case "give up at check":
+				end(fleet.HostRunFailed, fleet.HostLost)
+				if state != fleet.HostFailed {
+					state, lost = fleet.HostFailed, true
+				}
 			case "work":
 				end(fleet.HostRunSucceeded, fleet.HostRecovered)
 				state = works
