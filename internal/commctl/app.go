@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -29,11 +30,13 @@ type App struct {
 	configFile string // --config
 	noResolve  bool   // --no-resolve
 	connect    func() (*connection, error)
+
+	againTime, againEvery time.Duration // of an order whose answer was lost
 }
 
 // New makes an App. ask nil: the terminal of the process.
 func New(in io.Reader, out, errs io.Writer, env func(string) string) *App {
-	a := &App{In: in, Out: out, Err: errs, Env: env, Ask: askTerminal}
+	a := &App{In: in, Out: out, Err: errs, Env: env, Ask: askTerminal, againTime: againTime, againEvery: againEvery}
 	a.connect = sync.OnceValues(a.newConnection)
 	return a
 }

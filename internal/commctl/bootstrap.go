@@ -44,7 +44,7 @@ func (a *App) hostBootstrapStart() *cobra.Command {
 			return renderOne(a, *format, bootstrapView, record)
 		}
 		chosen := &client.ListOperationsParams{Host: &address, Kind: pointer(client.OperationKind("bootstrap"))}
-		op, err := begun(cmd.Context(), c, chosen, "")
+		op, err := begun(cmd.Context(), c, chosen, "", true)
 		if err != nil {
 			return err
 		}

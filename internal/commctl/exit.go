@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ const (
 	exitTimeout     = 6 // waited as long as was asked for
 	exitForbidden   = 7
 	exitUnavailable = 8   // the server, or a part that it needs, is away
-	exitUnknown     = 9   // a command was begun, and how it ended was not seen
+	exitUnknown     = 9   // something was begun, or may have been, and how it ended was not seen
 	exitInterrupted = 130 // as shells say of SIGINT
 )
 
@@ -82,6 +83,31 @@ type childError struct{ code int }
 
 func (e *childError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
+// answerError is an answer that is not 2xx.
+type answerError struct {
+	status int
+	ours   bool // a problem document of Commissaire, not the answer of a proxy before it
+	text   string
+}
+
+func (e *answerError) Error() string { return e.text }
+
+// refused says whether the server looked at the request and will not do it. Whoever
+// sends it again with its key is told otherwise when it was done before.
+func (e *answerError) refused() bool {
+	return e != nil && e.ours && e.status < 500 && !e.unheard()
+}
+
+// unheard says whether the sender was refused before anybody looked at the request.
+func (e *answerError) unheard() bool {
+	return e != nil && (e.status == http.StatusForbidden || e.status == http.StatusTooManyRequests)
+}
+
+// away says whether the server does nothing now, as a part that it needs is away.
+func (e *answerError) away() bool {
+	return e != nil && e.ours && e.status == http.StatusServiceUnavailable
+}
+
 // failure is the error of an answer for new verbs, nil for 2xx.
 func failure(status int, body []byte) error {
 	code := exitUsage
@@ -97,7 +123,9 @@ func failure(status int, body []byte) error {
 	case status >= 500 || status == http.StatusTooManyRequests:
 		code = exitUnavailable
 	}
-	return exitf(code, "%s", explain(status, body))
+	p, ok := problem(body)
+	ours := ok && strings.HasPrefix(p.Type, "/docs/problems/")
+	return &exitError{code: code, err: &answerError{status, ours, explain(status, body)}}
 }
 
 // explain says in a line what an answer with an error means: the problem
@@ -159,6 +187,7 @@ type unreachableError struct {
 type attempt struct {
 	endpoint string
 	err      error
+	arrived  bool // the request may have
 }
 
 func (e *unreachableError) Error() string {
@@ -168,10 +197,28 @@ func (e *unreachableError) Error() string {
 // why is the error in words. Most servers of TLS answer HTTP without it by an alert,
 // which is content type 21 and version 3 (RFC 8446 §5.1) where HTTP should begin.
 func (t attempt) why() string {
-	if strings.Contains(t.err.Error(), `malformed HTTP response "\x15\x03`) {
+	if alertedInPlain(t.err) {
 		return speaksTLS
 	}
 	return t.err.Error()
+}
+
+func alertedInPlain(err error) bool {
+	return strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`)
+}
+
+// arrived says whether a server may have read the request.
+func (e *unreachableError) arrived() bool {
+	return slices.ContainsFunc(e.tried, func(t attempt) bool { return t.arrived })
+}
+
+// reasons are the errors of all endpoints on one line.
+func (e *unreachableError) reasons() string {
+	var all []string
+	for _, t := range e.tried {
+		all = append(all, t.endpoint+": "+t.why())
+	}
+	return strings.Join(all, "; ")
 }
 
 // Unwrap gives the causes.
@@ -210,7 +257,8 @@ func exitCodesTopic() *cobra.Command {
   6    waited as long as --timeout allows
   7    the credentials were refused, or do not allow this
   8    the server, or a part that it needs, is away; try again
-  9    'run' has begun the command and did not see its end; look before you repeat it
+  9    a command or rollout was begun, or may have been, and commctl did not see its
+       end; look before you repeat it
   130  interrupted
 
 The verbs that commctl has had since 2016 keep their exit codes when they run

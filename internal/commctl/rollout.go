@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,40 +55,57 @@ func (a *App) startRollout(ctx context.Context, kind, cluster, version string, r
 	if err != nil {
 		return err
 	}
-	key, dryRun := idempotencyKey(), (*bool)(nil)
-	if r.dryRun {
-		key, dryRun = nil, &r.dryRun
-	}
-	var requestID string
-	text, err := fetch[json.RawMessage](ctx, func(ctx context.Context) (response *http.Response, err error) {
+	put := func(ctx context.Context, c *client.ClientWithResponses, dryRun *bool, key *string, edit ...client.RequestEditorFn) (*http.Response, error) {
 		body := client.RolloutPut{Policy: policy}
 		switch fleet.OperationKind(kind) {
 		case fleet.KindDeploy:
-			response, err = c.DeployCluster(ctx, cluster, &client.DeployClusterParams{DryRun: dryRun, IdempotencyKey: key}, client.DeployPut{Version: version, Policy: policy})
+			return c.DeployCluster(ctx, cluster, &client.DeployClusterParams{DryRun: dryRun, IdempotencyKey: key}, client.DeployPut{Version: version, Policy: policy}, edit...)
 		case fleet.KindUpgrade:
-			response, err = c.UpgradeCluster(ctx, cluster, &client.UpgradeClusterParams{DryRun: dryRun, IdempotencyKey: key}, body)
-		default:
-			response, err = c.RestartCluster(ctx, cluster, &client.RestartClusterParams{DryRun: dryRun, IdempotencyKey: key}, body)
+			return c.UpgradeCluster(ctx, cluster, &client.UpgradeClusterParams{DryRun: dryRun, IdempotencyKey: key}, body, edit...)
 		}
-		if err == nil && response.StatusCode == http.StatusCreated {
-			requestID = response.Header.Get("X-Request-Id")
-		}
-		return response, err
-	})
-	if err != nil {
-		return err
+		return c.RestartCluster(ctx, cluster, &client.RestartClusterParams{DryRun: dryRun, IdempotencyKey: key}, body, edit...)
 	}
 	if r.dryRun {
-		return a.printPlan(text, *r.format)
+		plan, err := fetch[json.RawMessage](ctx, func(ctx context.Context) (*http.Response, error) { return put(ctx, c, &r.dryRun, nil) })
+		if err != nil {
+			return err
+		}
+		return a.printPlan(plan, *r.format)
 	}
-	op, err := begun(ctx, c, ofCluster(kind, cluster), requestID)
-	if err != nil {
+	key := idempotencyKey()
+	requestID, created := *key, false // also of an order whose answer was lost
+	order := beginning{what: kind + " of " + cluster, look: listOf(cluster)}
+	order.send = func(ctx context.Context, c *client.ClientWithResponses) (*http.Response, error) {
+		response, err := put(ctx, c, nil, key, withRequestID(*key))
+		if err == nil && response.StatusCode == http.StatusCreated {
+			created = true
+			requestID = cmp.Or(response.Header.Get(requestIDHeader), requestID) // a proxy may take another
+		}
+		return response, err
+	}
+	if _, err := begin[json.RawMessage](ctx, a, order); err != nil {
 		return err
 	}
-	if requestID == "" {
+	op, err := begun(ctx, c, ofCluster(kind, cluster), requestID, !created)
+	switch {
+	case err != nil && passing(err):
+		return order.unknown(inWords(err))
+	case err != nil:
+		return err
+	case op.RequestId != requestID:
 		fmt.Fprintln(a.Err, runsAlready(op))
 	}
 	return a.stayOrShow(ctx, *r.waitFlags, *r.format, op)
+}
+
+const requestIDHeader = "X-Request-Id"
+
+// withRequestID has the server note an id with the operation that a request begins.
+func withRequestID(id string) client.RequestEditorFn {
+	return func(_ context.Context, r *http.Request) error {
+		r.Header.Set(requestIDHeader, id)
+		return nil
+	}
 }
 
 func ofCluster(kind, cluster string) *client.ListOperationsParams {
@@ -101,7 +119,7 @@ func (a *App) tellRunning(ctx context.Context, kind, cluster string) error {
 	if err != nil {
 		return err
 	}
-	op, err := begun(ctx, c, ofCluster(kind, cluster), "")
+	op, err := begun(ctx, c, ofCluster(kind, cluster), "", true)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -126,13 +144,21 @@ func runsAlready(op client.Operation) string {
 	return cell(strings.Join(parts, ", ") + "; to see it: commctl operations watch " + op.Id)
 }
 
-// stayOrShow waits for an operation when that is wanted, and else shows it.
+// stayOrShow waits for an operation that was just begun when that is wanted, and else
+// shows it, as it was begun when the server is away now.
 func (a *App) stayOrShow(ctx context.Context, w waitFlags, f format, op client.Operation) error {
 	if w.given() {
-		return a.stay(ctx, w, f, op.Id)
+		err := a.stay(ctx, w, f, op.Id)
+		if err != nil && passing(err) { // which would say that it may be begun again
+			err = unlessEnded(op.Id, err)
+		}
+		return err
 	}
-	op, err := a.operation(ctx, op.Id)
-	if err != nil {
+	now, err := a.operation(ctx, op.Id)
+	switch {
+	case err == nil:
+		op = now
+	case !passing(err):
 		return err
 	}
 	return renderOne(a, f, operationView, op)
@@ -147,18 +173,21 @@ func (a *App) operation(ctx context.Context, id string) (client.Operation, error
 }
 
 // begun finds the operation that a request of the old API began, whose answer does
-// not name it: that with the id of the request, or else, since one ran already, the
-// newest.
-func begun(ctx context.Context, c *client.ClientWithResponses, chosen *client.ListOperationsParams, requestID string) (client.Operation, error) {
+// not name it: that with the id of the request, or else, if one may have run already,
+// the newest.
+func begun(ctx context.Context, c *client.ClientWithResponses, chosen *client.ListOperationsParams, requestID string, orNewest bool) (client.Operation, error) {
 	chosen.Limit = pointer(10)
 	page, err := fetch[client.OperationPage](ctx, func(ctx context.Context) (*http.Response, error) { return c.ListOperations(ctx, chosen) })
 	if err != nil {
 		return client.Operation{}, err
 	}
 	for _, op := range page.Operations {
-		if op.RequestId == requestID || requestID == "" {
+		if requestID != "" && op.RequestId == requestID {
 			return op, nil
 		}
+	}
+	if orNewest && len(page.Operations) > 0 {
+		return page.Operations[0], nil
 	}
 	return client.Operation{}, exitf(exitNotFound, "it was begun, but it is not among the newest operations")
 }

@@ -38,7 +38,7 @@ it again, 'commctl operations retry' runs it on the hosts that failed, and 'comm
 operations cancel' ends it. It goes on when commctl does not.
 
 The exit code is 5 when the command failed on a host, or a host could not be reached,
-and 9 when it was begun and commctl did not see its end.`,
+and 9 when it was begun, or may have been, and commctl did not see its end.`,
 		Example: "  commctl run web -- uname -r\n  commctl run -l env=prod --timeout 1m web -- systemctl is-active sshd\n  commctl run --at-once 10 web -- sh -c 'df -h / | tail -n 1'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
@@ -76,16 +76,17 @@ and 9 when it was begun and commctl did not see its end.`,
 }
 
 func (a *App) run(ctx context.Context, cluster string, argv []string, r runFlags) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
 	body := client.CommandPost{Argv: argv, Selector: r.selector, Hosts: r.hosts, AtOnce: r.atOnce}
 	if r.timeout != 0 {
 		body.Timeout = fleet.Lasting(r.timeout)
 	}
 	params := &client.RunCommandParams{IdempotencyKey: idempotencyKey()}
-	op, err := fetch[client.Operation](ctx, func(ctx context.Context) (*http.Response, error) { return c.RunCommand(ctx, cluster, params, body) })
+	op, err := begin[client.Operation](ctx, a, beginning{
+		what: "command of " + cluster, look: listOf(cluster),
+		send: func(ctx context.Context, c *client.ClientWithResponses) (*http.Response, error) {
+			return c.RunCommand(ctx, cluster, params, body)
+		},
+	})
 	switch {
 	case err != nil:
 		return err
@@ -97,12 +98,12 @@ func (a *App) run(ctx context.Context, cluster string, argv []string, r runFlags
 	if *r.format != "" {
 		err = a.stay(ctx, waitFlags{wait: true}, *r.format, op.Id)
 	} else {
-		err = a.printRun(ctx, c, op)
+		err = a.printRun(ctx, op)
 	}
 	return unlessEnded(op.Id, err)
 }
 
-// unlessEnded makes an error, after which the end of a command is not known, say so.
+// unlessEnded makes an error, after which the end of an operation is not known, say so.
 func unlessEnded(id string, err error) error {
 	var known *exitError
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, &known) && known.code == exitFailed {
@@ -113,9 +114,13 @@ func unlessEnded(id string, err error) error {
 }
 
 // printRun prints what hosts print until the command has ended, and then how it went.
-func (a *App) printRun(ctx context.Context, c *client.ClientWithResponses, op client.Operation) error {
+func (a *App) printRun(ctx context.Context, op client.Operation) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
 	r := a.newRunning(c, op)
-	err := r.follow(ctx, a)
+	err = r.follow(ctx, a)
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintf(a.Err, "The command goes on. To see it: commctl logs -f %s; to end it: commctl operations cancel --force %s\n", op.Id, op.Id)
 	}

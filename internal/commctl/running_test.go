@@ -73,11 +73,12 @@ func TestRunTells(t *testing.T) {
 // tellingWriter closes told when it is told which hosts are waited for.
 type tellingWriter struct {
 	io.Writer
-	told chan struct{}
+	begin string // of what is waited for
+	told  chan struct{}
 }
 
 func (w *tellingWriter) Write(text []byte) (int, error) {
-	if bytes.HasPrefix(text, []byte("waiting for 2 of 3")) && w.told != nil {
+	if bytes.HasPrefix(text, []byte(w.begin)) && w.told != nil {
 		close(w.told)
 		w.told = nil
 	}
@@ -98,7 +99,7 @@ func TestRunIsQuiet(t *testing.T) {
 		stream(hostIs(1, "skipped", "x"), hostIs(2, "succeeded", ""), ev("3-1", "operation", client.Event{At: at(9), State: "succeeded"}), endOfStream)(w, r)
 	})
 	a := appFor(t, s.URL)
-	a.Err = &tellingWriter{a.errs, told}
+	a.Err = &tellingWriter{a.errs, "waiting for 2 of 3", told}
 	c, err := a.client()
 	require.NoError(t, err)
 	r := a.newRunning(c, s.op)

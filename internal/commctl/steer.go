@@ -100,22 +100,25 @@ and by the same policy. Flags change members of the policy.`,
 		if err != nil {
 			return err
 		}
-		params := &client.RetryOperationParams{IdempotencyKey: idempotencyKey()}
+		body := client.RetryPost{Policy: p}
 		if dryRun {
-			params = &client.RetryOperationParams{DryRun: &dryRun}
+			plan, err := fetch[json.RawMessage](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
+				return c.RetryOperation(ctx, id, &client.RetryOperationParams{DryRun: &dryRun}, body)
+			})
+			if err != nil {
+				return err
+			}
+			return a.printPlan(plan, *format)
 		}
-		text, err := fetch[json.RawMessage](cmd.Context(), func(ctx context.Context) (*http.Response, error) {
-			return c.RetryOperation(ctx, id, params, client.RetryPost{Policy: p})
+		params := &client.RetryOperationParams{IdempotencyKey: idempotencyKey()}
+		op, err := begin[client.Operation](cmd.Context(), a, beginning{
+			what: "retry of operation " + id, look: "commctl operations list -o wide", // has a column for it
+			send: func(ctx context.Context, c *client.ClientWithResponses) (*http.Response, error) {
+				return c.RetryOperation(ctx, id, params, body)
+			},
 		})
 		if err != nil {
 			return err
-		}
-		if dryRun {
-			return a.printPlan(text, *format)
-		}
-		var op client.Operation
-		if err := json.Unmarshal(text, &op); err != nil {
-			return unreadable(err)
 		}
 		return a.stayOrShow(cmd.Context(), *w, *format, op)
 	})

@@ -1,6 +1,7 @@
 package commctl
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
@@ -173,7 +175,8 @@ func (d *doer) Do(r *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		answer, err := d.http.Do(aimed)
+		watched, connected := noteConnection(aimed.Context())
+		answer, err := d.http.Do(aimed.WithContext(watched))
 		if err == nil {
 			d.current.Store(int64(at))
 			return answer, nil
@@ -181,8 +184,9 @@ func (d *doer) Do(r *http.Request) (*http.Response, error) {
 		if gone := r.Context().Err(); gone != nil {
 			return nil, gone
 		}
-		dead.tried = append(dead.tried, attempt{d.endpoints[at].String(), reason(err)})
-		if r.Method == http.MethodPost && r.Header.Get("Idempotency-Key") == "" && !neverSent(err) {
+		arrived := connected() && !turnedAway(err)
+		dead.tried = append(dead.tried, attempt{d.endpoints[at].String(), reason(err), arrived})
+		if r.Method == http.MethodPost && r.Header.Get("Idempotency-Key") == "" && arrived {
 			return nil, dead
 		}
 	}
@@ -209,12 +213,20 @@ func (d *doer) aim(r *http.Request, to *url.URL) (*http.Request, error) {
 	return aimed, nil
 }
 
-// neverSent says whether a failure came before anything of the request went out.
-func neverSent(err error) bool {
+// noteConnection makes a context whose requests note that they got a connection, with
+// TLS when there is any. Nothing of a request goes out before that.
+func noteConnection(ctx context.Context) (watched context.Context, connected func() bool) {
+	var got atomic.Bool
+	watched = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { got.Store(true) }})
+	return watched, got.Load
+}
+
+// turnedAway says whether the server has ended a connection before it read a request:
+// it speaks TLS and we do not, or it refuses our certificate, which TLS 1.3 tells only
+// when the client holds the handshake for done.
+func turnedAway(err error) bool {
 	var op *net.OpError
-	var record tls.RecordHeaderError
-	var verify *tls.CertificateVerificationError
-	return (errors.As(err, &op) && op.Op == "dial") || errors.As(err, &record) || errors.As(err, &verify)
+	return alertedInPlain(err) || errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
 }
 
 // reason takes method and URL off an error, which say nothing new.
