@@ -2,8 +2,10 @@ package activities_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +15,7 @@ import (
 	"commissaire/internal/fleet"
 	"commissaire/internal/hostsource"
 	"commissaire/internal/privatepg/pgtest"
+	"commissaire/internal/secret"
 	"commissaire/internal/store"
 	"commissaire/workflows"
 )
@@ -21,7 +24,11 @@ import (
 // and failing a program that says what it should not.
 func sourced(t *testing.T) (a *activities.Sources, record *store.Store, path string) {
 	t.Helper()
-	db, err := store.Open(t.Context(), pgtest.New(t), nil)
+	keys := filepath.Join(t.TempDir(), "seal.key")
+	require.NoError(t, secret.CreateKeyFile(keys))
+	sealer, err := secret.OpenKeyFile(keys)
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), pgtest.New(t), sealer)
 	require.NoError(t, err)
 	t.Cleanup(db.Close)
 	path = filepath.Join(t.TempDir(), "inventory.json")
@@ -57,7 +64,7 @@ func TestSyncOfASource(t *testing.T) {
 		require.Equal(t, err == nil, app == nil, "%v", err)
 		return done, app
 	}
-	require.NoError(t, os.WriteFile(path, []byte(`{"all": {"hosts": ["a", "b"]}}`), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(`{"all": {"hosts": {"a": null, "b": null}}}`), 0o600))
 	done, err := ask("cmdb")
 	require.Nil(t, err)
 	require.Equal(t, workflows.Synced{Strangers: 2}, done)
@@ -77,6 +84,57 @@ func TestSyncOfASource(t *testing.T) {
 	_, err = ask("nowhere")
 	require.Contains(t, err.Message(), "no worker that was asked has a source nowhere")
 	require.False(t, err.NonRetryable(), "another worker may have it")
+}
+
+// TestSilenceTakesNoLabelsAway: a program that stops to print _meta is asked for each host,
+// and what it does not say of one changes nothing.
+func TestSilenceTakesNoLabelsAway(t *testing.T) {
+	t.Parallel()
+	a, record, path := sourced(t)
+	for _, address := range []string{"a", "b"} {
+		_, op, err := record.PutHost(t.Context(), store.HostPut{Address: address, Source: "cmdb", Creds: secret.HostCreds{RemoteUser: "root", PrivateKey: secret.NewText([]byte("key"))}})
+		require.NoError(t, err)
+		require.NoError(t, record.EndOperation(t.Context(), op.ID, fleet.OperationFailed, "not of interest"))
+	}
+	says := func(list, hostB string) (workflows.Synced, error) {
+		text := fmt.Sprintf(`#!/bin/sh
+case "$*" in
+--list) echo '%s' ;;
+"--host a") echo '{"labels": {"env": "prod"}}' ;;
+"--host b") %s ;;
+esac
+`, list, hostB)
+		syscall.ForkLock.RLock() // nobody is born who holds it open
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o700))
+		syscall.ForkLock.RUnlock()
+		op := ordersOf(t, record, "cmdb")
+		done, err := execute(how{ctx: t.Context()}, workflows.SyncSource, a.Sync, workflows.SourceInput{
+			OperationRef: workflows.OperationRef{Tenant: fleet.DefaultTenant, OperationID: op.ID}, Source: "cmdb",
+		})
+		require.NoError(t, record.EndOperation(t.Context(), op.ID, fleet.OperationSucceeded, ""))
+		return done, err
+	}
+	labels := func(env string) {
+		t.Helper()
+		for _, address := range []string{"a", "b"} {
+			h, err := record.Host(t.Context(), address)
+			require.NoError(t, err)
+			require.Equal(t, map[string]string{"env": env}, h.Labels)
+		}
+	}
+	done, err := says(`{"web": ["a", "b"], "_meta": {"hostvars": {"a": {"labels": {"env": "old"}}, "b": {"labels": {"env": "old"}}}}}`, "exit 1")
+	require.NoError(t, err)
+	require.Equal(t, workflows.Synced{Changed: 2}, done)
+	labels("old")
+
+	_, err = says(`{"web": ["a", "b"]}`, "exit 1")
+	require.ErrorContains(t, err, `source cmdb: --host "b": it ended with exit status 1`)
+	labels("old")
+
+	done, err = says(`{"web": ["a", "b"]}`, `echo '{"labels": {"env": "prod"}}'`)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Synced{Changed: 2}, done)
+	labels("prod")
 }
 
 func TestRefreshOrdersOnce(t *testing.T) {
