@@ -649,7 +649,7 @@ type HostStatus struct {
 //
 // Example: {"checked_at":"2026-11-20T14:03:00.123456","failures":2,"reason":"connect: dial tcp 192.0.2.10:22: connect: connection refused","since":"2026-11-20T14:02:00.123456","state":"unreachable"}
 type HostWatch struct {
-	// State `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down.
+	// State `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down; after 15 minutes of that it counts against it, too.
 	State HostWatchState `json:"state"`
 
 	// Reason What was in the way.
@@ -668,7 +668,7 @@ type HostWatch struct {
 	RebootedAt string `json:"rebooted_at,omitempty"`
 }
 
-// HostWatchState `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down.
+// HostWatchState `slow` is healthy. `unreachable`, `auth-refused` and `key-changed` count against the host; after some in a row it is failed, and the first good check takes that back. `rebooting` is a host that boots or shuts down; after 15 minutes of that it counts against it, too.
 type HostWatchState string
 
 // IgnoredBody Any object; it is ignored.

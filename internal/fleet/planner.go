@@ -21,6 +21,8 @@ type Tally struct {
 	// Lost is how many ended well and are neither active nor disassociated in the
 	// inventory any more; each uses up one.
 	Lost int
+	// CanariesLost is how many of those are canaries that are not in a bootstrap.
+	CanariesLost int
 	// Shared is the budget of the container manager, nil when it has none.
 	Shared *Shared
 }
@@ -52,7 +54,8 @@ type Group struct {
 }
 
 func (g Group) busy() int   { return g.Staging + g.Running }
-func (g Group) ended() bool { return g.Unstaged+g.Staging+g.Ready+g.Running == 0 }
+func (g Group) waits() int  { return g.Unstaged + g.Staging + g.Ready }
+func (g Group) ended() bool { return g.waits()+g.Running == 0 }
 
 // Steering is what people decided about an operation.
 type Steering struct {
@@ -176,6 +179,8 @@ func (p Policy) stop(t Tally, s Steering) (OperationState, string) {
 		return OperationCancelled, "cancelled"
 	case t.Canary.Failed > 0:
 		return OperationFailed, "a canary failed"
+	case t.CanariesLost > 0 && t.Canary.waits()+t.Rest.waits() > 0:
+		return OperationFailed, "a canary was lost after its turn"
 	case t.Failed > allowed && allowed == 0:
 		return OperationFailed, ReasonHostFailed
 	case t.Failed > allowed:

@@ -74,8 +74,11 @@ func (r *rollout) tally() Tally {
 		}
 		if h.lost {
 			t.Lost++
-			if h.mending {
+			switch {
+			case h.mending:
 				g.Mending++
+			case g == &t.Canary:
+				t.CanariesLost++
 			}
 		}
 		switch {
@@ -383,8 +386,8 @@ func (r *rollout) order(t *rapid.T, before int) {
 			if other.canary == h.canary && (other.stages || other.state == HostRunStaging) && !other.state.Ended() {
 				t.Fatalf("host %d is taken away before all of its group are staged", i)
 			}
-			if other.canary && other.state == HostRunFailed {
-				t.Fatalf("host %d starts though a canary failed", i)
+			if other.canary && (other.state == HostRunFailed || other.lost && !other.mending) {
+				t.Fatalf("host %d starts though a canary failed or was lost", i)
 			}
 		}
 		if h.canary {
@@ -406,8 +409,9 @@ func (r *rollout) ended(t *rapid.T, d Decision) {
 	if len(r.working()) > 0 {
 		t.Fatalf("ends as %s while hosts are at work", d.End)
 	}
-	failed := 0
+	failed, lost := 0, false
 	for i, h := range r.hosts {
+		lost = lost || h.canary && h.lost && !h.mending
 		switch {
 		case h.state == HostRunFailed:
 			failed++
@@ -424,7 +428,7 @@ func (r *rollout) ended(t *rapid.T, d Decision) {
 	if o := r.others; o != nil && strings.Contains(d.Reason, "container manager") && o.atWork > 0 {
 		t.Fatalf("ends over others that are at work: %s", d.Reason)
 	}
-	if allowed := r.policy.FailuresAllowed(len(r.hosts)); d.End == OperationFailed && failed == 0 && r.policy.MaxUnavailable == nil && r.others == nil {
+	if allowed := r.policy.FailuresAllowed(len(r.hosts)); d.End == OperationFailed && failed == 0 && !lost && r.policy.MaxUnavailable == nil && r.others == nil {
 		t.Fatalf("fails though no host did and %d may: %s", allowed, d.Reason)
 	}
 }
@@ -524,6 +528,14 @@ func TestHostsThatAreLostAfterTheirTurn(t *testing.T) {
 	require.Equal(t, Decision{Waiting: "hosts that are away, 1 of them in a bootstrap, use up max_unavailable (2)", Again: now.Add(lookAtMending)}, next(p, 2, Group{Ready: 8, Mending: 1}))
 	require.Equal(t, Decision{Start: 1}, next(Policy{}, 5, Group{Ready: 5}), "nothing else counts without max_unavailable")
 	require.Equal(t, Decision{End: OperationSucceeded}, next(p, 10, Group{}), "there is nobody left to keep")
+
+	// A canary that is lost while it is watched has done what it is for.
+	p.Canary = &Canary{Hosts: Count(1), Soak: Duration(time.Hour)}
+	require.Equal(t, Decision{End: OperationSucceeded}, p.Next(Tally{Hosts: 10, Lost: 1, CanariesLost: 1}, Steering{CanariesDone: now}, now.Add(2*time.Hour)))
+	d := p.Next(Tally{Hosts: 10, Lost: 1, CanariesLost: 1, Rest: Group{Ready: 9}}, Steering{CanariesDone: now}, now)
+	require.Equal(t, Decision{End: OperationFailed, Reason: "a canary was lost after its turn"}, d)
+	d = p.Next(Tally{Hosts: 10, Lost: 1, CanariesLost: 1, Rest: Group{Ready: 8, Running: 1}}, Steering{CanariesDone: now.Add(-2 * time.Hour)}, now)
+	require.Equal(t, Decision{Waiting: "ends when the hosts at work have ended: a canary was lost after its turn"}, d)
 }
 
 // tallies draws any count of a rollout that is in the middle.

@@ -74,6 +74,7 @@ const (
 			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND before),
 			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND mending AND (before OR since)),
 			(SELECT count(*) FROM away a WHERE a.canary = g.canary AND since),
+			(SELECT count(*) FROM away a WHERE a.canary AND g.canary AND since AND NOT mending),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'running'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed'),
 			(SELECT count(*) FROM host_run WHERE operation_id = $1 AND canary = g.canary AND state = 'failed' AND down),
@@ -224,9 +225,9 @@ func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fle
 	t.Hosts = op.Hosts
 	var canary bool
 	var g fleet.Group
-	var down, lost int
+	var down, lost, canariesLost int
 	var done, clock pgtype.Timestamptz
-	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Mending, &lost, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&canary, &g.Unstaged, &g.Staging, &g.Ready, &g.Away, &g.Mending, &lost, &canariesLost, &g.Running, &g.Failed, &down, &done, &clock}, func() error {
 		if canary {
 			t.Canary = g
 		} else {
@@ -235,6 +236,7 @@ func (s *Store) tally(ctx context.Context, q querier, op fleet.Operation) (t fle
 		t.Failed += g.Failed
 		t.Down += down
 		t.Lost += lost
+		t.CanariesLost += canariesLost
 		return nil
 	})
 	return t, utc(done), utc(clock), err
