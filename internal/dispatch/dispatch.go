@@ -72,8 +72,8 @@ const (
 	healthFor   = time.Second     // how long an answer to Ready is good
 	sweepEvery  = 5 * time.Second // pending operations that nobody started
 	sweepSoon   = 300 * time.Millisecond
-	orphanEvery = time.Minute // running operations without a workflow
-	orphanAge   = time.Minute
+	orphanEvery = 10 * time.Second // running operations without a workflow, whose cordons wait for their end
+	orphanAge   = 10 * time.Second
 	unseenAge   = 2 * time.Second // a steered rollout looks at the record sooner
 	cordonEvery = time.Second     // nodes that are still cordoned for a host run that has ended
 	cordonAgain = 15 * time.Second
@@ -367,6 +367,11 @@ func (d *Dispatcher) endOrphans(ctx context.Context) error {
 	var errs []error
 	for _, op := range ops {
 		how, err := d.workflowEnd(ctx, op)
+		var away *serviceerror.Unavailable
+		var late *serviceerror.DeadlineExceeded
+		if errors.As(err, &away) || errors.As(err, &late) || errors.Is(err, context.DeadlineExceeded) {
+			return errors.Join(append(errs, err)...) // the others would wait as long, each
+		}
 		if err != nil || how == "" {
 			errs = append(errs, err)
 			continue
