@@ -259,7 +259,8 @@ func drainsAndRestores(d *drained) {
 	d.is(false, false)
 	step, _ := d.recorded(workflows.StepUncordon)
 	require.Equal(t, fleet.StepSucceeded, step.State)
-	require.Empty(t, step.Reason)
+	// Of three at once the first to say so may be one that found it open.
+	require.Contains(t, []string{"", "the node bore no cordon of ours"}, step.Reason)
 }
 
 func keepsThePriorCordon(d *drained) {
