@@ -127,7 +127,7 @@ func (a *Commands) doEach(work context.Context, fail context.CancelCauseFunc, in
 	})
 	for _, h := range taken.Hosts {
 		hosts.Go(func() {
-			if err := do(p, work, &commandHost{CommandHost: h, start: h.OutputTo}); err != nil {
+			if err := do(p, work, &commandHost{CommandHost: h, start: h.OutputTo, last: h.OutputEnd}); err != nil {
 				fail(err)
 			}
 		})

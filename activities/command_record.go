@@ -106,8 +106,8 @@ func (r *commandRecord) print(ctx context.Context, h *commandHost, offset int64,
 	}
 	h.printed = append(h.printed, data...)
 	h.last = append(h.last, data...)
-	if len(h.last) > lastKept {
-		h.last = append([]byte(nil), h.last[len(h.last)-lastKept:]...)
+	if len(h.last) > fleet.OutputEnd {
+		h.last = append([]byte(nil), h.last[len(h.last)-fleet.OutputEnd:]...)
 	}
 	r.held += len(data)
 	r.enqueue(h)

@@ -673,6 +673,7 @@ func TestCommandsTimeGoesOn(t *testing.T) {
 	}()
 	require.NoError(t, await(t, second))
 	require.Equal(t, []string{`failed "begun\n" the command took longer than 1m0s; its command was ended by signal 15`}, c.ended(t))
+	require.Contains(t, c.step(t, c.fleet.Hosts()[0].Address()).Reason, "; it said: begun", "which the attempt before had kept")
 }
 
 // TestCommandThatIsOvertaken is begun anew, however often that was so before.

@@ -83,17 +83,14 @@ func (k keep) Output(offset int64, data []byte) (int64, error) {
 	}
 	k.s.row.OutputTo = next
 	k.s.last = append(k.s.last, data...)
-	if len(k.s.last) > lastKept {
-		k.s.last = append([]byte(nil), k.s.last[len(k.s.last)-lastKept:]...)
+	if len(k.s.last) > fleet.OutputEnd {
+		k.s.last = append([]byte(nil), k.s.last[len(k.s.last)-fleet.OutputEnd:]...)
 	}
 	return next, nil
 }
 
 // Alive needs no answer here: the step heartbeats by itself.
 func (keep) Alive() {}
-
-// lastKept is how much of the end of an output is at hand for a reason.
-const lastKept = 1 << 10
 
 // print keeps text that did not come from a once-only command, such as facts.
 // Only the first of several attempts is kept.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"commissaire/internal/fleet"
 	"commissaire/internal/hostos"
 	"commissaire/internal/profile"
 	"commissaire/internal/remote"
@@ -243,7 +244,7 @@ func (s *stepRun) command(ctx context.Context, what string, argv []string) error
 // onceAside runs a command on the host exactly once, as once does, for a step that has
 // more than one. What it prints is for a reason only.
 func (s *stepRun) onceAside(ctx context.Context, command remote.Command) (out remote.Outcome, err error) {
-	command.Limits.Head = lastKept
+	command.Limits.Head = fleet.OutputEnd
 	err = s.contact(ctx, s.in.Unreachable, func(ctx context.Context, c *remote.Conn) (err error) {
 		if err := s.fence(ctx); err != nil {
 			return err

@@ -41,6 +41,7 @@ type StepStore interface {
 	AppendOutput(ctx context.Context, step, offset int64, data []byte) (next int64, err error)
 	AppendTail(ctx context.Context, step, from, offset int64, data []byte) (next int64, err error)
 	NoteStep(ctx context.Context, step int64, note string) error
+	OutputEnd(ctx context.Context, step int64) ([]byte, error)
 	EndStep(ctx context.Context, end store.StepEnd) (fleet.Step, error)
 }
 
@@ -164,6 +165,12 @@ func (s *stepRecord) begin(ctx context.Context) (done bool, err error) {
 		return true, ended(s.row)
 	}
 	s.told = s.row.Reason // by another worker
+	if s.row.OutputTo > 0 {
+		// A reason quotes the end of the output, also when there is no more to come.
+		if s.last, err = s.steps.OutputEnd(ctx, s.row.ID); err != nil {
+			return false, verdict(ctx, err)
+		}
+	}
 	return false, nil
 }
 

@@ -199,6 +199,7 @@ func TestDeadline(t *testing.T) {
 	require.NoError(t, r.stop(r.crew(t), workflows.StepPrepare, how{}))
 	require.False(t, r.running(), "the command's time is over, too")
 	require.True(t, strings.HasPrefix(r.output(t, workflows.StepPrepare), "begun\n"))
+	require.Contains(t, r.row(t, workflows.StepPrepare).Reason, "; it said: begun", "which an attempt before had kept")
 }
 
 // Workers that come and go do not give a step more time than it has.

@@ -205,6 +205,10 @@ const (
 	OutputTail = 64 << 10
 )
 
+// OutputEnd is how many bytes of the end of an output are looked at for the reason of a
+// failure. What stands further up is rarely why a command failed.
+const OutputEnd = 1 << 10
+
 // TimeFormat is how v0 writes times: UTC, six fractional digits, no zone.
 const TimeFormat = "2006-01-02T15:04:05.000000"
 

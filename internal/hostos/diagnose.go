@@ -3,11 +3,9 @@ package hostos
 import (
 	"fmt"
 	"regexp"
-)
 
-// diagnosed is how much of the end of an output is looked at, in bytes. What
-// stands further up is rarely why a command failed.
-const diagnosed = 1 << 10
+	"commissaire/internal/fleet"
+)
 
 // cause is a frequent reason for a command to fail.
 type cause struct {
@@ -56,7 +54,7 @@ var causes = []cause{
 // and what to do next, in one sentence; "" when the cause is none of the
 // frequent ones.
 func Diagnose(output []byte) string {
-	output = output[max(0, len(output)-diagnosed):]
+	output = output[max(0, len(output)-fleet.OutputEnd):]
 	for _, c := range causes {
 		found := c.says.FindSubmatch(output)
 		if found == nil {

@@ -44,16 +44,17 @@ func (s *Store) planCommand(ctx context.Context, q querier, n NewOperation, p *p
 
 // CommandHost is a host on which a command is to be run, or runs.
 type CommandHost struct {
-	Address  string
-	Port     int
-	HostKey  string // pinned, in authorized_keys form
-	Creds    secret.HostCreds
-	Bastion  *Bastion // nil for none
-	StepID   int64
-	OutputTo int64  // position up to which its output is on record
-	Again    bool   // it was taken up before, so the command may have been started
-	Noted    bool   // the record says what stands in its way
-	Failed   string // why nothing can be done on it, "" when something can
+	Address   string
+	Port      int
+	HostKey   string // pinned, in authorized_keys form
+	Creds     secret.HostCreds
+	Bastion   *Bastion // nil for none
+	StepID    int64
+	OutputTo  int64  // position up to which its output is on record
+	OutputEnd []byte // the last fleet.OutputEnd bytes of that
+	Again     bool   // it was taken up before, so the command may have been started
+	Noted     bool   // the record says what stands in its way
+	Failed    string // why nothing can be done on it, "" when something can
 }
 
 // CommandPage is a page of the hosts of a command.
@@ -210,6 +211,9 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 	if err != nil {
 		return nil, err
 	}
+	if err := s.outputEnds(ctx, q, hosts); err != nil {
+		return nil, err
+	}
 	bastions, err := s.bastions(ctx, q, slices.Collect(maps.Keys(through)))
 	if err != nil {
 		return nil, err
@@ -223,6 +227,31 @@ func (s *Store) takeUpCommand(ctx context.Context, q querier, op fleet.Operation
 		}
 	}
 	return hosts, nil
+}
+
+// outputEnds fills in the end of the output of those that another attempt began.
+func (s *Store) outputEnds(ctx context.Context, q querier, hosts []CommandHost) error {
+	var steps []int64
+	at := map[int64]int{}
+	for i, h := range hosts {
+		if h.OutputTo > 0 {
+			steps, at[h.StepID] = append(steps, h.StepID), i
+		}
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	rows, err := q.Query(ctx, outputEndsSQL, s.tenant, steps, fleet.OutputEnd)
+	if err != nil {
+		return err
+	}
+	var step int64
+	var end []byte
+	_, err = pgx.ForEachRow(rows, []any{&step, &end}, func() error {
+		hosts[at[step]].OutputEnd = lastOf(end)
+		return nil
+	})
+	return err
 }
 
 // CommandState says which hosts of a page are still at work by the record, and why no

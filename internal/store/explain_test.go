@@ -233,6 +233,7 @@ func testPlans(t *testing.T, rows string) {
 		"hosts of a page at work":   {runningOfPageSQL, []any{tenant, id, 0, 3}},
 		"command was cancelled":     {cancelledCommandSQL, []any{tenant, id}},
 		"RecordCommands":            {recordCommandsSQL, []any{tenant, []int64{77}, []int64{0}, [][]byte{{}}, []int64{0}, [][]byte{{}}, []int64{0}, []string{"running"}, []string{""}, []*int32{nil}, []string{"running"}}},
+		"OutputEnd":                 {outputEndsSQL, []any{tenant, []int64{77, 78}, fleet.OutputEnd}},
 		"AppendOutput":              {appendOutputSQL, []any{tenant, int64(77), int64(0), int64(0), []byte("x")}},
 	} {
 		isKept := c.args[0] == kept

@@ -33,6 +33,14 @@ const (
 			FROM output WHERE step_id = $1 AND position >= $3
 		) chunks WHERE before < $4 ORDER BY position`
 
+	// What is printed bit by bit comes in many chunks: more than a few are not read.
+	outputEndsSQL = `SELECT s.id, e.data FROM step s, LATERAL (
+			SELECT string_agg(data, '' ORDER BY position) AS data FROM (
+				SELECT position, substr(data, greatest(octet_length(data) - $3::integer, 0) + 1) AS data
+				FROM output WHERE step_id = s.id ORDER BY position DESC LIMIT 16
+			) chunks
+		) e WHERE s.tenant = $1 AND s.id = ANY ($2) AND e.data IS NOT NULL`
+
 	firstChunkSQL = `SELECT coalesce((SELECT position FROM output WHERE step_id = $1 AND position <= $2 ORDER BY position DESC LIMIT 1), 0)`
 )
 
@@ -97,6 +105,22 @@ func (s *Store) Output(ctx context.Context, stepID, offset int64, limit int) (ch
 	})
 	return cut(chunks, offset, limit), err
 }
+
+// OutputEnd gives the last fleet.OutputEnd bytes that are stored of what a step printed,
+// fewer where it printed bit by bit, none when none are.
+func (s *Store) OutputEnd(ctx context.Context, stepID int64) (end []byte, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, q querier) error {
+		var id int64
+		err := q.QueryRow(ctx, outputEndsSQL, s.tenant, []int64{stepID}, fleet.OutputEnd).Scan(&id, &end)
+		if isNoRows(err) {
+			return nil
+		}
+		return err
+	})
+	return lastOf(end), err
+}
+
+func lastOf(data []byte) []byte { return data[max(0, len(data)-fleet.OutputEnd):] }
 
 func scanChunk(row pgx.CollectableRow) (c fleet.OutputChunk, err error) {
 	err = row.Scan(&c.Offset, &c.Data)

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -209,4 +210,37 @@ func TestConcurrentWriters(t *testing.T) {
 	list, err := f.Steps(t.Context(), step.OperationID, "h")
 	require.NoError(t, err)
 	require.Equal(t, int64(len(want)), list[0].Stored)
+}
+
+// TestOutputEnd is the end of what is stored, in however many chunks it came.
+func TestOutputEnd(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ctx := t.Context()
+	step := f.step(t).ID
+	end := func() string {
+		t.Helper()
+		end, err := f.OutputEnd(ctx, step)
+		require.NoError(t, err)
+		return string(end)
+	}
+	require.Empty(t, end())
+	var all []byte
+	for _, chunk := range [][]byte{[]byte("a\n"), {0, 0xff}, bytes.Repeat([]byte("long"), 1000), []byte("bcd"), []byte("e\n")} {
+		_, err := f.AppendOutput(ctx, step, int64(len(all)), chunk)
+		require.NoError(t, err)
+		all = append(all, chunk...)
+		require.Equal(t, string(all[max(0, len(all)-fleet.OutputEnd):]), end())
+	}
+	_, err := f.AppendTail(ctx, step, int64(len(all)), 1<<20, []byte("tail"))
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(end(), "e\ntail"))
+	for i := range 40 {
+		_, err := f.AppendOutput(ctx, step, 1<<20+4+int64(i), []byte{'0' + byte(i%10)})
+		require.NoError(t, err)
+	}
+	require.Equal(t, "4567890123456789", end(), "of so many small chunks the last")
+	other, err := f.db.For("other").OutputEnd(ctx, step)
+	require.NoError(t, err)
+	require.Empty(t, other)
 }
