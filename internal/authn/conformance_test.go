@@ -339,7 +339,7 @@ func leavesAlone(t *testing.T, s subject) {
 		begin := time.Now()
 		_, err := s.plugin.Authenticate(t.Context(), r)
 		require.ErrorIs(t, err, errAbsent, name)
-		require.Less(t, time.Since(begin), 2*time.Second, name)
+		require.Less(t, time.Since(begin), 30*time.Second, name)
 	}
 	if s.server != nil {
 		require.Zero(t, s.server.Requests())
@@ -433,7 +433,7 @@ func whileBroken(t *testing.T, s subject) {
 	require.NotErrorIs(t, err, ErrDenied, "this is no fault of the caller")
 	require.NotContains(t, err.Error(), s.secret)
 	require.Less(t, len(err.Error()), 1000)
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), 30*time.Second)
 
 	var log syncBuffer
 	c := NewChain(slog.New(slog.NewTextHandler(&log, nil)), s.plugin)

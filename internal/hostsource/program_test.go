@@ -143,11 +143,11 @@ esac
 sleep 3600 & echo $! >>"${0%/*}/pids"
 `
 	path, _ := asked(t, list, hangs+"wait")
-	options := map[string]any{"type": "ansible", "path": path, "timeout": "3s"}
+	options := map[string]any{"type": "ansible", "path": path, "timeout": "10s"}
 	begun := time.Now()
 	e := fails(t, options)
-	require.Less(t, time.Since(begun), 3*time.Second+pipesDelay+5*time.Second)
-	require.Regexp(t, `^--host "[d-g]": no whole answer within 3s; it is asked for each host, since it gives no _meta.hostvars, and had answered for 3 of 7$`, e.Reason)
+	require.Less(t, time.Since(begun), 35*time.Second, "four have one timeout together")
+	require.Regexp(t, `^--host "[d-g]": no whole answer within 10s; it is asked for each host, since it gives no _meta.hostvars, and had answered for 3 of 7$`, e.Reason)
 	require.True(t, e.Passes)
 	gone(t, path, 4)
 

