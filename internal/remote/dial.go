@@ -496,6 +496,11 @@ const maxSaid = 128
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err != nil {
+		// Else the library could send once more after it has told all its channels that
+		// the connection is gone, and wait for the answer for ever.
+		_ = c.Close()
+	}
 	if n > 0 && !c.banner.Load() && c.begins(b[:n]) {
 		if err := c.spoken(); err != nil {
 			return 0, err
