@@ -120,7 +120,12 @@ func header(name, value string) change { return func(r *http.Request) { r.Header
 // with a slash.
 func (s *site) ask(t *testing.T, method, path, body string, changes ...change) answer {
 	t.Helper()
-	return askAt(t, http.DefaultClient, s.API, method, path, body, changes...)
+	var a answer
+	s.until(t, "a worker to answer "+method+" "+path, func() bool {
+		a = askAt(t, http.DefaultClient, s.API, method, path, body, changes...)
+		return !strings.Contains(a.body, "no worker answered") // a busy one is late; nothing was done then
+	})
+	return a
 }
 
 func askAt(t *testing.T, client *http.Client, server, method, path, body string, changes ...change) answer {
