@@ -34,7 +34,7 @@ type commandHost struct {
 	note    string // what stands in its way, "" for nothing
 	noted   bool   // note is not written yet
 	printed []byte // not written yet
-	last    []byte // end of all it printed
+	last    ending // of all it printed
 	end     *store.CommandWrite
 	waits   bool // it is among those to be written
 }
@@ -105,10 +105,7 @@ func (r *commandRecord) print(ctx context.Context, h *commandHost, offset int64,
 		return at, nil // from where to go on
 	}
 	h.printed = append(h.printed, data...)
-	h.last = append(h.last, data...)
-	if len(h.last) > fleet.OutputEnd {
-		h.last = append([]byte(nil), h.last[len(h.last)-fleet.OutputEnd:]...)
-	}
+	h.last.add(data)
 	r.held += len(data)
 	r.enqueue(h)
 	return at + int64(len(data)), nil
@@ -290,7 +287,7 @@ func commandFailed(begun bool, why string) store.CommandWrite {
 // commandEnded is the end of a host by how its command ended.
 func commandEnded(h *commandHost, out remote.Outcome) store.CommandWrite {
 	w := withTail(out)
-	err := judged("the command", out, h.said(out))
+	err := judged("the command", out, h.last.of(out))
 	if err == nil {
 		w.End, w.State = fleet.HostRunSucceeded, fleet.StepSucceeded
 		return w
@@ -319,12 +316,4 @@ func withTail(out remote.Outcome) store.CommandWrite {
 		w.ExitCode = &out.ExitCode
 	}
 	return w
-}
-
-// said is the end of what the command printed.
-func (h *commandHost) said(out remote.Outcome) []byte {
-	if len(out.Tail) > 0 {
-		return out.Tail
-	}
-	return h.last
 }

@@ -95,7 +95,7 @@ func (s *commandStop) end(out remote.Outcome) store.CommandWrite {
 	if w.End = fleet.HostRunFailed; out.State == remote.Cancelled {
 		w.End = fleet.HostRunSkipped
 	}
-	return because(w, stopped(s.why, out, s.host.said(out)))
+	return because(w, stopped(s.why, out, s.host.last.of(out)))
 }
 
 // unknown is the end of a host that did not say how its command ended.

@@ -82,15 +82,30 @@ func (k keep) Output(offset int64, data []byte) (int64, error) {
 		return offset, err
 	}
 	k.s.row.OutputTo = next
-	k.s.last = append(k.s.last, data...)
-	if len(k.s.last) > fleet.OutputEnd {
-		k.s.last = append([]byte(nil), k.s.last[len(k.s.last)-fleet.OutputEnd:]...)
-	}
+	k.s.last.add(data)
 	return next, nil
 }
 
 // Alive needs no answer here: the step heartbeats by itself.
 func (keep) Alive() {}
+
+// ending is the end of what a command printed, fleet.OutputEnd bytes at most, for a reason.
+type ending []byte
+
+func (e *ending) add(data []byte) {
+	*e = append(*e, data...)
+	if len(*e) > fleet.OutputEnd {
+		*e = append(ending(nil), (*e)[len(*e)-fleet.OutputEnd:]...)
+	}
+}
+
+// of is the ending by the outcome, whose tail comes after all that was added.
+func (e ending) of(out remote.Outcome) []byte {
+	if len(out.Tail) > 0 {
+		return out.Tail
+	}
+	return e
+}
 
 // print keeps text that did not come from a once-only command, such as facts.
 // Only the first of several attempts is kept.
@@ -132,11 +147,7 @@ func (s *stepRun) forget(ctx context.Context, step string) {
 // judge turns the outcome of a command that must exit with 0 into the step's
 // ending.
 func (s *stepRun) judge(what string, out remote.Outcome) error {
-	last := out.Tail
-	if len(last) == 0 {
-		last = s.last
-	}
-	return judged(what, out, last)
+	return judged(what, out, s.last.of(out))
 }
 
 // judged is judge of a command whose output ended so.

@@ -251,7 +251,7 @@ func (s *stepRun) onceAside(ctx context.Context, command remote.Command) (out re
 		}
 		var said memory
 		out, err = c.Once(ctx, command, 0, &said)
-		s.last = said
+		s.last = ending(said)
 		if err == nil {
 			_ = c.Forget(ctx, command.Key) // else the host's own clean-up comes later
 		}

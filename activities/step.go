@@ -86,7 +86,7 @@ type stepRecord struct {
 	in    workflows.HostStep
 	row   fleet.Step
 	exit  *int   // of the command, when one ended
-	last  []byte // end of what it printed
+	last  ending // of what it printed
 	note  string // what the record says of a step that succeeded
 	told  string // what the record says of it while it runs
 	tells time.Time

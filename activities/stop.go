@@ -54,11 +54,7 @@ func (s *stepRun) stop(ctx context.Context, in workflows.StopStep) error {
 	if err := s.keepEnd(ctx, out); err != nil {
 		return err
 	}
-	last := out.Tail
-	if len(last) == 0 {
-		last = s.last
-	}
-	return stopped(in.Reason, out, last)
+	return stopped(in.Reason, out, s.last.of(out))
 }
 
 // stopped is the ending of a command that was told to end, which printed this last.

@@ -73,11 +73,14 @@ func answering(t *testing.T, answers ...http.HandlerFunc) (url string, s *stubSe
 	}), s
 }
 
+// impatience is how long impatient sends an order again.
+const impatience = time.Second / 2
+
 // impatient is an App that sends an order again soon, and not for long.
 func impatient(t *testing.T, url string) *testApp {
 	t.Helper()
 	a := appFor(t, url)
-	a.againTime, a.againEvery = time.Second/2, 10*time.Millisecond
+	a.againTime, a.againEvery = impatience, 10*time.Millisecond
 	return a
 }
 
@@ -190,7 +193,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	}
 	// Before one is lost, none is cut off by our own limit, which would make it the first.
 	slow := func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(impatience * 3 / 2) // outlasts our limit, which nothing but its time shows
 		sayProblem(503)(w, r)
 	}
 	url, _ := answering(t, sayProblem(503), slow)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"commissaire/internal/fleet"
 )
 
@@ -63,41 +65,29 @@ func (p *program) ask(ctx context.Context) (map[string]fleet.SourceFacts, error)
 // askHosts gives the variables of hosts, by name. The first answer that is of no use ends
 // the others.
 func (p *program) askHosts(ctx context.Context, names []string, list []byte) (map[string]map[string]any, error) {
-	work, stop := context.WithCancel(ctx)
-	defer stop()
-	var (
-		wg     sync.WaitGroup
-		lock   sync.Mutex
-		next   int
-		said   = map[string]map[string]any{}
-		failed error
-	)
-	take := func() (name string, ok bool) {
-		lock.Lock()
-		defer lock.Unlock()
-		if next == len(names) || failed != nil {
-			return "", false
+	var lock sync.Mutex
+	said := map[string]map[string]any{}
+	asking, work := errgroup.WithContext(ctx)
+	asking.SetLimit(hostsAtOnce)
+	for _, name := range names {
+		if work.Err() != nil {
+			break
 		}
-		next++
-		return names[next-1], true
-	}
-	for range min(hostsAtOnce, len(names)) {
-		wg.Go(func() {
-			for name, ok := take(); ok; name, ok = take() {
-				vars, err := p.askHost(work, name, list)
-				lock.Lock()
-				switch {
-				case err == nil:
-					said[name] = vars
-				case failed == nil:
-					failed = ofHost(name, err)
-					stop()
-				}
-				lock.Unlock()
+		asking.Go(func() error {
+			vars, err := p.askHost(work, name, list)
+			if err != nil {
+				return ofHost(name, err)
 			}
+			lock.Lock()
+			defer lock.Unlock()
+			said[name] = vars
+			return nil
 		})
 	}
-	wg.Wait()
+	failed := asking.Wait()
+	if failed == nil {
+		failed = context.Cause(ctx) // before all were asked
+	}
 	var e *Error
 	if ctx.Err() != nil && errors.As(failed, &e) {
 		e.Reason += fmt.Sprintf("; it is asked for each host, since it gives no _meta.hostvars, and had answered for %d of %d", len(said), len(names))
