@@ -30,7 +30,7 @@ func TestNodes(t *testing.T) {
 	require.Equal(t, "k8s: runs=12 cordons_leaked=0 foreign_removed=0 over_budget=0", r.String(), said.String())
 	require.True(t, r.OK(), said.String())
 	require.Positive(t, r.Evicted)
-	require.Greater(t, r.Harmed, 8, said.String())
+	require.Greater(t, r.Harmed, r.Runs/2, said.String())
 }
 
 // A run is the same whenever it is repeated, and there is one of every sort among many.
