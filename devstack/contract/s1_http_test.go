@@ -27,7 +27,7 @@ func (s *site) raw(t *testing.T, text string) (response *http.Response, body str
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.API, "http://"))
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(limit)))
 	_, err = io.WriteString(c, text)
 	require.NoError(t, err)
 	all, err := io.ReadAll(c)

@@ -230,6 +230,11 @@ func TestExecution(t *testing.T) {
 		addresses = append(addresses, h.Address())
 	}
 	fact(t, "6.4-2 6.4-3 9-6 9-19", func(t *testing.T) {
+		// Each host waits until it was seen at work.
+		seen := func(h *remotetest.Host) string { return filepath.Join(h.Dir(), "seen") }
+		for _, h := range hosts {
+			require.NoError(t, h.OnCommand("systemctl", `[ "$1" != reboot ] || until [ -e `+seen(h)+` ]; do sleep 0.1; done`))
+		}
 		s.put(t, "cluster/serial/restart", "").status(http.StatusCreated)
 		done, atWork := 0, map[any]bool{}
 		s.until(t, "the restart", func() bool {
@@ -242,6 +247,7 @@ func TestExecution(t *testing.T) {
 			if len(inProcess) == 1 {
 				require.Equal(t, addresses[done], inProcess[0])
 				atWork[inProcess[0]] = true
+				require.NoError(t, os.WriteFile(seen(hosts[done]), nil, 0o600))
 			}
 			return r["status"] != "in_process"
 		})

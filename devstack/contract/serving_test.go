@@ -124,7 +124,7 @@ func (s *site) refuses(t *testing.T, o serving) string {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	require.NoError(t, cmd.Start())
-	tooLong := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	tooLong := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
 	require.True(t, tooLong.Stop(), "it runs: %v: %s", cmd.Args, said.String())
 	var exit *exec.ExitError
@@ -146,7 +146,7 @@ func (s *server) get(t *testing.T, path string, changes ...change) answer {
 func (s *server) said(t *testing.T, what ...string) {
 	t.Helper()
 	for _, w := range what {
-		err := harness.Until(t.Context(), 20*time.Second, w, func() (bool, error) {
+		err := harness.Until(t.Context(), limit, w, func() (bool, error) {
 			text, err := os.ReadFile(s.log)
 			return strings.Contains(string(text), w), err
 		})

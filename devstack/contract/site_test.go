@@ -79,7 +79,7 @@ func tail(file string) string {
 // quietSite is shared by tests that need no worker. Its hosts are names only:
 // nothing ever connects to them.
 var quietSite = sync.OnceValues(func() (*site, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return newSite(ctx, "quiet", 0)
 })
