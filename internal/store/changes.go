@@ -81,7 +81,7 @@ func (db *DB) listenOnce(ctx context.Context) (connected bool) {
 		return false
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.patience*pingTimeout)
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()

@@ -42,9 +42,10 @@ const kept = pgx.QueryExecModeCacheStatement
 
 // DB is the database of all tenants. It is safe for concurrent use.
 type DB struct {
-	pool    *pgxpool.Pool
-	sealer  *secret.Sealer
-	changes changes
+	pool     *pgxpool.Pool
+	sealer   *secret.Sealer
+	changes  changes
+	patience time.Duration // how many times each of the limits above is waited for
 }
 
 // Store is the part of one tenant.
@@ -64,6 +65,11 @@ type querier interface {
 // Open prepares the use of a database. It does not connect, so it works while
 // Postgres is down; Ping says whether it answers.
 func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
+	return openDB(ctx, dsn, sealer, 1)
+}
+
+// openDB is Open with limits that are patience times as long.
+func openDB(ctx context.Context, dsn string, sealer *secret.Sealer, patience time.Duration) (*DB, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("database address: %w", err)
@@ -71,17 +77,17 @@ func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
 	if !strings.Contains(dsn, "pool_max_conns") {
 		config.MaxConns = defaultMaxConns
 	}
-	if config.ConnConfig.ConnectTimeout == 0 || config.ConnConfig.ConnectTimeout > connectTimeout {
-		config.ConnConfig.ConnectTimeout = connectTimeout
+	if config.ConnConfig.ConnectTimeout == 0 || config.ConnConfig.ConnectTimeout > patience*connectTimeout {
+		config.ConnConfig.ConnectTimeout = patience * connectTimeout
 	}
 	settings := config.ConnConfig.RuntimeParams
 	if settings["application_name"] == "" {
 		settings["application_name"] = "commissaire"
 	}
 	settings["timezone"] = "UTC"
-	settings["lock_timeout"] = milliseconds(lockTimeout)
-	settings["statement_timeout"] = milliseconds(statementTimeout)
-	settings["idle_in_transaction_session_timeout"] = milliseconds(idleTimeout)
+	settings["lock_timeout"] = milliseconds(patience * lockTimeout)
+	settings["statement_timeout"] = milliseconds(patience * statementTimeout)
+	settings["idle_in_transaction_session_timeout"] = milliseconds(patience * idleTimeout)
 	// What foreign keys and triggers ask, once for each row, keeps its plan. It is made
 	// with the sizes of the tables at that time, and they grow: a scan of a table that
 	// is small now must not be what is kept. A scan that cannot be avoided counts as
@@ -96,14 +102,14 @@ func Open(ctx context.Context, dsn string, sealer *secret.Sealer) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	return &DB{pool: pool, sealer: sealer}, nil
+	return &DB{pool: pool, sealer: sealer, patience: patience}, nil
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
 // Ping says whether Postgres answers, within 3 s.
 func (db *DB) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.patience*pingTimeout)
 	defer cancel()
 	return db.read(ctx, func(ctx context.Context, q querier) error {
 		_, err := q.Exec(ctx, "SELECT 1")
@@ -114,7 +120,7 @@ func (db *DB) Ping(ctx context.Context) error {
 // CheckSchema says whether Postgres answers, within 3 s, with the schema that
 // this binary needs.
 func (db *DB) CheckSchema(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.patience*pingTimeout)
 	defer cancel()
 	return db.read(ctx, func(ctx context.Context, q querier) error { return migrations.Check(ctx, q) })
 }
@@ -131,7 +137,7 @@ func (db *DB) For(tenant string) *Store { return &Store{db: db, tenant: tenant} 
 // read runs f on a connection, without a transaction. Single statements that
 // write use it too.
 func (db *DB) read(ctx context.Context, f func(ctx context.Context, q querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.patience*callTimeout)
 	defer cancel()
 	return db.failed(ctx, db.onConn(ctx, func(conn *pgxpool.Conn) error { return f(ctx, conn) }))
 }
@@ -139,7 +145,7 @@ func (db *DB) read(ctx context.Context, f func(ctx context.Context, q querier) e
 // tx runs f in a transaction. f may run several times: when Postgres broke a
 // deadlock, or when f says errAgain because it lost a race.
 func (db *DB) tx(ctx context.Context, f func(ctx context.Context, q querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.patience*callTimeout)
 	defer cancel()
 	var err error
 	for range maxAttempts {
@@ -154,7 +160,7 @@ func (db *DB) tx(ctx context.Context, f func(ctx context.Context, q querier) err
 }
 
 func (db *DB) onConn(ctx context.Context, f func(conn *pgxpool.Conn) error) error {
-	acquireCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	acquireCtx, cancel := context.WithTimeout(ctx, db.patience*acquireTimeout)
 	defer cancel()
 	conn, err := db.pool.Acquire(acquireCtx)
 	if err != nil {

@@ -18,6 +18,7 @@ func TestEventsTellAll(t *testing.T) {
 	ctx := t.Context()
 	f.cluster(t, "c")
 	f.hosts(t, "c", 2)
+	began := time.Now()
 	op := f.rollout(t, NewOperation{})
 	f.claims(t, op.ID, 1)
 	step, err := f.BeginStep(ctx, op.ID, "h1", "reboot", 1)
@@ -36,7 +37,7 @@ func TestEventsTellAll(t *testing.T) {
 
 	var got []string
 	for _, e := range f.allEvents(t, op.ID) {
-		require.WithinDuration(t, time.Now(), e.At, time.Minute)
+		require.WithinRange(t, e.At, began.Add(-time.Minute), time.Now().Add(time.Minute))
 		text := fmt.Sprintf("%s %s%s %s", e.Kind, e.Address, e.Step, e.State)
 		switch {
 		case e.Kind == "output":
@@ -157,7 +158,7 @@ func woken(t *testing.T, wake <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-wake:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("nobody woke the follower")
 	}
 }

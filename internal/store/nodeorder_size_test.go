@@ -11,7 +11,7 @@ import (
 )
 
 // TestAClusterOfThousandsOfNodes is deleted and made again, each in one transaction, in
-// the time that a request has.
+// the time that a request has, with patience for a busy machine.
 func TestAClusterOfThousandsOfNodes(t *testing.T) {
 	t.Parallel()
 	const nodes = 2000

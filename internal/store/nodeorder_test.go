@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -332,10 +333,16 @@ func TestStatusOfNodes(t *testing.T) {
 		require.NoError(t, err)
 		return string(n.Status), n.Fresh
 	}
+	began := time.Now()
+	// What is said is fresh for 5 s, and a busy machine may take those for the next line.
+	isFresh := func(fresh bool) {
+		t.Helper()
+		require.True(t, fresh || time.Since(began) > 5*time.Second)
+	}
 	require.NoError(t, f.SetNodeStatus(ctx, "h", "k", []byte(`{"kind": "Node"}`)))
 	said, fresh := status()
 	require.JSONEq(t, `{"kind": "Node"}`, said)
-	require.True(t, fresh)
+	isFresh(fresh)
 	f.exec(t, "UPDATE node SET status_at = now() - interval '6 s'")
 	_, fresh = status()
 	require.False(t, fresh)
@@ -343,10 +350,11 @@ func TestStatusOfNodes(t *testing.T) {
 	require.NoError(t, f.SetNodeStatus(ctx, "nope", "k", []byte(`{}`)))
 	said, _ = status()
 	require.JSONEq(t, `{"kind": "Node"}`, said)
+	began = time.Now()
 	require.NoError(t, f.SetNodeStatus(ctx, "h", "k", []byte(`{"a": "\u0000"}`)), "no column holds it")
 	said, fresh = status()
 	require.Empty(t, said)
-	require.True(t, fresh)
+	isFresh(fresh)
 }
 
 // TestNodeRaces lets hosts come and go while workers are at them. Whoever wins, no node

@@ -262,7 +262,9 @@ func (w *crew) check(t *testing.T, failed int) {
 func (f *fixture) allEvents(t testing.TB, id string) []Event {
 	t.Helper()
 	const open = "SELECT (SELECT count(*) FROM event WHERE operation_id = $1 AND NOT " + settledSQL + ") + (SELECT count(*) FROM output WHERE operation_id = $1 AND NOT " + settledSQL + ") || ''"
-	require.Eventually(t, func() bool { return f.scan(t, open, id) == "0" }, time.Minute, 5*time.Millisecond)
+	for deadline := time.Now().Add(5 * time.Minute); f.scan(t, open, id) != "0"; time.Sleep(5 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "some other test's transaction is open for minutes")
+	}
 	return f.settledEvents(t, id)
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -16,11 +17,23 @@ import (
 	"commissaire/internal/secret"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The test server's goroutine waits for the server, which lives as long as we.
-		goleak.IgnoreAnyFunction("commissaire/internal/privatepg.(*cluster).spawn.func1"))
+// The test server's goroutine waits for the server, which lives as long as we.
+var theServer = goleak.IgnoreAnyFunction("commissaire/internal/privatepg.(*cluster).spawn.func1")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}, theServer) }
+
+// settled waits for goroutines that end by themselves, for which goleak has half a second.
+type settled struct{ *testing.M }
+
+func (s settled) Run() int {
+	code := s.M.Run()
+	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find(theServer) != nil; {
+	}
+	return code
 }
+
+// patience makes a wait on a busy machine, where tests stand still for seconds, no outage.
+const patience = 20
 
 // fixture is a store on a database of its own.
 type fixture struct {
@@ -37,7 +50,7 @@ func setup(t testing.TB) *fixture {
 
 func open(t testing.TB, dsn string) *fixture {
 	t.Helper()
-	db, err := Open(t.Context(), dsn, newSealer(t))
+	db, err := openDB(t.Context(), dsn, newSealer(t), patience)
 	require.NoError(t, err)
 	t.Cleanup(db.Close)
 	sql, err := pgxpool.New(t.Context(), dsn)
