@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,9 +40,10 @@ type Options struct {
 
 // Fleet is a set of hosts. Its methods are safe for concurrent use.
 type Fleet struct {
-	hosts  []*Host
-	key    string
-	public []byte // the client's key, in SSH's wire format
+	hosts   []*Host
+	booking net.Listener // keeps other fleets off the addresses of hosts that are down
+	key     string
+	public  []byte // the client's key, in SSH's wire format
 
 	wg      sync.WaitGroup // everything that the hosts have running
 	mu      sync.Mutex
@@ -81,8 +84,12 @@ func Open(o Options) (*Fleet, error) {
 }
 
 // open makes all hosts under one second octet of 127/8, or none.
-func (f *Fleet) open(o Options, octet int) error {
+func (f *Fleet) open(o Options, octet int) (err error) {
 	f.hosts = make([]*Host, 0, o.Hosts)
+	// Behind the last address that a host can have.
+	if f.booking, err = net.Listen("tcp", net.JoinHostPort(fmt.Sprintf("127.%d.255.254", octet), strconv.Itoa(Port))); err != nil {
+		return err
+	}
 	for i := range o.Hosts {
 		address := fmt.Sprintf("127.%d.%d.%d", octet, i/perNet, 1+i%perNet)
 		h, err := newHost(f, o, address, mathrand.New(mathrand.NewPCG(o.Seed, uint64(i))))
@@ -154,6 +161,7 @@ func (f *Fleet) Close() {
 		h.close()
 	}
 	f.wg.Wait()
+	_ = f.booking.Close()
 }
 
 func (f *Fleet) noteUnknown(what string) {
