@@ -28,7 +28,7 @@ const DefaultMaxConnections = 100
 
 const (
 	port         = "5432" // only a part of the socket's name
-	startTimeout = 60 * time.Second
+	startTimeout = 3 * time.Minute
 	pingTimeout  = 2 * time.Second
 	pollInterval = 10 * time.Millisecond
 	maxLogSize   = 10 << 20
@@ -59,7 +59,7 @@ type Server struct {
 
 // Start runs the server, or adopts the one that runs on Dir already. The first
 // start takes 1 to 3 s (initdb), later ones about 0.2 s. ctx bounds the start,
-// not the life of the server, and never for longer than a minute.
+// not the life of the server, and never for longer than 3 minutes.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

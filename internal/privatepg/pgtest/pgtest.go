@@ -8,6 +8,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,13 +21,16 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"commissaire/internal/privatepg"
 	"commissaire/migrations"
 )
 
 const (
-	setupTimeout = 2 * time.Minute
+	setupTimeout = 5 * time.Minute
+	// codeObjectInUse is "is being accessed by other users" (PostgreSQL, appendix A).
+	codeObjectInUse = "55006"
 	// maxConnections is for all parallel tests of a package together.
 	maxConnections = 300
 )
@@ -105,17 +109,23 @@ func (s *shared) create(t testing.TB, how string) string {
 }
 
 func (s *shared) exec(sql string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
-	defer cancel()
 	s.admin.Lock()
 	defer s.admin.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
+	defer cancel()
 	conn, err := pgx.Connect(ctx, s.server.DSN("postgres"))
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, sql)
-	return err
+	for {
+		// Postgres waits 5 s for sessions of the database, or of the template, that are
+		// about to end, which on a busy machine take longer.
+		var inUse *pgconn.PgError
+		if _, err = conn.Exec(ctx, sql); !errors.As(err, &inUse) || inUse.Code != codeObjectInUse {
+			return err
+		}
+	}
 }
 
 // memoryDir makes a clone take 10 ms where a slow disk takes 300 ms.

@@ -106,7 +106,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(dir)
 		return errors.Is(err, fs.ErrNotExist)
-	}, 20*time.Second, 20*time.Millisecond, dir)
+	}, 2*time.Minute, 20*time.Millisecond, dir)
 }
 
 func BenchmarkNew(b *testing.B) {
