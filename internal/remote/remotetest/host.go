@@ -1,6 +1,7 @@
 package remotetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ type OS struct {
 	OSTree        bool   // /run/ostree-booted exists, and there is rpm-ostree
 	Bootc         bool   // booted from a container image
 }
+
+// patience is for what ends at once but on a machine that is busy.
+const patience = 2 * time.Minute
 
 // Host is one sshd with a folder of its own. Its methods are safe for
 // concurrent use.
@@ -184,6 +188,39 @@ func (h *Host) path(name string) string { return filepath.Join(h.dir, name) }
 
 // startSSHD returns when sshd listens. The caller holds mu.
 func (h *Host) startSSHD(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		log := h.logSize()
+		err := h.tryStartSSHD(ctx)
+		if err == nil || !h.addressInUse(log) {
+			return err
+		}
+		// A process of the one before, forked for a connection, has yet to close the
+		// socket on which it listened.
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (h *Host) logSize() int64 {
+	info, err := os.Stat(h.path("sshd.log"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// addressInUse says whether sshd has written so since its log was of that size.
+func (h *Host) addressInUse(since int64) bool {
+	log, err := os.ReadFile(h.path("sshd.log"))
+	return err == nil && bytes.Contains(log[min(since, int64(len(log))):], []byte("Address already in use"))
+}
+
+func (h *Host) tryStartSSHD(ctx context.Context) error {
 	pidFile := h.path("sshd.pid")
 	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -200,8 +237,6 @@ func (h *Host) startSSHD(ctx context.Context) error {
 		ended <- cmd.Wait()
 		close(ends)
 	}(h.ends)
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	for {
 		// sshd writes the file once it listens, so no probing connection is needed.
 		if b, err := os.ReadFile(pidFile); err == nil && len(b) > 1 && b[len(b)-1] == '\n' {
@@ -230,6 +265,10 @@ func (h *Host) endSSHD() error {
 	}
 	<-h.ends
 	h.sshd = nil
+	// Soon another process may have its number, and the keeper would take that for it.
+	if e := os.Remove(h.path("sshd.pid")); !errors.Is(e, os.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
 	return err
 }
 

@@ -79,7 +79,7 @@ func (h *Host) doReboot() error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if r.SameBootID {
 		return h.startSSHD(ctx)

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// killAll kills what find finds until it finds nothing: a process may fork
-// between being found and being killed.
+// killAll kills what find finds until it finds nothing twice: a process may fork
+// between being found and being killed, or end in a search that passes by its child.
 func killAll(find func() []int) error {
-	deadline := time.Now().Add(5 * time.Second)
-	for {
+	deadline := time.Now().Add(patience)
+	for nothing := 0; nothing < 2; {
 		pids := find()
-		if len(pids) == 0 {
-			return nil
+		if nothing++; len(pids) > 0 {
+			nothing = 0
 		}
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -28,6 +28,7 @@ func killAll(find func() []int) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	return nil
 }
 
 // marked are the living processes that were started with this in their environment.

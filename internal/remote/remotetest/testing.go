@@ -22,7 +22,7 @@ func New(t testing.TB, n int) *Fleet {
 // sshd on the machine the test is skipped, and says so.
 func NewHosts(t testing.TB, hosts ...HostConfig) *Fleet {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	f, err := Open(ctx, t.TempDir(), hosts...)
 	if errors.Is(err, ErrNoSSHD) {

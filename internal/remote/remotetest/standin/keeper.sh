@@ -9,3 +9,4 @@ for h; do
     p=${e%/environ}; kill -9 "${p#/proc/}" 2>/dev/null
   done
 done
+exit 0 # what it found may have ended by itself
