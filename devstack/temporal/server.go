@@ -33,7 +33,7 @@ import (
 
 const (
 	startTimeout = 2 * time.Minute
-	stopTimeout  = 20 * time.Second
+	stopTimeout  = time.Minute // a busy machine takes far longer than Stop says
 	pollInterval = 50 * time.Millisecond
 )
 

@@ -31,6 +31,10 @@ import (
 	"commissaire/workflows"
 )
 
+// limit is how long something may take that has nothing to wait for: far more than it
+// needs, since the machine may be busy.
+const limit = 3 * time.Minute
+
 // crashDSN makes this binary the process that TestGoesOnAfterKill kills.
 const crashDSN = "TEMPORAL_TEST_CRASH_DSN"
 
@@ -69,7 +73,7 @@ func TestInMemoryWithUI(t *testing.T) {
 	require.Contains(t, string(body), "<html", "the UI's assets are in the binary")
 
 	require.NoError(t, s.Stop())
-	_, err = net.DialTimeout("tcp", s.Addr(), time.Second)
+	_, err = net.DialTimeout("tcp", s.Addr(), limit)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
@@ -150,7 +154,7 @@ func TestGoesOnAfterKill(t *testing.T) {
 		t.Logf("start after a kill -9: %s", time.Since(begin).Round(time.Millisecond))
 		c = dial(t, addr)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var done int
 	require.NoError(t, c.GetWorkflow(ctx, "count", run.GetRunID()).Get(ctx, &done))
@@ -164,23 +168,52 @@ func TestCutOffWhileMakingDatabases(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), dsn)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	standStill(t, dsn)
 	for _, at := range []string{"temporal_unfinished", "temporal_visibility_unfinished"} {
+		_, err := conn.Exec(t.Context(), "ALTER ROLE CURRENT_USER SET test.stand_still = '"+at+"'")
+		require.NoError(t, err)
 		cmd := killable(dsn)
 		require.NoError(t, cmd.Start())
 		require.EventuallyWithT(t, func(collect *assert.CollectT) {
 			var there bool
 			require.NoError(collect, conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", at).Scan(&there))
 			require.True(collect, there)
-		}, 30*time.Second, time.Millisecond)
+		}, limit, 20*time.Millisecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		var whole bool
+		require.NoError(t, conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", strings.TrimSuffix(at, "_unfinished")).Scan(&whole))
+		require.False(t, whole)
 	}
+	_, err = conn.Exec(t.Context(), "ALTER ROLE CURRENT_USER RESET test.stand_still")
+	require.NoError(t, err)
 	s, err := Start(t.Context(), Options{PostgresDSN: dsn, NoUI: true, Logger: errorsOf(t)})
 	require.NoError(t, err)
 	require.NoError(t, s.Stop())
 	var left int
 	require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_database WHERE datname LIKE '%unfinished'").Scan(&left))
 	require.Zero(t, left)
+}
+
+// standStill has whoever makes a database stand still in the middle of its schema, while
+// the setting test.stand_still names the database: else it might be whole before anybody
+// has seen that it was not.
+func standStill(t *testing.T, dsn string) {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	require.NoError(t, err)
+	config.Database = "template1" // of which new ones are copies
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), `
+		CREATE FUNCTION stand_still() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF current_database() = current_setting('test.stand_still', true) AND to_regclass('schema_version') IS NOT NULL THEN
+				PERFORM pg_sleep(3600);
+			END IF;
+		END $$;
+		CREATE EVENT TRIGGER stand_still ON ddl_command_start EXECUTE FUNCTION stand_still()`, pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close(t.Context()))
 }
 
 const queue = "test"
@@ -264,7 +297,7 @@ func untilCounted(t *testing.T, c client.Client, n int) {
 		var count int
 		require.NoError(collect, value.Get(&count))
 		require.GreaterOrEqual(collect, count, n)
-	}, 30*time.Second, 20*time.Millisecond)
+	}, limit, 20*time.Millisecond)
 }
 
 func quiet(addr string) client.Options {
