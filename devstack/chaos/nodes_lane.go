@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"commissaire/devstack/harness"
@@ -23,7 +22,8 @@ const (
 	sharedBudget         = 2
 )
 
-// restoreLimit is how long after the end of an operation its nodes may be cordoned.
+// restoreLimit is how long after the end of an operation its nodes may be cordoned, on a
+// machine that does nothing else.
 const restoreLimit = 10 * time.Second
 
 // mendLimit is how long a lane may take between runs until all is as it should be.
@@ -81,12 +81,7 @@ func (l *nodeLane) prepare(ctx context.Context) error {
 		"server_url": l.kube.URL(), "certificate_ca_path": l.kube.CAFile(), "certificate_path": l.cert, "certificate_key_path": l.key,
 		"max_unavailable": sharedBudget,
 	}}
-	// The worker may need longer than the API waits, while all lanes begin at once.
-	err = l.Call(ctx, http.MethodPut, "containermanager/kube", manager)
-	for try := 0; try < 10 && err != nil && strings.Contains(err.Error(), ": 503: "); try++ {
-		err = l.Call(ctx, http.MethodPut, "containermanager/kube", manager)
-	}
-	if err != nil {
+	if err := l.Call(ctx, http.MethodPut, "containermanager/kube", manager); err != nil {
 		return err
 	}
 	if err := l.mend(ctx); err != nil {

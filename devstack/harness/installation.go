@@ -225,9 +225,12 @@ func (l *Installation) Close() {
 	}
 }
 
+// readyLimit is how long the parts behind the API may be busy.
+const readyLimit = 2 * time.Minute
+
 // Ready waits until the API server reports that Postgres and Temporal answer.
 func (l *Installation) Ready(ctx context.Context) error {
-	return Until(ctx, 30*time.Second, "the API to be ready", func() (bool, error) {
+	return Until(ctx, readyLimit, "the API to be ready", func() (bool, error) {
 		response, err := http.Get(l.API + "/readyz")
 		if err != nil {
 			return false, nil
@@ -281,9 +284,20 @@ func (l *Installation) RequestWith(ctx context.Context, method, path string, bod
 	return &Response{Code: response.StatusCode, Header: response.Header, Body: text}, err
 }
 
-// Call makes one request; any status outside 2xx and accept is an error.
+// Call makes one request; any status outside 2xx and accept is an error. While a part
+// behind the API is too busy to answer, the server says that the request is to be repeated,
+// which is done here, unless that might do it twice.
 func (l *Installation) Call(ctx context.Context, method, path string, body any, accept ...int) error {
-	response, err := l.Request(ctx, method, path, body)
+	var response *Response
+	err := Until(ctx, readyLimit, "an answer", func() (ok bool, err error) {
+		if response, err = l.Request(ctx, method, path, body); err != nil {
+			return false, err
+		}
+		return response.Code != http.StatusServiceUnavailable || method == http.MethodPost || slices.Contains(accept, response.Code), nil
+	})
+	if err != nil && response != nil {
+		return fmt.Errorf("%s %s: %w: %d: %s", method, path, err, response.Code, response.Body)
+	}
 	if err != nil {
 		return err
 	}
