@@ -65,4 +65,4 @@ func (l *lane) steer(ctx context.Context, k kind, id string) error {
 }
 
 // steerLimit is how long it may take until an order to an operation is taken.
-const steerLimit = 30 * time.Second
+const steerLimit = 2 * time.Minute

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,12 +31,16 @@ type NodeOptions struct {
 	Only   *regexp.Regexp // runs to carry out, by what happens in them; nil for all
 	Seed   uint64         // of what happens in each run
 	Out    io.Writer
+
+	// Restore is how long after the end of an operation its nodes may be cordoned;
+	// restoreLimit when 0.
+	Restore time.Duration
 }
 
 // NodeResult adds up every run. All counts but Runs are broken promises.
 type NodeResult struct {
 	Runs           int
-	CordonsLeaked  int // nodes that were not as before restoreLimit after the end of an operation
+	CordonsLeaked  int // nodes that were not as before so long after the end of an operation as they may be cordoned
 	ForeignRemoved int // cordons of others that were opened, and nodes of others that were touched
 	OverBudget     int // pods taken below what a budget wants, and cordons too many
 	Broken         int // runs that went wrong in another way: an operation that does not end, a lane given up
@@ -59,6 +64,7 @@ type plane struct {
 	kube      *kubetest.Cluster
 	watch     *nodes.Watch
 	cert, key string // files that log in to it
+	restore   time.Duration
 
 	outage sync.Mutex // held while the apiserver is made to restart
 	mu     sync.Mutex // guards what follows
@@ -94,7 +100,7 @@ func Nodes(ctx context.Context, o NodeOptions) (r NodeResult, err error) {
 		return r, err
 	}
 	defer watch.Close()
-	p := &plane{kube: kube, watch: watch, rules: nodes.Rules{Ours: map[string]bool{}, Strangers: map[string]bool{}, Operations: map[string]int{}}}
+	p := &plane{kube: kube, watch: watch, restore: cmp.Or(o.Restore, restoreLimit), rules: nodes.Rules{Ours: map[string]bool{}, Strangers: map[string]bool{}, Operations: map[string]int{}}}
 	if p.cert, p.key, err = kube.ClientCertificate("chaos", "system:masters"); err != nil {
 		return r, err
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -25,7 +26,7 @@ func TestNodes(t *testing.T) {
 	binary := filepath.Join(dir, "commissaire")
 
 	var said strings.Builder
-	r, err := Nodes(t.Context(), NodeOptions{Binary: binary, Dir: dir, Lanes: 3, Runs: 12, Seed: 1, Out: &said})
+	r, err := Nodes(t.Context(), NodeOptions{Binary: binary, Dir: dir, Lanes: 3, Runs: 12, Seed: 1, Out: &said, Restore: time.Minute})
 	require.NoError(t, err, said.String())
 	require.Equal(t, "k8s: runs=12 cordons_leaked=0 foreign_removed=0 over_budget=0", r.String(), said.String())
 	require.True(t, r.OK(), said.String())

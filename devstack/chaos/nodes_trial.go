@@ -411,7 +411,7 @@ func (t *nodeTrial) finish(ctx context.Context) error {
 		t.lane.mu.Lock()
 		from := latest(over, t.lived, t.lane.back)
 		t.lane.mu.Unlock()
-		late := time.Since(from) > restoreLimit
+		late := time.Since(from) > t.lane.restore
 		left := t.changed()
 		if !first {
 			t.restored = time.Since(over)

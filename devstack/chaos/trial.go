@@ -19,7 +19,7 @@ type lane struct {
 // endLimit is how long an operation may take to end after the harm. Recovery
 // takes a heartbeat timeout (2 s here) or a workflow task timeout (10 s); the rest
 // is for a busy machine.
-const endLimit = 2 * time.Minute
+const endLimit = 4 * time.Minute
 
 // lastPoint is how long after the end of the operations a point may still come.
 const lastPoint = 3 * time.Second

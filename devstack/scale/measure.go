@@ -17,7 +17,7 @@ import (
 )
 
 // historiesLimit is how long Temporal may take to list what has ended as ended.
-const historiesLimit = time.Minute
+const historiesLimit = 3 * time.Minute
 
 // measure fills in what the record, the worker, Temporal and the hosts say about
 // the restart that has ended.

@@ -46,6 +46,7 @@ const (
 	podsPerNode   = 2
 	podsPerApp    = 10
 	appsNamespace = "shop"
+	stranger      = "stranger" // a node that is not ours
 )
 
 // nodesRun is the product with simulated hosts that are nodes.
@@ -113,6 +114,10 @@ func Nodes(ctx context.Context, o Options) (r NodesResult, err error) {
 		return r, err
 	}
 	if err := n.rollOut(ctx, o, &r); err != nil {
+		return r, err
+	}
+	// The watch may still lack what was done last. It sees this after that.
+	if err := watch.Patch(ctx, stranger, `{"metadata":{"annotations":{"the":"end"}}}`); err != nil {
 		return r, err
 	}
 	n.judge(&r)
@@ -192,7 +197,6 @@ func (n *nodesRun) populate(ctx context.Context, r *NodesResult) error {
 	if err := nodes.Run(ctx, n.kube, apps...); err != nil {
 		return err
 	}
-	const stranger = "stranger"
 	n.rules.Strangers[stranger] = true
 	if err := n.kube.AddNode(ctx, stranger); err != nil {
 		return err
