@@ -10,8 +10,10 @@ import (
 )
 
 // settings prints what a bootstrap without changes must not touch: each file of
-// /etc with its inode, mode, owner and time, and what the services run as.
-const settings = `find /etc -type f ! -path /etc/mtab -printf '%p %i %m %u:%g %T@\n' | sort
+// /etc with its inode, mode, owner and time, and what the services run as, those included
+// that the boot starts last.
+const settings = `systemctl is-system-running --wait >/dev/null || :
+find /etc -type f ! -path /etc/mtab -printf '%p %i %m %u:%g %T@\n' | sort
 systemctl show -p Id -p MainPID -p ActiveEnterTimestampMonotonic '*.service'`
 
 // bootstrapTwice adds the machines and bootstraps them once more, by which nothing

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"commissaire/devstack/harness"
 	"commissaire/internal/remote/nspawntest"
@@ -236,5 +235,5 @@ func number(ctx context.Context, m *nspawntest.Machine, script string) (int, err
 }
 
 func (r *run) until(ctx context.Context, what string, check func() bool) error {
-	return harness.Until(ctx, time.Minute, what, func() (bool, error) { return check(), nil })
+	return harness.Until(ctx, limit, what, func() (bool, error) { return check(), nil })
 }
