@@ -114,7 +114,7 @@ func (s *site) client(t *testing.T, cert *tls.Certificate, adjust func(*tls.Conf
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // get gives the state of the connection and what was answered.
@@ -216,7 +216,7 @@ func TestClientCertificates(t *testing.T) {
 			}
 			require.Error(t, err, name)
 			require.Eventually(t, func() bool { return bytes.Contains([]byte(s.log.String()[before:]), []byte(test.want)) },
-				5*time.Second, 5*time.Millisecond, "%s: %s", name, s.log)
+				time.Minute, 5*time.Millisecond, "%s: %s", name, s.log)
 		}
 	}
 }
@@ -235,7 +235,7 @@ func TestReload(t *testing.T) {
 	require.NoError(t, err)
 	eventually := func(why string, ok func(state *tls.ConnectionState, err error) bool) {
 		t.Helper()
-		require.Eventually(t, func() bool { return ok(fresh()) }, 10*time.Second, 50*time.Millisecond, why)
+		require.Eventually(t, func() bool { return ok(fresh()) }, 2*time.Minute, 50*time.Millisecond, why)
 	}
 	shows := func(server *issued) func(*tls.ConnectionState, error) bool {
 		return func(state *tls.ConnectionState, err error) bool {
@@ -253,7 +253,7 @@ func TestReload(t *testing.T) {
 		_, err := fresh()
 		require.NoError(t, err, "the last good files stay in use")
 		return bytes.Contains([]byte(s.log.String()), []byte("cannot be used"))
-	}, 10*time.Second, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 	require.NoError(t, os.Remove(s.files.Cert))
 	_, err = fresh()
 	require.NoError(t, err)
