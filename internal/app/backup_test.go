@@ -2,13 +2,13 @@ package app
 
 import (
 	"context"
-	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +25,7 @@ import (
 // script runs one of scripts/ over a database, and gives what it says.
 func script(t *testing.T, dsn, name string, args ...string) (said string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "../../scripts/"+name, args...)
 	cmd.Env = append(os.Environ(), "COMMISSAIRE_DATABASE_URL="+dsn)
@@ -107,14 +107,14 @@ func TestRestore(t *testing.T) {
 			}
 		}
 		return len(states) == 3
-	}, 30*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	require.Equal(t, []string{"pending", "running", "failed"}, states)
 
 	// With another key file the server does not begin.
 	other := *c
 	other.SealingKeyFile = filepath.Join(t.TempDir(), "other.key")
 	require.NoError(t, secret.CreateKeyFile(other.SealingKeyFile))
-	require.ErrorContains(t, RunServer(t.Context(), &other, slog.New(slog.DiscardHandler)), "restore the key file that belongs to this database")
+	require.ErrorContains(t, refused(t, &other), "restore the key file that belongs to this database")
 
 	// A database that holds something is left alone, also the one that the backup is from.
 	for _, dsn := range []string{c.DatabaseURL, was.DatabaseURL} {
@@ -171,9 +171,11 @@ func TestBackupHidesThePassword(t *testing.T) {
 	bin, dir := t.TempDir(), t.TempDir()
 	log := filepath.Join(bin, "log")
 	const spy = "#!/bin/sh\necho \"${0##*/} $* PGPASSWORD=${PGPASSWORD-}\" >>\"${0%/*}/log\"\ncat >/dev/null\n"
+	syscall.ForkLock.RLock() // a program that another test starts now would hold them open for writing, and nobody could run them
 	for _, name := range []string{"pg_dump", "pg_restore", "psql", "docker"} {
 		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte(spy), 0o700))
 	}
+	syscall.ForkLock.RUnlock()
 	secretFile := filepath.Join(bin, "url")
 	dsn := url.URL{Scheme: "postgres", User: url.UserPassword("ann", "p@ss/w:ö%&"), Host: "db:5433", Path: "/fleet", RawQuery: "sslmode=require&pool_max_conns=4"}
 	require.NoError(t, os.WriteFile(secretFile, []byte(dsn.String()+"\n"), 0o600))

@@ -137,7 +137,7 @@ func serveAPI(t *testing.T, adjust func(c *config.Config)) served {
 		return <-ended
 	})
 	t.Cleanup(func() { require.NoError(t, s.stop()) })
-	require.Eventually(t, func() bool { return s.log.address() != "" || len(ended) > 0 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.log.address() != "" || len(ended) > 0 }, 2*time.Minute, 10*time.Millisecond)
 	require.Empty(t, ended, s.log)
 	scheme := "http://"
 	if c.TLSPEMFile != "" {
@@ -173,7 +173,7 @@ func TestClientCertificateOverTLS(t *testing.T) {
 		}
 		transport := &http.Transport{TLSClientConfig: c}
 		defer transport.CloseIdleConnections()
-		client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+		client := &http.Client{Transport: transport, Timeout: 2 * time.Minute}
 		response, err := client.Get(s.url + "/api/v0/hosts")
 		if err != nil {
 			return 0, err
@@ -200,6 +200,7 @@ func TestEventsOverHTTP2(t *testing.T) {
 	ca, dir := certify(t, nil, "CA"), t.TempDir()
 	s := serveAPI(t, func(c *config.Config) {
 		c.TLSPEMFile, c.UsersFile = filepath.Join(dir, "server.pem"), usersFile(t)
+		c.ShutdownTimeout = 2 * time.Minute // less than a stream lasts, and more than a busy machine takes to end one
 		require.NoError(t, os.WriteFile(c.TLSPEMFile, []byte(certify(t, ca, "server").pem(t)), 0o600))
 	})
 	sealer, err := secret.OpenKeyFile(s.config.SealingKeyFile)
@@ -215,7 +216,7 @@ func TestEventsOverHTTP2(t *testing.T) {
 	roots.AddCert(ca.cert)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/api/v0/operations/"+op.ID+"/events", nil)
 	require.NoError(t, err)
