@@ -254,10 +254,8 @@ func TestFollowErrors(t *testing.T) {
 			require.Len(t, s.last, 1)
 		})
 	}
-	s := newOperationServer(t, stream())
-	cl, err := appFor(t, s.URL).client()
+	cl, err := appFor(t, deadEndpoint).client()
 	require.NoError(t, err)
-	s.Close()
 	var dead *unreachableError
 	require.ErrorAs(t, (&follower{client: cl, id: testID}).run(t.Context()), &dead, "a server that was never there is not waited for")
 }
@@ -302,7 +300,7 @@ func TestWaitAndWatch(t *testing.T) {
 		"never paused":               {"wait --for=paused", state("succeeded"), nil, exitConflict},
 		"paused":                     {"wait --for=paused", func(o *client.Operation) { o.Paused = true }, nil, exitOK},
 		"too long":                   {"wait --timeout 100ms", nil, hang, exitTimeout},
-		"too long to watch":          {"operations watch --timeout 100ms", nil, hang, exitTimeout},
+		"too long to watch":          {"operations watch --timeout 5s", nil, hang, exitTimeout}, // it has been seen by then,
 		"it fails while waited for":  {"wait", nil, stream(failed...), exitFailed},
 		"it fails while watched":     {"operations watch", nil, stream(failed...), exitFailed},
 		"it fails while polled":      {"wait", nil, refuse(503), exitFailed},

@@ -223,8 +223,7 @@ func TestExitCodesOfNewVerbs(t *testing.T) {
 	a = appFor(t, server.URL)
 	require.Equal(t, exitUsage, a.Run(t.Context(), []string{"cluster", "policy", "delete", "web"}))
 	require.Contains(t, a.errs.String(), "is the endpoint right?")
-	server.Close()
-	require.Equal(t, exitUnreachable, appFor(t, server.URL).Run(t.Context(), []string{"whoami"}))
+	require.Equal(t, exitUnreachable, appFor(t, deadEndpoint).Run(t.Context(), []string{"whoami"}))
 }
 
 // tables are answers that hold what each table has a column for.

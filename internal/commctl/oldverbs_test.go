@@ -239,6 +239,6 @@ func TestWrongCommandLines(t *testing.T) {
 		})
 	}
 	a := newTestApp(t)
-	require.Zero(t, a.Run(t.Context(), nil), "help")
+	require.Zero(t, a.Run(t.Context(), []string{}), "help")
 	require.Contains(t, a.out.String(), "Available Commands")
 }

@@ -56,6 +56,11 @@ func startSession(t *testing.T, url, line string, width, height uint16, env ...s
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	require.NoError(t, err)
 	defer slave.Close()
+	// Ctrl-C shows nothing of its own there, and throws nothing away that was printed.
+	mode, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	require.NoError(t, err)
+	mode.Lflag = mode.Lflag&^unix.ECHO | unix.NOFLSH
+	require.NoError(t, unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, mode))
 	require.NoError(t, unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}))
 
 	home := t.TempDir()

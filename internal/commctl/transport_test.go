@@ -30,14 +30,9 @@ import (
 	"commissaire/api/client"
 )
 
-// deadEndpoint is a URL where nobody listens.
-func deadEndpoint(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return "http://" + l.Addr().String()
-}
+// Nobody listens there: a port that was free a moment ago may be another test's by now,
+// and these are given to nobody by chance.
+const deadEndpoint, deadEndpoint2 = "http://127.0.0.1:1", "http://127.0.0.1:2"
 
 func TestFailover(t *testing.T) {
 	t.Parallel()
@@ -45,12 +40,11 @@ func TestFailover(t *testing.T) {
 		"DELETE /api/v0/cluster/a": {200, `[]`}, "DELETE /api/v0/cluster/b": {200, `[]`},
 		"DELETE /below/api/v0/cluster/a": {200, `[]`}, "DELETE /below/api/v0/cluster/b": {200, `[]`},
 	})
-	dead, dead2 := deadEndpoint(t), deadEndpoint(t)
 	a := newTestApp(t)
-	a.configure(t, map[string]any{"endpoint": []string{dead + "/", dead2, server.URL + "/below/"}, "token": "cmst_x_y"})
+	a.configure(t, map[string]any{"endpoint": []string{deadEndpoint + "/", deadEndpoint2, server.URL + "/below/"}, "token": "cmst_x_y"})
 	require.Zero(t, a.Run(t.Context(), []string{"cluster", "delete", "a", "b"}))
 	require.Equal(t, fmt.Sprintf("Could not connect to %s. Retrying with %s.\nCould not connect to %s. Retrying with %s/below.\n- Success\n- Success\n",
-		dead, dead2, dead2, server.URL), a.out.String(), "the second request goes where the first one went")
+		deadEndpoint, deadEndpoint2, deadEndpoint2, server.URL), a.out.String(), "the second request goes where the first one went")
 	require.Equal(t, []string{"DELETE /below/api/v0/cluster/a", "DELETE /below/api/v0/cluster/b"}, server.lines())
 	for _, r := range server.requests() {
 		require.Equal(t, "{}", r.body)
@@ -60,11 +54,10 @@ func TestFailover(t *testing.T) {
 
 func TestNoServer(t *testing.T) {
 	t.Parallel()
-	dead, dead2 := deadEndpoint(t), deadEndpoint(t)
 	a := newTestApp(t)
-	a.configure(t, map[string]any{"endpoint": []string{dead, dead2}, "token": "cmst_x_y"})
+	a.configure(t, map[string]any{"endpoint": []string{deadEndpoint, deadEndpoint2}, "token": "cmst_x_y"})
 	require.Equal(t, exitUnreachable, a.Run(t.Context(), []string{"cluster", "list"}))
-	require.Equal(t, fmt.Sprintf("Could not connect to %s. Retrying with %s.\nNo servers could be reached. Tried the following:\n- %s\n- %s\nExiting...\n", dead, dead2, dead, dead2), a.out.String())
+	require.Equal(t, fmt.Sprintf("Could not connect to %s. Retrying with %s.\nNo servers could be reached. Tried the following:\n- %s\n- %s\nExiting...\n", deadEndpoint, deadEndpoint2, deadEndpoint, deadEndpoint2), a.out.String())
 	require.Contains(t, a.errs.String(), "connection refused")
 }
 
@@ -92,7 +85,7 @@ func TestPostIsSentOnce(t *testing.T) {
 	t.Cleanup(breaks.Close)
 	second := newStub(t, nil)
 	a := newTestApp(t)
-	a.configure(t, map[string]any{"endpoint": []string{deadEndpoint(t), breaks.URL, second.URL}, "token": "x"})
+	a.configure(t, map[string]any{"endpoint": []string{deadEndpoint, breaks.URL, second.URL}, "token": "x"})
 	c, err := a.client()
 	require.NoError(t, err)
 	_, err = c.CreateTokenWithResponse(t.Context(), client.CreateTokenJSONRequestBody{Name: "ci"})
@@ -141,16 +134,15 @@ func TestOrdersAreTheSameOnTheNextServer(t *testing.T) {
 func TestNoticesAreNotInAnswers(t *testing.T) {
 	t.Parallel()
 	server := newStub(t, map[string]reply{"GET /api/v0/clusters": {200, `["web"]`}})
-	dead := deadEndpoint(t)
 	a := newTestApp(t)
-	a.configure(t, map[string]any{"endpoint": []string{dead, server.URL}, "token": "x"})
+	a.configure(t, map[string]any{"endpoint": []string{deadEndpoint, server.URL}, "token": "x"})
 	require.Zero(t, a.Run(t.Context(), []string{"cluster", "list", "-o", "name"}))
 	require.Equal(t, "web\n", a.out.String())
-	require.Equal(t, "Could not connect to "+dead+". Retrying with "+server.URL+".\n", a.errs.String())
+	require.Equal(t, "Could not connect to "+deadEndpoint+". Retrying with "+server.URL+".\n", a.errs.String())
 
 	for _, command := range []string{"cluster list -o json", "host ssh 192.0.2.1 true"} {
 		a = newTestApp(t)
-		a.configure(t, map[string]any{"endpoint": dead, "token": "x"})
+		a.configure(t, map[string]any{"endpoint": deadEndpoint, "token": "x"})
 		require.Equal(t, exitUnreachable, a.Run(t.Context(), strings.Fields(command)))
 		require.Empty(t, a.out.String(), command)
 	}
