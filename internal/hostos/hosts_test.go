@@ -23,7 +23,7 @@ type site struct {
 func hosts(t *testing.T, configs ...remotetest.HostConfig) []site {
 	t.Helper()
 	fleet := remotetest.NewHosts(t, configs...)
-	dialer := remote.NewDialer(remote.Options{DialTimeout: 2 * time.Second, HandshakeTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second})
+	dialer := remote.NewDialer(remote.Options{DialTimeout: time.Minute, HandshakeTimeout: time.Minute, RequestTimeout: time.Minute, KeepAliveInterval: 20 * time.Second})
 	var sites []site
 	for _, h := range fleet.Hosts() {
 		s := site{Host: h}

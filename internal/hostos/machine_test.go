@@ -92,7 +92,7 @@ func TestVerbsOnAMachine(t *testing.T) {
 	m.must(t, []string{"sed", "-i", "s/sleep 1000/false/", unit})
 	m.must(t, hostos.ReloadServices())
 	m.must(t, hostos.RestartService("example"))
-	require.Eventually(t, func() bool { return m.service(t, "example").Failed }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return m.service(t, "example").Failed }, time.Minute, 50*time.Millisecond)
 	exit, _ = m.run(t, hostos.EnableService("unheard-of"))
 	require.NotZero(t, exit)
 	exit, _ = m.run(t, hostos.StartService("unheard-of"))

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,7 +78,7 @@ func ask(t *testing.T, file string) string {
 			require.NoError(t, os.WriteFile(filepath.Join(root, "run", name), nil, 0o600))
 		case "bootc-booted":
 		default:
-			require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700))
+			write(t, filepath.Join(bin, name), script)
 		}
 	}
 	cmd := exec.Command("sh", "-c", hostos.FactsScript)
@@ -85,6 +86,16 @@ func ask(t *testing.T, file string) string {
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	return string(out)
+}
+
+// write makes a program.
+func write(t *testing.T, path, script string) {
+	t.Helper()
+	// A process that is born while the file is open holds it open, too, for a moment, and
+	// nobody can run it then.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, os.WriteFile(path, []byte(script), 0o700))
 }
 
 func TestDetectNeedsFacts(t *testing.T) {
