@@ -119,7 +119,7 @@ func TestSilentServer(t *testing.T) {
 	err = db.Ping(t.Context())
 	requireKind(t, fleet.Unavailable, err)
 	require.NotContains(t, err.Error(), "hunter2")
-	require.Less(t, time.Since(began), pingTimeout+20*time.Second)
+	require.Less(t, time.Since(began), pingTimeout+time.Minute, "Ping gives up by itself, and not pgx after 2 min")
 }
 
 func TestFullPoolIsUnavailable(t *testing.T) {
