@@ -29,7 +29,6 @@ func roll(t *testing.T, w *world, kind fleet.OperationKind) error {
 	if env == nil {
 		env = environment(t, w)
 	}
-	env.SetTestTimeout(time.Minute)
 	env.ExecuteWorkflow(workflows.Rollout, rollout(kind))
 	require.True(t, env.IsWorkflowCompleted())
 	return env.GetWorkflowError()

@@ -10,7 +10,6 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/worker"
 
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
@@ -23,7 +22,7 @@ var cmdb = workflows.SourceInput{OperationRef: workflows.OperationRef{Tenant: fl
 func syncing(t *testing.T, begun workflows.OperationBegun, sync func(ctx context.Context, asked int) error) (env *testsuite.TestWorkflowEnvironment, ended *workflows.OperationEnd, asked *int) {
 	ended, asked = new(workflows.OperationEnd), new(int)
 	env = new(testsuite.WorkflowTestSuite).NewTestWorkflowEnvironment()
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // the machine may be busy
+	patient(env)
 	env.RegisterWorkflow(workflows.Sync)
 	env.RegisterActivityWithOptions(func(_ context.Context, in workflows.OperationRef) (workflows.OperationBegun, error) {
 		require.Equal(t, cmdb.OperationRef, in)
@@ -88,6 +87,7 @@ func TestRefresh(t *testing.T) {
 	t.Parallel()
 	for _, broken := range []error{nil, errors.New("Postgres is away")} {
 		env := new(testsuite.WorkflowTestSuite).NewTestWorkflowEnvironment()
+		patient(env)
 		env.RegisterWorkflow(workflows.Refresh)
 		in, ordered := workflows.SourceRef{Tenant: fleet.DefaultTenant, Source: "cmdb"}, 0
 		env.RegisterActivityWithOptions(func(_ context.Context, ref workflows.SourceRef) (workflows.Nothing, error) {

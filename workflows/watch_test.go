@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/worker"
 
 	"commissaire/internal/fleet"
 	"commissaire/workflows"
@@ -24,7 +23,7 @@ var watchWeb = workflows.WatchInput{Tenant: fleet.DefaultTenant, Cluster: "web",
 // watching plays pages of hosts: what each finds, or why it cannot be checked.
 func watching(t *testing.T, bounds []string, page func(workflows.WatchPageInput) (workflows.WatchCounts, error)) *testsuite.TestWorkflowEnvironment {
 	env := new(testsuite.WorkflowTestSuite).NewTestWorkflowEnvironment()
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // the machine may be busy
+	patient(env)
 	env.RegisterWorkflow(workflows.Watch)
 	env.RegisterActivityWithOptions(func(_ context.Context, in workflows.WatchInput) (workflows.WatchPlan, error) {
 		require.Equal(t, watchWeb, in)

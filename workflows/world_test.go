@@ -216,11 +216,18 @@ func (w *world) endSlot(_ context.Context, end workflows.SlotEnd) (workflows.Not
 	return workflows.Nothing{}, w.did("give back", end.Address)
 }
 
+// patient makes an environment wait for a machine that is busy: by itself it takes a
+// workflow for stuck after a second, and the test after three without an event.
+func patient(env *testsuite.TestWorkflowEnvironment) {
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+	env.SetTestTimeout(time.Minute)
+}
+
 func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // the machine may be busy
+	patient(env)
 	w.env, w.ends, w.boots = env, map[string]workflows.HostEnd{}, map[string]int{}
 	if w.broken == nil {
 		w.broken = map[string]error{}
