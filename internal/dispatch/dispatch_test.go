@@ -24,7 +24,7 @@ import (
 // How long something may take that has nothing to wait for, and how often it is
 // looked at.
 const (
-	limit = 20 * time.Second
+	limit = 2 * time.Minute
 	tick  = 10 * time.Millisecond
 )
 
@@ -225,7 +225,7 @@ func TestOrphansEndWithWhatBecameOfTheirWorkflows(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	const old = 2 * orphanAge
-	young, runs, gone := r.running(r.rollout("young"), 0), r.running(r.rollout("runs"), old), r.running(r.rollout("gone"), old)
+	young, runs, gone := r.running(r.rollout("young"), -time.Hour), r.running(r.rollout("runs"), old), r.running(r.rollout("gone"), old)
 	terminated, completed, renamed := r.running(r.rollout("terminated"), old), r.running(r.rollout("completed"), old), r.running(r.bootstrap("192.0.2.1"), old)
 	for _, op := range []fleet.Operation{runs, terminated, completed} {
 		r.Start(t.Context(), op)
@@ -269,9 +269,10 @@ func TestARolloutIsWokenUntilItHasLooked(t *testing.T) {
 	require.NoError(t, err)
 	r.Wake(t.Context(), op)
 	require.Equal(t, []string{"cluster/default/web wake"}, r.frontend.signals)
+	r.exec(`UPDATE rollout SET steered = now() + interval '1 hour'`) // the moment lasts until we have looked
 	require.NoError(t, r.wakeUnseen(t.Context()))
 	require.Len(t, r.frontend.signals, 1, "it is given a moment")
-	r.exec(`UPDATE rollout SET steered = steered - interval '1 minute'`)
+	r.exec(`UPDATE rollout SET steered = now() - interval '1 minute'`)
 	require.NoError(t, r.wakeUnseen(t.Context()))
 	require.NoError(t, r.wakeUnseen(t.Context()))
 	require.Len(t, r.frontend.signals, 3)
@@ -308,22 +309,29 @@ func TestReadyAsksOnceASecond(t *testing.T) {
 	t.Parallel()
 	f, c := newFrontend(t)
 	d := New(c, nil, Options{}, slog.New(slog.DiscardHandler))
+	begun := time.Now()
 	var all sync.WaitGroup
 	for range 20 {
-		all.Go(func() { require.NoError(t, d.Ready(t.Context())) })
+		all.Go(func() {
+			if err := d.Ready(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	all.Wait()
-	require.Equal(t, 1, f.checks)
+	asked := f.checks
+	require.LessOrEqual(t, asked, 1+int(time.Since(begun)/healthFor), "once, unless the machine is busy for seconds")
 
 	f.locked(func() { f.answer = serviceerror.NewPermissionDenied("no", "") })
+	d.checked = time.Now().Add(time.Hour) // the answer does not become old until we have looked
 	require.NoError(t, d.Ready(t.Context()), "the answer is a second old at most")
-	d.checked = d.checked.Add(-healthFor)
+	d.checked = time.Now().Add(-healthFor)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	var refused *fleet.Error
 	require.ErrorAs(t, d.Ready(t.Context()), &refused)
 	require.Equal(t, fleet.Unavailable, refused.Kind)
-	require.Equal(t, 2, f.checks)
+	require.Equal(t, asked+1, f.checks)
 
 	f.locked(func() { f.answer = nil })
 	d.checked = d.checked.Add(-healthFor)
@@ -370,7 +378,15 @@ func TestCordonsThatAreLeftAreTakenBack(t *testing.T) {
 	ends("192.0.2.2", "1 second")
 	clear(r.letGo) // as after a while
 	r.runs()
-	r.until("both to be let go", func(f *frontend) bool { return len(f.starts) == 3 })
+	r.until("both to be let go", func(f *frontend) bool {
+		n := 0
+		for _, s := range f.starts { // what else is pending is started, too
+			if s.WorkflowType.Name == "Uncordon" {
+				n++
+			}
+		}
+		return n == 3
+	})
 }
 
 // A dry run says what it knows also when no worker answers.

@@ -71,10 +71,19 @@ func newFrontend(t *testing.T) (*frontend, client.Client) {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() { server.Stop(); serving.Wait() })
-	c, err := client.NewLazyClient(client.Options{HostPort: listener.Addr().String(), Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	c, err := client.NewLazyClient(client.Options{
+		HostPort: listener.Addr().String(), Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(unhurried)}},
+	})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return f, c
+}
+
+// unhurried waits for the answer to a call also when the machine is busy for longer than
+// the dispatcher gives Temporal: the frontend always answers.
+func unhurried(ctx context.Context, method string, in, out any, c *grpc.ClientConn, call grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	return call(context.WithoutCancel(ctx), method, in, out, c, o...)
 }
 
 // locked does something to the frontend while it does nothing itself.
