@@ -93,7 +93,8 @@ func newSite(t *testing.T, hosts int, later ...release) *site {
 	}
 	i, err := harness.New(t.Context(), harness.Options{
 		Dir: workDir, Name: strings.ReplaceAll(nameOf(t), "-", "_"), Binary: present(t), Postgres: postgres, Temporal: server.Addr(), Hosts: hosts,
-		Env: []string{"COMMISSAIRE_LOG_LEVEL=info"},
+		// A host may be held for as long as a worker takes to start.
+		Env: []string{"COMMISSAIRE_LOG_LEVEL=info", "COMMISSAIRE_STEP_TIMEOUT=" + limit.String(), "COMMISSAIRE_REBOOT_TIMEOUT=" + limit.String()},
 	})
 	require.NoError(t, err)
 	t.Cleanup(i.Close)
@@ -166,6 +167,18 @@ func (s *site) cluster(name string, hosts ...*remotetest.Host) {
 	}
 }
 
+// hold has a host wait with its reboot until it is released; waits says that it does.
+func hold(t *testing.T, h *remotetest.Host) (waits func() bool, release func()) {
+	t.Helper()
+	began, goOn := filepath.Join(h.Dir(), "began"), filepath.Join(h.Dir(), "go-on")
+	require.NoError(t, h.OnCommand("systemctl", `[ "$1" != reboot ] || { touch `+began+`; until [ -e `+goOn+` ]; do sleep 0.1; done; }`))
+	waits = func() bool {
+		_, err := os.Stat(began)
+		return err == nil
+	}
+	return waits, func() { require.NoError(t, os.WriteFile(goOn, nil, 0o600)) }
+}
+
 // histories are the events of every workflow of the installation, by workflow id.
 func (s *site) histories() map[string][]*historypb.HistoryEvent {
 	s.t.Helper()
@@ -220,16 +233,24 @@ func TestWorkersAreUpgradedInTheMiddleOfRollouts(t *testing.T) {
 	for i := range clusters {
 		s.cluster(name(i), of(i)...)
 	}
+	paused := clusters - 1
+	reboots, goOn := hold(t, of(paused)[0]) // until it is paused
+	var release []func()
 	for i := range clusters {
 		of(i)[0].SetReboot(remotetest.Reboot{Shutdown: 5 * time.Second}) // the workers change meanwhile
+		if i != paused {
+			_, next := hold(t, of(i)[1]) // and have changed before the last host begins
+			release = append(release, next)
+		}
 		s.call(http.MethodPut, "cluster/"+name(i)+"/restart", nil)
 	}
+	s.until("the first host to reboot", reboots)
+	_, id := s.state("cluster=" + name(paused))
+	s.call(http.MethodPost, "operations/"+id+"/pause", nil)
+	goOn()
 	for i := range clusters {
 		s.until("the first host to reboot", func() bool { return of(i)[0].Count("systemctl", "reboot") == 1 })
 	}
-	paused := clusters - 1
-	_, id := s.state("cluster=" + name(paused))
-	s.call(http.MethodPost, "operations/"+id+"/pause", nil)
 
 	s.worker(next)
 	s.worker(next)
@@ -239,6 +260,9 @@ func TestWorkersAreUpgradedInTheMiddleOfRollouts(t *testing.T) {
 	harness.Kill(old[0])
 	require.NoError(t, old[1].Process.Signal(syscall.SIGTERM))
 	require.NoError(t, old[1].Wait())
+	for _, r := range release {
+		r()
+	}
 	for i := range paused {
 		s.succeeds("cluster=" + name(i))
 	}
@@ -256,8 +280,11 @@ func TestWorkersAreUpgradedInTheMiddleOfRollouts(t *testing.T) {
 		require.Equal(t, 1, h.Count("systemctl", "reboot"), h.Name())
 		require.Equal(t, 1, h.Reboots(), h.Name())
 	}
-	histories := s.histories()
-	require.Len(t, histories, len(hosts)+clusters+len(hosts)) // bootstraps, rollouts, slots
+	var histories map[string][]*historypb.HistoryEvent
+	s.until("Temporal to list all bootstraps, rollouts and slots", func() bool {
+		histories = s.histories()
+		return len(histories) == len(hosts)+clusters+len(hosts)
+	})
 	require.Empty(t, failures(histories))
 	for i := range clusters {
 		rollout := workflows.ClusterWorkflowID("default", name(i))
@@ -276,14 +303,15 @@ func TestAWrongReleaseIsMendedByTheNext(t *testing.T) {
 	old := s.worker(present)
 	hosts := s.Fleet.Hosts()
 	s.cluster("web", hosts...)
-	hosts[0].SetReboot(remotetest.Reboot{Shutdown: 2 * time.Second})
+	reboots, goOn := hold(t, hosts[0]) // until the workers have changed
 	s.call(http.MethodPut, "cluster/web/restart", nil)
-	s.until("the first host to reboot", func() bool { return hosts[0].Count("systemctl", "reboot") == 1 })
+	s.until("the first host to reboot", reboots)
 	bad := s.worker(wrong)
 	s.until("the wrong release to be current", func() bool {
 		return strings.Contains(s.log(wrong), "Temporal gives operations to workers of this revision")
 	})
 	harness.Kill(old)
+	goOn()
 	s.until("a task to fail", func() bool {
 		return strings.Contains(strings.Join(failures(s.histories()), "\n"), enumspb.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR.String())
 	})
