@@ -136,9 +136,7 @@ func TestWhatChecksFind(t *testing.T) {
 
 	in := watchInput
 	in.Slow = 700 * time.Millisecond // a login takes many round trips of 160 ms
-	counts := w.page(t, in)
-	require.Equal(t, 10, counts.Healthy+counts.Slow+counts.Unreachable+counts.AuthRefused+counts.KeyChanged+counts.Rebooting)
-	for name, want := range map[string]struct {
+	wants := map[string]struct {
 		state  fleet.WatchState
 		reason string
 	}{
@@ -149,7 +147,20 @@ func TestWhatChecksFind(t *testing.T) {
 		"changed key":      {fleet.WatchKeyChanged, "the host presents key SHA256:"},
 		"going down":       {fleet.WatchRebooting, "its system is stopping"},
 		"another's reboot": {fleet.WatchHealthy, ""},
-	} {
+	}
+	var counts workflows.WatchCounts
+	pages, unreachable := 0, 0
+	for fits := false; !fits && pages < 5; pages++ { // a busy machine may be too slow for a check
+		counts = w.page(t, in)
+		require.Equal(t, 10, counts.Healthy+counts.Slow+counts.Unreachable+counts.AuthRefused+counts.KeyChanged+counts.Rebooting)
+		unreachable += counts.Unreachable
+		fits = w.host(t, slow.Address()).Watch.State == fleet.WatchSlow
+		for name, want := range wants {
+			is := w.host(t, at[name].Address()).Watch.State
+			fits = fits && (is == want.state || want.state == fleet.WatchHealthy && is == fleet.WatchSlow)
+		}
+	}
+	for name, want := range wants {
 		h := w.host(t, at[name].Address())
 		require.Contains(t, []fleet.WatchState{want.state, map[bool]fleet.WatchState{true: fleet.WatchSlow}[want.state == fleet.WatchHealthy]}, h.Watch.State, "%s: %s", name, h.Watch.Reason)
 		require.Contains(t, h.Watch.Reason, want.reason, name)
@@ -164,8 +175,8 @@ func TestWhatChecksFind(t *testing.T) {
 	far := w.host(t, slow.Address())
 	require.Equal(t, fleet.WatchSlow, far.Watch.State)
 	require.Regexp(t, `^it took [0-9.]+m?s to answer$`, far.Watch.Reason)
-	require.Equal(t, 10, w.found[fleet.WatchHealthy]+w.found[fleet.WatchSlow]+w.found[fleet.WatchUnreachable]+w.found[fleet.WatchAuthRefused]+w.found[fleet.WatchKeyChanged]+w.found[fleet.WatchRebooting])
-	require.Equal(t, counts.Unreachable, w.found[fleet.WatchUnreachable])
+	require.Equal(t, 10*pages, w.found[fleet.WatchHealthy]+w.found[fleet.WatchSlow]+w.found[fleet.WatchUnreachable]+w.found[fleet.WatchAuthRefused]+w.found[fleet.WatchKeyChanged]+w.found[fleet.WatchRebooting])
+	require.Equal(t, unreachable, w.found[fleet.WatchUnreachable])
 	require.NotContains(t, fmt.Sprint(counts), "PRIVATE KEY")
 }
 
