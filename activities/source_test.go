@@ -33,13 +33,21 @@ func sourced(t *testing.T) (a *activities.Sources, record *store.Store, path str
 	t.Cleanup(db.Close)
 	path = filepath.Join(t.TempDir(), "inventory.json")
 	program := filepath.Join(t.TempDir(), "inventory")
-	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho hunter2 >&2\nexit 1\n"), 0o700))
+	writeProgram(t, program, "#!/bin/sh\necho hunter2 >&2\nexit 1\n")
 	known, err := hostsource.Build([]hostsource.Spec{
 		{Name: "cmdb", Options: map[string]any{"type": "ansible", "path": path}},
 		{Name: "failing", Options: map[string]any{"type": "ansible", "path": program}},
 	})
 	require.NoError(t, err)
 	return &activities.Sources{Store: func(tenant string) activities.SourceStore { return db.For(tenant) }, Known: known}, db.For(fleet.DefaultTenant), path
+}
+
+// writeProgram writes one that can be run at once: nobody is born who holds it open.
+func writeProgram(t *testing.T, path, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o700))
 }
 
 func ordersOf(t *testing.T, record *store.Store, source string) fleet.Operation {
@@ -104,9 +112,7 @@ case "$*" in
 "--host b") %s ;;
 esac
 `, list, hostB)
-		syscall.ForkLock.RLock() // nobody is born who holds it open
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o700))
-		syscall.ForkLock.RUnlock()
+		writeProgram(t, path, text)
 		op := ordersOf(t, record, "cmdb")
 		done, err := execute(how{ctx: t.Context()}, workflows.SyncSource, a.Sync, workflows.SourceInput{
 			OperationRef: workflows.OperationRef{Tenant: fleet.DefaultTenant, OperationID: op.ID}, Source: "cmdb",
