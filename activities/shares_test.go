@@ -40,7 +40,7 @@ func TestPagesShareTheChecks(t *testing.T) {
 	select {
 	case err := <-waited:
 		require.NoError(t, err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nobody told that there is room")
 	}
 
