@@ -133,8 +133,8 @@ func TestWhatIsNoFile(t *testing.T) {
 }
 
 // killed runs a script of files with a shell that kills itself before its nth command,
-// and says whether it came to its end.
-func killed(t testing.TB, n int, root, script string, args ...string) (done bool) {
+// and says whether it came to its end. What is in bin stands for the programs of the host.
+func killed(t testing.TB, n int, bin, root, script string, args ...string) (done bool) {
 	t.Helper()
 	// All that the shell has forked dies with it.
 	const trap = `set -T
@@ -143,7 +143,7 @@ trap 'c_steps=$((c_steps + 1)); [ $c_steps -ne %d ] || kill -9 0' DEBUG
 `
 	text := hostLibrary + fileScript + fmt.Sprintf(trap, n) + "c_files\n" + script + "\n"
 	cmd := exec.Command("bash", "-s")
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "COMMISSAIRE_OS_ROOT="+root, "COMMISSAIRE_STATE_DIR="+root+"/state")
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+bin+":"+os.Getenv("PATH"), "COMMISSAIRE_OS_ROOT="+root, "COMMISSAIRE_STATE_DIR="+root+"/state")
 	cmd.Stdin = strings.NewReader(wrap(text, args))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.CombinedOutput()
@@ -164,6 +164,12 @@ func TestKilledWriters(t *testing.T) {
 		t.Skip("bash is not installed here")
 	}
 	top := t.TempDir()
+	// A process that dies takes nothing from the disk with it, and to wait for a busy one
+	// a thousand times takes minutes.
+	bin := t.TempDir()
+	none, err := exec.LookPath("true")
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(none, filepath.Join(bin, "sync")))
 	kills := 0
 	rapid.Check(t, func(r *rapid.T) {
 		root, err := os.MkdirTemp(top, "")
@@ -176,13 +182,13 @@ func TestKilledWriters(t *testing.T) {
 		keep := rapid.SampledFrom([]string{"backup", "secret"}).Draw(r, "keep")
 		switch {
 		case exists && ours:
-			require.True(r, killed(t, 0, root, "c_content="+Quote(before)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "640", "root:root", strconv.Itoa(len(before)), ""))
+			require.True(r, killed(t, 0, bin, root, "c_content="+Quote(before)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "640", "root:root", strconv.Itoa(len(before)), ""))
 		case exists:
 			require.NoError(r, os.MkdirAll(filepath.Dir(path), 0o755))
 			require.NoError(r, os.WriteFile(path, []byte(before), 0o640))
 		}
 		write := func(n int) bool {
-			return killed(t, n, root, "c_content="+Quote(after)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "644", "root:root", strconv.Itoa(len(after)), keep, "docker")
+			return killed(t, n, bin, root, "c_content="+Quote(after)+"\n"+`c_write "$@"`, "/etc/sub/a.conf", "644", "root:root", strconv.Itoa(len(after)), keep, "docker")
 		}
 		check := func() (isNew bool) {
 			content, err := os.ReadFile(path)
