@@ -100,7 +100,7 @@ func TestVersionsCancelEachOthersRuns(t *testing.T) {
 			}
 			ended <- err
 		}()
-		eventually(t, "it runs", func() bool { return exists(begun) })
+		eventually(t, "it runs", func() bool { return written(begun) })
 		require.NoError(t, others.Cancel(testContext(t), cmd.Key, 10*time.Second))
 		require.NoError(t, <-ended)
 

@@ -95,9 +95,9 @@ func TestRebootInTheMiddleIsIndeterminate(t *testing.T) {
 func TestPowerCutKeepsClaim(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	cmd := sh("power", `echo x >>"$FLEET_HOST/count"; sleep 60`)
+	cmd := sh("power", `echo x >>"$FLEET_HOST/count"; sleep 300`)
 	start(t, b.conn(t), cmd)
-	eventually(t, "the command runs", func() bool { return exists(b.host.Dir() + "/count") })
+	eventually(t, "the command runs", func() bool { return written(b.host.Dir() + "/count") })
 	if err := b.host.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestOldRunsAgeOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	c := b.conn(t)
-	old, unfinished, fresh := sh("old", "true"), sh("unfinished", "sleep 60"), sh("fresh", "true")
+	old, unfinished, fresh := sh("old", "true"), sh("unfinished", "sleep 900"), sh("fresh", "true")
 	once(t, c, old)
 	once(t, c, fresh)
 	start(t, c, unfinished)
@@ -568,7 +568,7 @@ func TestChattyChildDelaysNothing(t *testing.T) {
 	b := setup(t)
 	c := b.conn(t)
 	for _, delay := range []string{"0.02", "0.05"} {
-		cmd := sh("chatty"+delay, `(sleep `+delay+`; exec timeout 60 sh -c 'while :; do echo a line of a log; done') & echo hi`)
+		cmd := sh("chatty"+delay, `echo hi; (sleep `+delay+`; exec timeout 60 sh -c 'while :; do echo a line of a log; done') &`)
 		cmd.Limits.Head = 1000
 		ctx, cancel := context.WithTimeout(testContext(t), 45*time.Second)
 		var m memory

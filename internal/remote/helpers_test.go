@@ -16,7 +16,23 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}) }
+
+// settled waits for goroutines that end by themselves, for which goleak has half a second.
+type settled struct{ *testing.M }
+
+func (s settled) Run() int {
+	code := s.M.Run()
+	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find() != nil; {
+	}
+	return code
+}
+
+// patient are the options of those whose waits are not what is tested: on a busy machine
+// everything stands still for seconds.
+var patient = Options{
+	DialTimeout: time.Minute, HandshakeTimeout: time.Minute, RequestTimeout: time.Minute, KeepAliveInterval: 20 * time.Second,
+}
 
 // bundle is one real host and a way to it.
 type bundle struct {
@@ -29,9 +45,7 @@ type bundle struct {
 func setup(t testing.TB) *bundle {
 	t.Helper()
 	f := remotetest.New(t, 1)
-	b := &bundle{fleet: f, host: f.Hosts()[0], dialer: NewDialer(Options{
-		DialTimeout: 2 * time.Second, HandshakeTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second,
-	})}
+	b := &bundle{fleet: f, host: f.Hosts()[0], dialer: NewDialer(patient)}
 	b.target = targetOf(f, b.host)
 	return b
 }
@@ -73,7 +87,7 @@ func dial(t testing.TB, d *Dialer, target Target) *Conn {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -86,10 +100,10 @@ func sh(step, script string) Command {
 
 // memory is a Sink that keeps what it is given and checks the offsets.
 type memory struct {
-	mu    sync.Mutex
-	bytes []byte
-	alive int
-	onOut func()
+	mu      sync.Mutex
+	bytes   []byte
+	onOut   func()
+	onAlive func()
 }
 
 func (m *memory) Output(offset int64, data []byte) (int64, error) {
@@ -110,7 +124,13 @@ func (m *memory) Output(offset int64, data []byte) (int64, error) {
 	return int64(len(m.bytes)), nil
 }
 
-func (m *memory) Alive() { m.mu.Lock(); m.alive++; m.mu.Unlock() }
+func (m *memory) Alive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.onAlive != nil {
+		m.onAlive()
+	}
+}
 
 func (m *memory) len() int64 { m.mu.Lock(); defer m.mu.Unlock(); return int64(len(m.bytes)) }
 
@@ -128,7 +148,7 @@ func once(t testing.TB, c *Conn, cmd Command) (Outcome, string) {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}
@@ -136,6 +156,9 @@ func eventually(t testing.TB, what string, is func() bool) {
 }
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+// written is for files whose makers write to them a moment after they have made them.
+func written(path string) bool { info, err := os.Stat(path); return err == nil && info.Size() > 0 }
 
 // count is how many lines a file has.
 func count(t testing.TB, path string) int {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -24,7 +25,7 @@ func TestOnceRunsOnceAndAttaches(t *testing.T) {
 		if o.State != Exited || o.ExitCode != 3 || out != "out err\n" || o.OutputSize != 8 {
 			t.Fatalf("%+v %q", o, out)
 		}
-		if o.BootID != b.host.BootID() || o.BootIDNow != o.BootID || time.Since(o.Started).Abs() > time.Minute {
+		if o.BootID != b.host.BootID() || o.BootIDNow != o.BootID || time.Since(o.Started).Abs() > 10*time.Minute {
 			t.Errorf("%+v", o)
 		}
 	}
@@ -171,12 +172,11 @@ func TestFollowWhileRunning(t *testing.T) {
 			_ = os.WriteFile(fifo, nil, 0o644)
 		}
 	}
-	o, err := c.Once(testContext(t), sh("follow", `echo one; while [ ! -e "$FLEET_HOST/go" ]; do sleep 0.05; done; sleep 3; echo two`), 0, &m)
+	alive := b.host.Dir() + "/alive"
+	m.onAlive = func() { _ = os.WriteFile(alive, nil, 0o644) } // and ends only once it was said to live
+	o, err := c.Once(testContext(t), sh("follow", `echo one; while [ ! -e "$FLEET_HOST/go" ] || [ ! -e "$FLEET_HOST/alive" ]; do sleep 0.05; done; echo two`), 0, &m)
 	if err != nil || o.State != Exited || m.String() != "one\ntwo\n" {
 		t.Fatalf("%v %+v %q", err, o, m.String())
-	}
-	if m.alive == 0 {
-		t.Error("no sign of life in 3 s of silence")
 	}
 }
 
@@ -190,14 +190,23 @@ func TestOnceUnderCuts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	stop := make(chan struct{})
+	var ended atomic.Int64
 	var chaos sync.WaitGroup
 	chaos.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 1))
+		// On a busy machine a login may take longer than the pause: it grows until
+		// something ends in it.
+		slow, before := 1, int64(0)
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
-			case <-time.After(time.Duration(100+r.IntN(400)) * time.Millisecond):
+			case <-time.After(time.Duration(slow*(100+r.IntN(400))) * time.Millisecond):
+			}
+			if now := ended.Load(); now > before {
+				slow, before = max(1, slow/2), now
+			} else {
+				slow = min(2*slow, 64)
 			}
 			p.Cut()
 			if i%5 == 3 {
@@ -231,7 +240,7 @@ func TestOnceUnderCuts(t *testing.T) {
 					}
 				})
 				var m memory
-				deadline := time.Now().Add(90 * time.Second)
+				deadline := time.Now().Add(5 * time.Minute)
 				for {
 					attempts[i]++
 					o, err := func() (Outcome, error) {
@@ -243,6 +252,7 @@ func TestOnceUnderCuts(t *testing.T) {
 						return c.Once(testContext(t), cmd, m.len(), &m)
 					}()
 					if err == nil {
+						ended.Add(1)
 						if o.State != Exited || o.ExitCode != 0 || m.String() != want.String() {
 							t.Errorf("command %d: %+v, output %q", i, o, m.String())
 						}

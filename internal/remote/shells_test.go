@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -122,9 +123,16 @@ func TestWaitingCallsNothing(t *testing.T) {
 	b := setup(t)
 	b.countCalls(t)
 	c := b.conn(t)
-	once(t, c, Command{Key: key("silent"), Argv: []string{"/bin/sleep", "3"}})
-	raw, err := os.ReadFile(b.host.Dir() + "/called")
+	// Looked at while it runs: at its end the host may well look for what is left of it.
+	var raw []byte
+	m := memory{onAlive: sync.OnceFunc(func() {
+		raw, _ = os.ReadFile(b.host.Dir() + "/called")
+		_ = os.WriteFile(b.host.Dir()+"/go", nil, 0o644)
+	})}
+	o, err := c.Once(testContext(t), sh("silent", `until [ -e "$FLEET_HOST/go" ]; do /bin/sleep 0.05; done`), 0, &m)
 	require.NoError(t, err)
+	require.Equal(t, Exited, o.State)
+	require.NotEmpty(t, raw)
 	for _, tool := range []string{"tail", "tr", "grep", "sleep"} {
 		require.NotContains(t, strings.Fields(string(raw)), tool)
 	}
@@ -174,7 +182,6 @@ func (b *bundle) configure(t testing.TB, what *regexp.Regexp, with string) {
 // checkHost goes once through everything that the scripts do.
 func checkHost(t *testing.T, b *bundle) {
 	c := b.conn(t)
-	ctx := testContext(t)
 	all := make([]byte, 256)
 	for i := range all {
 		all[i] = byte(i)
@@ -186,7 +193,7 @@ func checkHost(t *testing.T, b *bundle) {
 	cmd := sh("bytes", `echo x >>"$FLEET_HOST/count"; cat "$FLEET_HOST/blob"; exit 9`)
 	for _, from := range []int{0, 1000, 300_001} {
 		m := memory{bytes: bytes.Clone(data[:from])}
-		o, err := c.Once(ctx, cmd, int64(from), &m)
+		o, err := c.Once(testContext(t), cmd, int64(from), &m)
 		if err != nil || o.State != Exited || o.ExitCode != 9 || !bytes.Equal(m.bytes, data) || o.OutputSize != int64(len(data)) {
 			t.Fatalf("from %d: %v %+v, %d bytes", from, err, o.Status, len(m.bytes))
 		}
@@ -198,7 +205,7 @@ func checkHost(t *testing.T, b *bundle) {
 	if n := count(t, b.host.Dir()+"/count"); n != 1 {
 		t.Errorf("ran %d times", n)
 	}
-	if err := c.Forget(ctx, cmd.Key); err != nil {
+	if err := c.Forget(testContext(t), cmd.Key); err != nil {
 		t.Error(err)
 	}
 	var wild []string
@@ -213,30 +220,30 @@ func checkHost(t *testing.T, b *bundle) {
 	if o.ExitCode != 0 || out != want.String() {
 		t.Errorf("argv changed: %d %q", o.ExitCode, out)
 	}
-	if _, err := c.Once(ctx, sh("bytes", "other"), 0, &memory{}); KindOf(err) != KeyConflict {
+	if _, err := c.Once(testContext(t), sh("bytes", "other"), 0, &memory{}); KindOf(err) != KeyConflict {
 		t.Error(err)
 	}
 	written := file("/etc/a.conf", "a\n$b", 0o640)
 	for _, keep := range []bool{false, true} {
-		if err := c.WriteFile(ctx, written, keep, "docker"); err != nil {
+		if err := c.WriteFile(testContext(t), written, keep, "docker"); err != nil {
 			t.Error(err)
 		}
 	}
-	found, err := c.ReadFile(ctx, "/etc/a.conf")
+	found, err := c.ReadFile(testContext(t), "/etc/a.conf")
 	if err != nil || !found.Holds(written.Content) || string(found.Content.Reveal()) != "a\n$b" || found.Mode != 0o640 {
 		t.Errorf("%+v %v", found, err)
 	}
 	written.Content = secret.NewText([]byte("b"))
-	if err := c.WriteFile(ctx, written, true, "docker"); err != nil || exists(b.root("/etc/a.conf.before-commissaire")) {
+	if err := c.WriteFile(testContext(t), written, true, "docker"); err != nil || exists(b.root("/etc/a.conf.before-commissaire")) {
 		t.Errorf("%v, or a backup of our own", err)
 	}
-	if marks, err := c.Marks(ctx); err != nil || len(marks) != 1 || marks[0] != "docker" {
+	if marks, err := c.Marks(testContext(t)); err != nil || len(marks) != 1 || marks[0] != "docker" {
 		t.Error(marks, err)
 	}
 	slow := sh("slow", "echo begun; sleep 300 & sleep 300")
 	start(t, c, slow)
 	b.awaitOutput(t, slow.Key)
-	if err := c.Cancel(ctx, slow.Key, 2*time.Second); err != nil {
+	if err := c.Cancel(testContext(t), slow.Key, 2*time.Second); err != nil {
 		t.Error(err)
 	}
 	if o, _ := once(t, c, slow); o.State != Exited || o.ExitCode != 143 {
@@ -245,29 +252,32 @@ func checkHost(t *testing.T, b *bundle) {
 	stubborn := sh("stubborn", `trap "" TERM; echo begun; while :; do sleep 1; done`)
 	start(t, c, stubborn)
 	b.awaitOutput(t, stubborn.Key)
-	if err := c.Cancel(ctx, stubborn.Key, time.Second); err != nil {
+	if err := c.Cancel(testContext(t), stubborn.Key, time.Second); err != nil {
 		t.Error(err)
 	}
 	if o, _ := once(t, c, stubborn); o.State != Exited || o.ExitCode != 137 || !o.Told {
 		t.Errorf("%+v", o)
 	}
-	killed := sh("killed", `echo early; sleep 1; echo late`)
+	killed := sh("killed", `echo early; until [ -e "$FLEET_HOST/go" ]; do sleep 1; done; echo late`)
 	start(t, c, killed)
 	b.awaitOutput(t, killed.Key)
 	if err := syscall.Kill(b.runner(t, killed.Key), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.host.Dir()+"/go", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if o, out := once(t, c, killed); o.State != Indeterminate || out != "early\nlate\n" {
 		t.Errorf("%+v %q", o, out)
 	}
 	early := sh("early", "true")
-	if err := c.Cancel(ctx, early.Key, 0); err != nil {
+	if err := c.Cancel(testContext(t), early.Key, 0); err != nil {
 		t.Error(err)
 	}
 	if o, _ := once(t, c, early); o.State != Cancelled {
 		t.Errorf("%+v", o)
 	}
-	if s, err := c.Status(ctx, key("none")); err != nil || s.State != Absent {
+	if s, err := c.Status(testContext(t), key("none")); err != nil || s.State != Absent {
 		t.Errorf("%v %+v", err, s)
 	}
 	startedLongAgo(t, b.dir(cmd.Key))
