@@ -29,7 +29,7 @@ type behind struct {
 func newBehind(t *testing.T, n int, lines string) *behind {
 	t.Helper()
 	f := remotetest.New(t, n+1)
-	b := &behind{fleet: f, bastion: f.Hosts()[0], hosts: f.Hosts()[1:], dialer: NewDialer(Options{DialTimeout: time.Minute, HandshakeTimeout: time.Minute})}
+	b := &behind{fleet: f, bastion: f.Hosts()[0], hosts: f.Hosts()[1:], dialer: NewDialer(patient)}
 	t.Cleanup(b.dialer.Close)
 	configure(t, b.bastion, lines+"\nLogLevel VERBOSE")
 	return b
@@ -164,7 +164,7 @@ func TestBastionErrors(t *testing.T) {
 	require.NoError(t, b.bastion.Accept(testContext(t)))
 
 	configure(t, b.bastion, "AllowTcpForwarding no")
-	fresh := NewDialer(Options{})
+	fresh := NewDialer(patient)
 	t.Cleanup(fresh.Close)
 	b.dialer = fresh
 	try(b.to(0), Unreachable, bastion, "AllowTcpForwarding")
@@ -332,6 +332,8 @@ func TestDroppedAreTriedAgain(t *testing.T) {
 			if !through {
 				require.Positive(t, b.logged(t, "drop connection"), "sixty are too many for this sshd")
 			}
+			// sshd may write so a moment after it has told the client.
+			eventually(t, "sshd has logged all logins", func() bool { return b.logged(t, "Accepted publickey") >= 60 })
 			require.Equal(t, 60, b.logged(t, "Accepted publickey"))
 		})
 	}

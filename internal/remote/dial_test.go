@@ -234,7 +234,7 @@ func TestDialErrors(t *testing.T) {
 	if err := b.host.Hang(); err != nil {
 		t.Fatal(err)
 	}
-	dialer = NewDialer(Options{DialTimeout: time.Second, HandshakeTimeout: 500 * time.Millisecond})
+	dialer = NewDialer(Options{DialTimeout: time.Minute, HandshakeTimeout: 500 * time.Millisecond})
 	began := time.Now()
 	if err := try(b.target); KindOf(err) != NoBanner || time.Since(began) > 30*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
@@ -269,6 +269,7 @@ func TestDialErrors(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
+	dialer = NewDialer(Options{DialTimeout: 5 * time.Second, HandshakeTimeout: time.Minute}) // for so long it tries again
 	curt := b.target
 	curt.Address, curt.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	if err := try(curt); KindOf(err) != Disconnected {
@@ -281,13 +282,14 @@ func TestDialErrors(t *testing.T) {
 func TestLoginTimeout(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	d := NewDialer(Options{LoginTimeout: 5 * time.Second, MaxHandshakes: 1})
+	const limit = 15 * time.Second // far more than a login takes
+	d := NewDialer(Options{LoginTimeout: limit, MaxHandshakes: 1})
 	turn, err := d.governor.enter(testContext(t), gateKey{}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(6*time.Second, func() { turn.leave(learnedNothing) })
-	if c := dial(t, d, b.target); c.LoginTook() <= 0 || c.LoginTook() > 5*time.Second {
+	time.AfterFunc(limit+time.Second, func() { turn.leave(learnedNothing) })
+	if c := dial(t, d, b.target); c.LoginTook() <= 0 || c.LoginTook() > limit {
 		t.Errorf("it took %s", c.LoginTook())
 	}
 	if err := b.host.Hang(); err != nil {
@@ -369,7 +371,7 @@ func TestHostThatSpeaksSecond(t *testing.T) {
 	})
 	target := b.target
 	target.Address, target.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
-	d := NewDialer(Options{MaxHandshakes: 1})
+	d := NewDialer(Options{HandshakeTimeout: time.Minute, MaxHandshakes: 1})
 	require.NoError(t, dial(t, d, target).Close())
 
 	turn, err := d.governor.enter(testContext(t), gateKey{}, 1)
@@ -431,7 +433,7 @@ func TestKeepAliveEndsStalledConnection(t *testing.T) {
 	b := setup(t)
 	p := b.proxy(t)
 	p.Set(remotetest.Fault{StallAfter: 40_000})
-	d := NewDialer(Options{KeepAliveInterval: 100 * time.Millisecond, KeepAliveMisses: 3})
+	d := NewDialer(Options{DialTimeout: time.Minute, HandshakeTimeout: time.Minute, KeepAliveInterval: 100 * time.Millisecond, KeepAliveMisses: 3})
 	c := dial(t, d, b.via(p))
 	began := time.Now()
 	_, err := c.Read(testContext(t), []string{"head", "-c", "60000", "/dev/zero"})
@@ -458,9 +460,12 @@ func TestContextEndsCall(t *testing.T) {
 	// A follower that gives up ends its session, and the run goes on.
 	ctx, cancel2 := context.WithTimeout(testContext(t), 300*time.Millisecond)
 	defer cancel2()
-	cmd := sh("ctx", "sleep 1; echo done")
+	cmd := sh("ctx", `until [ -e "$FLEET_HOST/go" ]; do sleep 0.05; done; echo done`)
 	if _, err := c.Once(ctx, cmd, 0, &memory{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
+	}
+	if err := os.WriteFile(b.host.Dir()+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	if o, out := once(t, c, cmd); o.State != Exited || out != "done\n" {
 		t.Errorf("%+v %q", o, out)
@@ -471,7 +476,7 @@ func TestPool(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	p := b.proxy(t)
-	pool := NewPool(b.dialer, 100*time.Millisecond)
+	pool := NewPool(b.dialer, time.Minute) // the last of the ten may come after the first has left
 	defer pool.Close()
 	get := func() (*Conn, func()) {
 		t.Helper()
@@ -500,6 +505,7 @@ func TestPool(t *testing.T) {
 	if len(seen) != 1 {
 		t.Errorf("%d connections to one host", len(seen))
 	}
+	pool.idle = 100 * time.Millisecond
 	c, release := get()
 	p.Cut()
 	eventually(t, "the cut is noticed", func() bool {
