@@ -24,10 +24,10 @@ func TestWhyTLSFailedIsInTheLog(t *testing.T) {
 	require.Contains(t, out.String(), "certificate has expired")
 	server.ErrorLog.Print("http: superfluous noise")
 	require.NotContains(t, out.String(), "noise")
-	for range 100 {
+	for range 1000 {
 		server.ErrorLog.Print("http: TLS handshake error from 192.0.2.1:5: EOF")
 	}
-	require.Less(t, bytes.Count([]byte(out.String()), []byte("\n")), 15, "strangers cannot fill the log")
+	require.Less(t, bytes.Count([]byte(out.String()), []byte("\n")), 100, "strangers cannot fill the log")
 }
 
 // TestRefusedConnectionsOfARealServer: net/http says it in the words that connectionLog

@@ -193,6 +193,7 @@ func TestNodesOfHosts(t *testing.T) {
 	b.dispatcher.mu.Unlock()
 	for range 2 {
 		require.Equal(t, map[string]any{"kind": "Node", "metadata": map[string]any{"name": "192.0.2.1"}}, node("192.0.2.1"))
+		b.exec(t, "UPDATE node SET status_at = now() + interval '1 h' WHERE address = '192.0.2.1'") // a busy machine may take 5 s for the next line
 	}
 	require.Equal(t, 1, asked, "an answer is good for 5 s")
 	require.Equal(t, map[string]any{}, node("192.0.2.2"), "it is not registered yet")

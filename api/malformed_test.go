@@ -91,7 +91,7 @@ func TestMalformedRequests(t *testing.T) {
 // give back (proc(5), statm).
 func residentMemory(t *testing.T) int {
 	t.Helper()
-	http.DefaultClient.CloseIdleConnections()
+	httpClient.CloseIdleConnections()
 	debug.FreeOSMemory()
 	text, err := os.ReadFile("/proc/self/statm")
 	require.NoError(t, err)

@@ -50,6 +50,10 @@ func TestSlashAtTheEnd(t *testing.T) {
 		for method := range item.Operations() {
 			without := b.do(t, method, filled(path), `{"unknown":1}`)
 			with := b.do(t, method, filled(path)+"/", `{"unknown":1}`)
+			if path == "/readyz" { // a busy machine may give the one answer in time and not the other
+				require.Contains(t, []int{200, 503}, with.status)
+				continue
+			}
 			require.Equal(t, without.status, with.status, "%s %s", method, path)
 			if strings.HasPrefix(path, "/api/") {
 				require.NotContains(t, with.body, "there is no such path", "%s %s", method, path)
