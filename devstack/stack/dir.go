@@ -33,7 +33,8 @@ func makeDir(dir string) (string, error) {
 	return dir, nil
 }
 
-// lock keeps two stacks off one folder. The kernel drops it when we die.
+// lock keeps two stacks off one folder. The kernel drops it when we die. It is taken back by
+// name and not by closing the file, which a child that is being forked may hold for a moment.
 func lock(dir string) (unlock func() error, err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -50,7 +51,7 @@ func lock(dir string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f.Close, nil
+	return func() error { return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close()) }, nil
 }
 
 func second[T any](_ T, err error) error { return err }
