@@ -33,7 +33,7 @@ import (
 const (
 	database = "commissaire"
 
-	readyTimeout = 30 * time.Second
+	readyTimeout = 2 * time.Minute // for a busy machine; what fails ends it sooner
 	pollInterval = 50 * time.Millisecond
 	// stopTimeout is how long requests and steps may finish when it stops.
 	stopTimeout = 5 * time.Second
