@@ -67,7 +67,9 @@ func (d *Demo) Close() error { return d.fleet.Close() }
 // and cluster of an earlier run are taken as they are.
 func (d *Demo) Run(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Bootstrapping %d hosts into cluster %s.\n", len(hosts), cluster)
-	r, err := d.api.PutClusterWithResponse(ctx, cluster, apiclient.ClusterPut{})
+	r, err := insist(ctx, func(ctx context.Context) (*apiclient.PutClusterResponse, error) {
+		return d.api.PutClusterWithResponse(ctx, cluster, apiclient.ClusterPut{})
+	})
 	if err := check("put cluster "+cluster, r, err, http.StatusCreated); err != nil {
 		return err
 	}
@@ -86,11 +88,13 @@ func (d *Demo) Run(ctx context.Context) error {
 }
 
 func (d *Demo) register(ctx context.Context, h *remotetest.Host) error {
-	r, err := d.api.PutHostWithResponse(ctx, h.Address(), apiclient.HostPut{
-		Cluster:    cluster,
-		Port:       h.Port(),
-		RemoteUser: h.User(),
-		SshPrivKey: base64.StdEncoding.EncodeToString([]byte(d.fleet.ClientKey())),
+	r, err := insist(ctx, func(ctx context.Context) (*apiclient.PutHostResponse, error) {
+		return d.api.PutHostWithResponse(ctx, h.Address(), apiclient.HostPut{
+			Cluster:    cluster,
+			Port:       h.Port(),
+			RemoteUser: h.User(),
+			SshPrivKey: base64.StdEncoding.EncodeToString([]byte(d.fleet.ClientKey())),
+		})
 	})
 	if err := check("put host "+h.Address(), r, err, http.StatusCreated); err != nil {
 		return err
@@ -98,7 +102,9 @@ func (d *Demo) register(ctx context.Context, h *remotetest.Host) error {
 	if r.JSON201.Status != apiclient.HostState(fleet.HostFailed) {
 		return nil
 	}
-	again, err := d.api.BootstrapHostWithResponse(ctx, h.Address(), apiclient.IgnoredBody{})
+	again, err := insist(ctx, func(ctx context.Context) (*apiclient.BootstrapHostResponse, error) {
+		return d.api.BootstrapHostWithResponse(ctx, h.Address(), apiclient.IgnoredBody{})
+	})
 	return check("bootstrap host "+h.Address(), again, err, http.StatusCreated, http.StatusOK)
 }
 
@@ -141,6 +147,19 @@ func check(what string, r answer, err error, want ...int) error {
 		}
 	}
 	return fmt.Errorf("%s: %s: %s", what, r.Status(), r.GetBody())
+}
+
+// insist repeats a request while the server says that it can do nothing now, as Temporal on
+// a busy machine is late with its answer.
+func insist[A answer](ctx context.Context, ask func(context.Context) (A, error)) (A, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
+	defer cancel()
+	for {
+		r, err := ask(ctx)
+		if err != nil || r.StatusCode() != http.StatusServiceUnavailable || wait(ctx) != nil {
+			return r, err
+		}
+	}
 }
 
 func wait(ctx context.Context) error {

@@ -17,7 +17,9 @@ import (
 func (d *Demo) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
-	r, err := d.api.RestartClusterWithResponse(ctx, cluster, &apiclient.RestartClusterParams{}, apiclient.RolloutPut{})
+	r, err := insist(ctx, func(ctx context.Context) (*apiclient.RestartClusterResponse, error) {
+		return d.api.RestartClusterWithResponse(ctx, cluster, &apiclient.RestartClusterParams{}, apiclient.RolloutPut{})
+	})
 	if err := check("restart cluster "+cluster, r, err, http.StatusCreated, http.StatusOK, http.StatusConflict); err != nil {
 		return err
 	}
