@@ -52,7 +52,7 @@ func TestSources(t *testing.T) {
 	require.NoError(t, os.WriteFile(headers, []byte("Authorization: Bearer hunter2\n"), 0o600))
 	script := filepath.Join(t.TempDir(), "inventory")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\necho \"password: $COMMISSAIRE_DATABASE_URL\" >&2; exit 1\n"), 0o755))
-	s := newSite(t, 2, fmt.Sprintf(`COMMISSAIRE_HOST_SOURCES=[{"name": "cmdb", "type": "http-json", "url": %q, "headers_file": %q, "refresh": "1h"},
+	s := newSite(t, 2, fmt.Sprintf(`COMMISSAIRE_HOST_SOURCES=[{"name": "cmdb", "type": "http-json", "url": %q, "headers_file": %q, "refresh": "168h"},
 		{"name": "files", "type": "ansible", "path": %q}]`, inventory.URL, headers, script))
 	s.worker()
 	a, b := s.Fleet.Hosts()[0], s.Fleet.Hosts()[1]
