@@ -107,7 +107,8 @@ func TestPostgresIsStoppedDuringARestart(t *testing.T) {
 			s.rebooting(hosts[0])
 
 			// Somebody asks all the time: before, during and after.
-			answers := s.probe()
+			has, answers := s.probe()
+			s.until(limit, "who asks to be answered", func() bool { return has(http.StatusOK) })
 			require.NoError(t, own.postgres.Stop(privatepg.Immediate))
 			s.until(limit, "the API to notice", func() bool { code, _ := s.page("/readyz"); return code == http.StatusServiceUnavailable })
 			for _, path := range append(reads, hostPath(hosts[0])) {
@@ -117,13 +118,12 @@ func TestPostgresIsStoppedDuringARestart(t *testing.T) {
 			s.refused(http.StatusServiceUnavailable, http.MethodPut, hostPath(hosts[0])+"/bootstrap", nil)
 			code, _ := s.page("/livez")
 			require.Equal(t, http.StatusOK, code)
+			s.until(limit, "who asks to be refused", func() bool { return has(http.StatusServiceUnavailable) })
 
 			require.NoError(t, own.startPostgres(t.Context()))
 			require.NoError(t, s.Ready(t.Context()))
 			s.restarted(hosts...)
 			seen := answers()
-			require.Contains(t, seen, http.StatusOK)
-			require.Contains(t, seen, http.StatusServiceUnavailable)
 			for code := range seen {
 				require.Contains(t, []int{http.StatusOK, http.StatusCreated, http.StatusServiceUnavailable}, code, "answers: %v", seen)
 			}
@@ -131,11 +131,22 @@ func TestPostgresIsStoppedDuringARestart(t *testing.T) {
 	}
 }
 
-// probe reads and orders all the time until the returned function is called,
-// which gives the statuses of all answers.
-func (s *site) probe() (stop func() map[int]int) {
+// probe reads and orders all the time until stop is called, which gives the statuses of
+// all answers. has says whether there was an answer with a status yet.
+func (s *site) probe() (has func(status int) bool, stop func() map[int]int) {
 	ctx, cancel := context.WithCancel(s.t.Context())
+	var mu sync.Mutex // guards seen
 	seen := map[int]int{}
+	note := func(status int) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[status]++
+	}
+	has = func(status int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return seen[status] > 0
+	}
 	var done sync.WaitGroup
 	done.Go(func() {
 		for ctx.Err() == nil {
@@ -144,7 +155,7 @@ func (s *site) probe() (stop func() map[int]int) {
 				if err != nil {
 					continue // the test has ended
 				}
-				if seen[r.Code]++; r.Code/100 != 2 && r.Code != http.StatusServiceUnavailable {
+				if note(r.Code); r.Code/100 != 2 && r.Code != http.StatusServiceUnavailable {
 					s.t.Logf("%v: %d %s", request, r.Code, r.Body)
 				}
 			}
@@ -154,7 +165,7 @@ func (s *site) probe() (stop func() map[int]int) {
 			}
 		}
 	})
-	return func() map[int]int {
+	return has, func() map[int]int {
 		cancel()
 		done.Wait()
 		s.t.Logf("answers: %v", slices.Collect(maps.Keys(seen)))
