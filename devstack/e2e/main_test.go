@@ -21,6 +21,10 @@ const parallel = "6"
 // that runs as a user without a Go toolchain.
 const programVariable = "E2E_PROGRAM"
 
+// startLimit is how long the product may take to build, cold, and a Postgres and a
+// Temporal to start: the machine may be busy.
+const startLimit = 5 * time.Minute
+
 // What all tests share.
 var (
 	workDir string // state and logs, kept when something failed
@@ -59,7 +63,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // cold, on a busy machine
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	if program = os.Getenv(programVariable); program == "" {
 		program = filepath.Join(workDir, "commissaire")

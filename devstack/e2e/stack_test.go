@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -50,7 +49,7 @@ func newStack(ctx context.Context, dir string) (*stack, error) {
 // ownStack is for tests that stop parts of it.
 func ownStack(t *testing.T) *stack {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	s, err := newStack(ctx, filepath.Join(workDir, nameOf(t)+"-stack"))
 	require.NoError(t, err)
