@@ -31,7 +31,7 @@ func TestHostsInTrouble(t *testing.T) {
 			configs = append(configs, remotetest.HostConfig{Name: name})
 		}
 	}
-	s := newSiteWith(t, configs, "COMMISSAIRE_UNREACHABLE_AFTER=20s", "COMMISSAIRE_REBOOT_TIMEOUT=20s", "COMMISSAIRE_SSH_KEEPALIVE=1s", "COMMISSAIRE_SSH_HANDSHAKE_TIMEOUT=4s")
+	s := newSiteWith(t, configs, "COMMISSAIRE_UNREACHABLE_AFTER=40s", "COMMISSAIRE_REBOOT_TIMEOUT=40s", "COMMISSAIRE_SSH_KEEPALIVE=1s", "COMMISSAIRE_SSH_HANDSHAKE_TIMEOUT=4s")
 	first := s.worker()
 	by := map[string]*remotetest.Host{}
 	for _, h := range s.Fleet.Hosts() {
@@ -60,7 +60,7 @@ func TestHostsInTrouble(t *testing.T) {
 	ops := map[string]operationView{}
 	for cluster, members := range map[string]map[string]any{
 		harness.Cluster: {"max_unavailable": "100%", "max_failures": 4},
-		"endless":       {"max_unavailable": "100%", "max_failures": 2, "step_timeout": "20s"},
+		"endless":       {"max_unavailable": "100%", "max_failures": 2, "step_timeout": "40s"},
 	} {
 		s.ask(http.StatusCreated, http.MethodPut, "cluster/"+cluster+"/upgrade", policy(members))
 		ops[cluster] = s.latest("kind=upgrade&cluster=" + cluster)
@@ -76,7 +76,7 @@ func TestHostsInTrouble(t *testing.T) {
 		require.Contains(t, op.Reason, sum+" hosts failed, which max_failures allows", "%v", reasons)
 	}
 	for name, want := range map[string][]string{
-		"hangs":   {"step check: gave up after 20s"},
+		"hangs":   {"step check: gave up after 40s"},
 		"gone":    {"step wait: the host did not come back with a new boot id in time"},
 		"full":    {"no space left on the disk"},
 		"locked":  {"step upgrade:", "lock"},

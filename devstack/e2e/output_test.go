@@ -18,7 +18,7 @@ import (
 // nor memory, and the record says what was left out.
 func TestAHundredMegabytesOfOutput(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 1)
+	s := newSite(t, 1, "COMMISSAIRE_STEP_TIMEOUT=10m") // on a busy machine it takes minutes
 	w := s.worker()
 	h := s.Fleet.Hosts()[0]
 	s.bootstrap(harness.Cluster, h)

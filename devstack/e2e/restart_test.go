@@ -15,7 +15,7 @@ import (
 // third is untouched, and everything that can be read says where it stopped.
 func TestARestartStopsAtTheFirstFailure(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 3, "COMMISSAIRE_REBOOT_TIMEOUT=20s") // sat out once; two others have to be back in it
+	s := newSite(t, 3, "COMMISSAIRE_REBOOT_TIMEOUT=40s") // sat out once; two others have to be back in it
 	s.worker()
 	hosts := s.Fleet.Hosts()
 	s.bootstrap(harness.Cluster, hosts...)
@@ -78,7 +78,7 @@ func TestReboots(t *testing.T) {
 		{"new-host-key", newHostKey},
 		{"command-fails", commandFails},
 	}
-	s := newSite(t, len(cases), "COMMISSAIRE_REBOOT_TIMEOUT=30s") // the same
+	s := newSite(t, len(cases), "COMMISSAIRE_REBOOT_TIMEOUT=40s") // the same
 	countLogins(t, s)
 	s.worker()
 	for i, c := range cases {
