@@ -48,15 +48,26 @@ func (c commandLine) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command line that must end with a code, and gives what it printed.
+// away is the exit code for a server that can do nothing now, and did nothing.
+const away = 8
+
+// run runs a command line that must end with a code, and gives what it printed. It is
+// repeated while the server, on a busy machine, can do nothing.
 func (c commandLine) run(code int, line string) (out, errs string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 2*limit)
 	defer cancel()
-	cmd := c.command(ctx, strings.Fields(line)...)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	require.Equal(c.t, code, exitCode(c.t, cmd.Run()), "commctl %s\n%s%s", line, &stdout, &stderr)
+	ended := away
+	require.NoError(c.t, harness.Until(ctx, limit, "the server, for commctl "+line, func() (bool, error) {
+		stdout.Reset()
+		stderr.Reset()
+		cmd := c.command(ctx, strings.Fields(line)...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		ended = exitCode(c.t, cmd.Run())
+		return ended != away, nil
+	}))
+	require.Equal(c.t, code, ended, "commctl %s\n%s%s", line, &stdout, &stderr)
 	return stdout.String(), stderr.String()
 }
 
@@ -132,7 +143,7 @@ func TestCommctlUpgrade(t *testing.T) {
 	s.waiting(s.first("upgrade"), "waits for approval")
 	id, _ := c.run(0, "operations list --cluster web --state running -o name")
 	id = strings.TrimSpace(id)
-	c.run(6, "wait --timeout 1s "+id)
+	c.run(6, "wait --timeout 5s "+id)
 	c.run(0, "wait --for=running "+id)
 	paused := c.start("wait --for=paused " + id)
 	c.run(0, "operations pause "+id)

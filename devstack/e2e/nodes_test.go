@@ -3,6 +3,7 @@ package e2e
 import (
 	"net/http"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -149,7 +150,7 @@ func TestNodes(t *testing.T) {
 // A node that does not become ready leaves its host usable but not active.
 func TestNodeThatIsNotReady(t *testing.T) {
 	t.Parallel()
-	n := newNodes(t, kubetest.Shared(t), 1, map[string]any{"ready_timeout": "2s"})
+	n := newNodes(t, kubetest.Shared(t), 1, map[string]any{"ready_timeout": "15s"})
 	h := n.Fleet.Hosts()[0]
 	n.addHost(h, "web")
 	v := n.becomes(h, "disassociated")
@@ -183,8 +184,12 @@ func TestKubernetesIsAway(t *testing.T) {
 
 	require.NoError(t, n.kube.StopAPIServer(syscall.SIGKILL))
 	n.until(limit, "the last answer to be too old", func() bool { return len(n.said(a)) == 0 })
-	p := n.refused(http.StatusServiceUnavailable, http.MethodPut, "containermanager/other", map[string]any{
-		"type": "kubernetes", "options": map[string]any{"server_url": n.kube.URL(), "token": n.token, "certificate_ca_path": n.kube.CAFile()},
+	var p problem
+	n.until(limit, "a worker to answer", func() bool {
+		p = n.refused(http.StatusServiceUnavailable, http.MethodPut, "containermanager/other", map[string]any{
+			"type": "kubernetes", "options": map[string]any{"server_url": n.kube.URL(), "token": n.token, "certificate_ca_path": n.kube.CAFile()},
+		})
+		return !strings.Contains(p.Detail, "no worker answered")
 	})
 	require.Contains(t, p.Detail, "cannot be reached")
 	n.ask(http.StatusNotFound, http.MethodGet, "containermanager/other", nil)

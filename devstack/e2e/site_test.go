@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -57,8 +56,9 @@ func newSite(t *testing.T, hosts int, env ...string) *site {
 
 func newSiteOn(t *testing.T, o harness.Options) *site {
 	t.Helper()
-	// On a busy machine a heartbeat may be late for seconds, and then two do a step.
-	o.Env = append([]string{"COMMISSAIRE_HEARTBEAT_TIMEOUT=5s"}, o.Env...)
+	// On a busy machine a heartbeat may be late for seconds, and then two do a step; and a
+	// step, or a reboot, may take long.
+	o.Env = append([]string{"COMMISSAIRE_HEARTBEAT_TIMEOUT=5s", "COMMISSAIRE_STEP_TIMEOUT=3m", "COMMISSAIRE_REBOOT_TIMEOUT=3m"}, o.Env...)
 	if o.Dir, o.Binary = workDir, program; o.Name == "" {
 		o.Name = nameOf(t)
 	}
@@ -108,18 +108,25 @@ func (s *site) until(limit time.Duration, what string, check func() bool) {
 // ask makes a request and wants this status.
 func (s *site) ask(status int, method, path string, body any) *harness.Response {
 	s.t.Helper()
-	var r *harness.Response
-	s.until(limit, "a worker to answer "+method+" "+path, func() (answered bool) {
+	r := s.answer(status, method, path, body, nil)
+	require.Equal(s.t, status, r.Code, "%s %s: %s", method, path, r.Body)
+	return r
+}
+
+// answer makes a request and gives the answer. While that is 503, and another status is
+// wanted, the request is repeated: a worker that has just been started, Temporal or a
+// container manager may be late on a busy machine, and nothing was done then.
+func (s *site) answer(want int, method, path string, body any, header http.Header) (r *harness.Response) {
+	s.t.Helper()
+	s.until(limit, "an answer to "+method+" "+path, func() bool {
 		var err error
-		r, err = s.Request(s.t.Context(), method, path, body)
+		r, err = s.RequestWith(s.t.Context(), method, path, body, header)
 		require.NoError(s.t, err)
 		if r.Code >= http.StatusBadRequest {
 			s.errors.add(r.Body)
 		}
-		// One that has just been started, or is on a busy machine, may be late; nothing was done then.
-		return r.Code == status || !bytes.Contains(r.Body, []byte("no worker answered"))
+		return r.Code == want || r.Code != http.StatusServiceUnavailable
 	})
-	require.Equal(s.t, status, r.Code, "%s %s: %s", method, path, r.Body)
 	return r
 }
 
