@@ -26,7 +26,7 @@ func orphaned(name string) bool {
 
 // sweep removes the control groups and folders of tests that were killed.
 func sweep(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	found, err := findTrees()
 	if err != nil {

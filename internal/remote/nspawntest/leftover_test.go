@@ -88,7 +88,7 @@ func TestKilledTest(t *testing.T) {
 	if err := nspawntest.Available(); err != nil {
 		t.Skip(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledTest$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledTest$", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), child+"=1")
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestKilledTest(t *testing.T) {
 			}
 		}
 		return true
-	}, 5*time.Second, 10*time.Millisecond, "its processes, mounts and network")
+	}, patience, 10*time.Millisecond, "its processes, mounts and network")
 
 	ms, err := nspawntest.Open(t.Context(), nspawntest.Options{})
 	require.NoError(t, err)

@@ -185,7 +185,7 @@ func (m *Machine) boot() (status int, err error) {
 		m.cmd = nil
 		m.mu.Unlock()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return status, errors.Join(err, m.group.remove(ctx))
 }

@@ -21,6 +21,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// patience is for what comes soon but on a busy machine.
+const patience = 3 * time.Minute
+
 // rig is the product's transport with real machines behind it.
 type rig struct {
 	ms     *nspawntest.Machines
@@ -38,7 +41,7 @@ func newRig(t *testing.T, n int) *rig {
 	require.NoError(t, err)
 	return &rig{
 		ms:     nspawntest.Start(t, n, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))),
-		dialer: remote.NewDialer(remote.Options{HandshakeTimeout: 5 * time.Second, RequestTimeout: 5 * time.Second}),
+		dialer: remote.NewDialer(remote.Options{HandshakeTimeout: 15 * time.Second, RequestTimeout: 15 * time.Second}),
 		key:    secret.NewText(pem.EncodeToMemory(block)),
 	}
 }
@@ -56,12 +59,12 @@ func (r *rig) dial(t *testing.T, target remote.Target) *remote.Conn {
 	t.Helper()
 	var c *remote.Conn
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		var err error
 		c, err = r.dialer.Dial(ctx, target)
 		require.NoError(t, err)
-	}, 20*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -105,7 +108,7 @@ func units(t *testing.T, m *nspawntest.Machine) string {
 
 func noUnits(t *testing.T, m *nspawntest.Machine) {
 	t.Helper()
-	require.Eventually(t, func() bool { return units(t, m) == "" }, 5*time.Second, 10*time.Millisecond, "units of runs that have ended")
+	require.Eventually(t, func() bool { return units(t, m) == "" }, patience, 10*time.Millisecond, "units of runs that have ended")
 }
 
 func TestOnce(t *testing.T) {
@@ -142,7 +145,7 @@ func testUnit(t *testing.T, r *rig, m *nspawntest.Machine) {
 // arrives whole.
 func testConnections(t *testing.T, r *rig, m *nspawntest.Machine) {
 	target := r.target(t, m, "ops")
-	cmd := step("long", `echo ran >> /var/lib/ledger; i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.1; done`)
+	cmd := step("long", `echo ran >> /var/lib/ledger; i=0; until [ -e /var/lib/enough ]; do echo line $i; i=$((i+1)); sleep 0.1; done`)
 	run := func(argv ...string) error { _, err := m.Run(t.Context(), argv...); return err }
 	breaks := []func() error{
 		func() error { return m.ResetConnections(t.Context()) },
@@ -150,7 +153,7 @@ func testConnections(t *testing.T, r *rig, m *nspawntest.Machine) {
 		func() error { return errors.Join(run("systemctl", "restart", "ssh"), m.ResetConnections(t.Context())) },
 		// What logind does to those whose processes may not outlive their session.
 		func() error { return run("loginctl", "terminate-user", "ops") },
-		func() error { return m.ResetConnections(t.Context()) },
+		func() error { return errors.Join(m.ResetConnections(t.Context()), run("touch", "/var/lib/enough")) },
 	}
 	var out output
 	var o remote.Outcome
@@ -167,7 +170,7 @@ func testConnections(t *testing.T, r *rig, m *nspawntest.Machine) {
 			ended <- ending{o, err}
 		}()
 		if len(breaks) > 0 {
-			require.Eventually(t, func() bool { return out.size() > from }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return out.size() > from }, patience, 5*time.Millisecond)
 			require.NoError(t, breaks[0]())
 			breaks = breaks[1:]
 		}
@@ -182,7 +185,7 @@ func testConnections(t *testing.T, r *rig, m *nspawntest.Machine) {
 	require.Equal(t, remote.Exited, o.State)
 	require.Zero(t, o.ExitCode)
 	var want strings.Builder
-	for i := range 40 {
+	for i := range strings.Count(out.String(), "\n") {
 		fmt.Fprintf(&want, "line %d\n", i)
 	}
 	require.Equal(t, want.String(), out.String())
@@ -214,7 +217,7 @@ func testInterrupted(t *testing.T, r *rig, m *nspawntest.Machine) {
 			require.NoError(t, err)
 			reboots := m.Reboots()
 			_, _ = m.Run(t.Context(), "systemctl", "reboot") // the machine ends it half way
-			require.Eventually(t, func() bool { return m.Reboots() > reboots }, 30*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return m.Reboots() > reboots }, patience, 10*time.Millisecond)
 		}, []remote.State{remote.Indeterminate, remote.Exited}},
 	} {
 		ledger := "/var/lib/ledger-" + by.name
@@ -226,7 +229,7 @@ func testInterrupted(t *testing.T, r *rig, m *nspawntest.Machine) {
 		require.Eventually(t, func() bool {
 			out, err := m.Run(t.Context(), "cat", ledger)
 			return err == nil && out == "ran\n"
-		}, 5*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		begin := time.Now()
 		by.interrupt()
 
@@ -266,7 +269,7 @@ func testReboot(t *testing.T, r *rig, m *nspawntest.Machine) {
 	for range 4 {
 		wg.Go(func() {
 			for asked := 0; asked < 5; {
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				if c, err := r.dialer.Dial(ctx, target); err == nil {
 					if _, err := c.Start(ctx, cmd); err == nil {
 						asked++
@@ -284,7 +287,7 @@ func testReboot(t *testing.T, r *rig, m *nspawntest.Machine) {
 	require.Eventually(t, func() bool {
 		id, err := m.BootID()
 		return err == nil && id != before
-	}, 20*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 
 	c := r.dial(t, target)
 	for range 20 {
