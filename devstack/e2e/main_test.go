@@ -23,7 +23,7 @@ const programVariable = "E2E_PROGRAM"
 
 // startLimit is how long the product may take to build, cold, and a Postgres and a
 // Temporal to start: the machine may be busy.
-const startLimit = 5 * time.Minute
+const startLimit = 10 * time.Minute
 
 // What all tests share.
 var (
