@@ -26,9 +26,9 @@ type kube struct {
 }
 
 func realKube(t *testing.T) kube {
-	ctx, cancel := context.WithTimeout(t.Context(), kubetest.TestTimeout)
-	defer cancel()
 	c := kubetest.Shared(t)
+	ctx, cancel := context.WithTimeout(t.Context(), kubetest.TestTimeout) // its start may take as long
+	defer cancel()
 	list := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts", "namespaces"}, Verbs: []string{"list"}}
 	tokenOf := func(name string, rules ...rbacv1.PolicyRule) (string, *kubetest.Account) {
 		a, err := c.AddAccount(ctx, name, rules...)
@@ -37,7 +37,7 @@ func realKube(t *testing.T) kube {
 		require.NoError(t, err)
 		return token, a
 	}
-	k := kube{options: map[string]any{"url": c.URL(), "ca_file": c.CAFile()}}
+	k := kube{options: map[string]any{"url": c.URL(), "ca_file": c.CAFile(), "timeout": "30s"}}
 	k.robot, _ = tokenOf("robot", list)
 	k.guest, _ = tokenOf("guest")
 	var old *kubetest.Account
