@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	startTimeout = 2 * time.Minute
+	startTimeout = 5 * time.Minute
 	etcdPort     = "2379"
 	peerPort     = "2380"
 	apiPort      = "6443"
@@ -45,7 +45,7 @@ type Cluster struct {
 }
 
 // Start runs a control plane in a new folder. ctx bounds the start, not the life
-// of it, and never for longer than two minutes.
+// of it, and never for longer than five minutes.
 func Start(ctx context.Context) (*Cluster, error) {
 	if err := Available(); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 }
 
 func (c *Cluster) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return c.admin.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }

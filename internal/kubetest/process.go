@@ -14,7 +14,7 @@ import (
 
 const (
 	pollInterval = 20 * time.Millisecond
-	stopTimeout  = 20 * time.Second
+	stopTimeout  = 2 * time.Minute
 )
 
 // process is one running program of the control plane.

@@ -10,7 +10,7 @@ import (
 
 // TestTimeout bounds what one test waits for: far more than it takes, since the
 // machine may be busy.
-const TestTimeout = time.Minute
+const TestTimeout = 5 * time.Minute
 
 // New starts a control plane for one test, which may stop parts of it. It ends
 // with the test.
