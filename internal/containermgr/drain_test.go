@@ -620,7 +620,7 @@ func TestExpiredToken(t *testing.T) {
 	var refusal error
 	require.Eventually(t, func() bool { // the server remembers a good token for 10 s
 		_, refusal = s.k.Restore(s.ctx, s.node, owner)
-		return refusal != nil || s.get().Annotations[containermgr.CordonAnnotation] == ""
+		return fleet.KindOf(refusal) == fleet.Invalid || s.get().Annotations[containermgr.CordonAnnotation] == ""
 	}, kubetest.TestTimeout, 20*time.Millisecond)
 	require.Equal(t, fleet.Invalid, fleet.KindOf(refusal), refusal)
 	require.ErrorContains(t, refusal, "options.token")

@@ -2,7 +2,9 @@ package containermgr_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -53,10 +55,24 @@ func newManager(t *testing.T, options map[string]any) *containermgr.Kubernetes {
 	return k
 }
 
-// managerOf logs in to c by a token with exactly the rights of Rules.
+// managerOf logs in to c by a token with exactly the rights of Rules. It is connected.
 func managerOf(t *testing.T, c *kubetest.Cluster) *containermgr.Kubernetes {
 	t.Helper()
-	return newManager(t, byToken(t, c, accountOf(t, c)))
+	k := newManager(t, byToken(t, c, accountOf(t, c)))
+	require.NoError(t, answered(func() error { _, err := k.Registered(t.Context(), "none"); return err }))
+	return k
+}
+
+// answered asks again when there was no answer in time: on a busy machine a TLS handshake
+// may last longer than we wait for one.
+func answered(ask func() error) error {
+	for tries := 1; ; tries++ {
+		err := ask()
+		var of *url.Error
+		if tries == 10 || !errors.As(err, &of) || !of.Timeout() {
+			return err
+		}
+	}
 }
 
 // standing is for an owner whose turn is not over.

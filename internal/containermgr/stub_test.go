@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -101,7 +102,7 @@ func TestOddAnswers(t *testing.T) {
 			t.Parallel()
 			s := newStub(t, c.handler)
 			k := newManager(t, s.options(t))
-			_, err := k.Status(t.Context(), "x")
+			err := answered(func() error { _, err := k.Status(t.Context(), "x"); return err })
 			require.Equal(t, c.kind, fleet.KindOf(err), err)
 			require.ErrorContains(t, err, c.says)
 			require.NotContains(t, err.Error(), secretWord)
@@ -109,7 +110,7 @@ func TestOddAnswers(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			require.NotContains(t, e.Detail, "\x1b")
 			require.NotContains(t, e.Detail, "html", "what some page says is not ours to show")
-			_, err = k.Registered(t.Context(), "x")
+			err = answered(func() error { _, err := k.Registered(t.Context(), "x"); return err })
 			if c.kind == fleet.NotFound {
 				require.NoError(t, err)
 			} else {
@@ -123,7 +124,7 @@ func TestOddAnswers(t *testing.T) {
 func TestRemoveFromAWebSite(t *testing.T) {
 	t.Parallel()
 	k := newManager(t, newStub(t, answer(404, "<html>no such page</html>")).options(t))
-	_, err := k.Remove(t.Context(), "x", time.Now())
+	err := answered(func() error { _, err := k.Remove(t.Context(), "x", time.Now()); return err })
 	require.Equal(t, fleet.Invalid, fleet.KindOf(err))
 	require.Equal(t, fleet.Invalid, fleet.KindOf(k.Check(t.Context())))
 	_, err = k.Restore(t.Context(), "x", "me")
@@ -145,7 +146,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 				"create": func() error { return k.Register(t.Context(), "x") },
 				"delete": func() error { _, err := k.Remove(t.Context(), "x", time.Now()); return err },
 			} {
-				err := call()
+				err := answered(call)
 				require.Equal(t, fleet.Invalid, fleet.KindOf(err), what)
 				require.ErrorContains(t, err, "redirect", what)
 			}
@@ -164,7 +165,7 @@ func TestThrottledForEver(t *testing.T) {
 		http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 	})
 	k := newManager(t, s.options(t))
-	err := k.Register(t.Context(), "x")
+	err := answered(func() error { return k.Register(t.Context(), "x") })
 	require.Equal(t, fleet.Unavailable, fleet.KindOf(err))
 	after, ok := containermgr.RetryAfter(err)
 	require.True(t, ok)
@@ -195,7 +196,11 @@ func TestSlowAnswers(t *testing.T) {
 			defer cancel()
 			err := k.Register(ctx, "x")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			err = k.Register(t.Context(), "x")
+			for range 10 { // the first may be those that got no connection, on a busy machine
+				if err = k.Register(t.Context(), "x"); errors.Is(err, context.DeadlineExceeded) {
+					break
+				}
+			}
 			require.Equal(t, fleet.Unavailable, fleet.KindOf(err))
 			require.ErrorContains(t, err, "did not answer within 10s")
 		})
@@ -206,8 +211,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	good := answer(200, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"x"}}`)
 	registered := func(k *containermgr.Kubernetes) error {
-		_, err := k.Registered(context.Background(), "x")
-		return err
+		return answered(func() error { _, err := k.Registered(context.Background(), "x"); return err })
 	}
 	t.Run("unknown authority", func(t *testing.T) {
 		t.Parallel()
@@ -268,14 +272,12 @@ func TestTLS(t *testing.T) {
 // TestNobodyThere: nothing listens, and addresses that are not gone to.
 func TestNobodyThere(t *testing.T) {
 	t.Parallel()
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	for name, c := range map[string]struct {
 		url  string
 		kind fleet.Kind
 		says string
 	}{
-		"refused":     {closed.URL, fleet.Unavailable, "it refuses connections"},
+		"refused":     {"http://127.0.0.1:1", fleet.Unavailable, "it refuses connections"}, // nobody gets that port by chance
 		"metadata":    {"http://169.254.169.254/latest/meta-data", fleet.Invalid, "no container manager may be"},
 		"link-local":  {"http://[fe80::1]:80", fleet.Invalid, "no container manager may be"},
 		"unspecified": {"http://0.0.0.0:80", fleet.Invalid, "no container manager may be"},
@@ -298,6 +300,5 @@ func TestLocalhost(t *testing.T) {
 	s := httptest.NewServer(answer(200, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"x"}}`))
 	defer s.Close()
 	k := newManager(t, map[string]any{"server_url": strings.Replace(s.URL, "127.0.0.1", "localhost", 1)})
-	_, err := k.Registered(t.Context(), "x")
-	require.NoError(t, err)
+	require.NoError(t, answered(func() error { _, err := k.Registered(t.Context(), "x"); return err }))
 }
