@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -185,8 +186,9 @@ func (d *drained) left() bool {
 	return false
 }
 
-// soon is the way in which Temporal runs a step that has a second left.
-func soon() how { return how{deadline: time.Now().Add(2 * time.Second)} }
+// soon is the way in which Temporal runs a step that has ten seconds left, and as many
+// more to say that they are over.
+func soon() how { return how{deadline: time.Now().Add(2 * workflows.EndGrace)} }
 
 func TestDrainSteps(t *testing.T) {
 	t.Parallel()
@@ -313,8 +315,11 @@ func waitsForWhatPasses(d *drained) {
 	require.NoError(t, d.kube.SetPodReady(ctx, d.name, "web-1", corev1.ConditionTrue))
 	require.NoError(t, await(t, done))
 	_, said := d.recorded(workflows.StepDiagnose)
-	require.Equal(t, 1, strings.Count(said, "blocks for now: budget passing/web"), said)
-	require.Contains(t, said, "passing/web-0")
+	lines := strings.Split(said, "\n")
+	slices.Sort(lines)
+	require.Equal(t, slices.Compact(slices.Clone(lines)), lines, "each is said once")
+	require.Contains(t, said, "blocks for now: budget passing/web")
+	require.Contains(t, said, "passing/web-0") // and web-1, if it was seen ready before the budget knew
 	require.Empty(t, d.waiting(), "it has passed")
 }
 
@@ -326,7 +331,7 @@ func givesUpByName(d *drained) {
 	require.NoError(t, d.cordon())
 	done := make(chan error, 1)
 	go func() {
-		done <- d.drain(how{deadline: time.Now().Add(time.Hour), spent: time.Hour - 12*time.Second}, fleet.Drain{})
+		done <- d.drain(how{deadline: time.Now().Add(time.Hour), spent: time.Hour - workflows.EndGrace - 15*time.Second}, fleet.Drain{})
 	}()
 	require.Equal(t, "gave up waiting: the node is not empty: pod late/slow has not ended yet", requireRefused(t, workflows.TypeGaveUp, await(t, done)))
 	require.NoError(t, d.uncordon(how{}, 1))
@@ -568,8 +573,13 @@ func waitsForAToken(d *drained) {
 	d.login("expired")
 	done := make(chan error, 1)
 	late := how{deadline: time.Now().Add(2 * time.Hour), spent: time.Hour} // of the 2 min that a node may take
-	go func() { done <- d.ready(late, workflows.StepNodeReady, "") }()
-	require.Contains(t, requireRefused(t, workflows.TypeGaveUp, await(t, done)), refused)
+	said := ""
+	for range 20 { // a last look may be too short for an answer
+		if said = requireRefused(t, workflows.TypeGaveUp, d.ready(late, workflows.StepNodeReady, "")); strings.Contains(said, refused) {
+			break
+		}
+	}
+	require.Contains(t, said, refused)
 	go func() { done <- d.ready(how{}, workflows.StepNodeReady, "") }()
 	eventually(t, func() bool { return strings.Contains(d.waiting(), refused) }, "the record says so")
 	d.login(d.token)
@@ -615,9 +625,9 @@ func TestDrainStepsWhileKubernetesIsAway(t *testing.T) {
 	require.Contains(t, said, "container manager h1: could not get node h1")
 	hung, err := net.Listen("tcp", strings.TrimPrefix(r.kube.URL(), "https://"))
 	require.NoError(t, err)
-	limit := time.Now().Add(6 * time.Second)
-	requireRefused(t, workflows.TypeGaveUp, d.uncordon(how{attempt: workflows.UncordonTries, scheduled: long, deadline: limit}, 1))
-	require.Less(t, time.Now(), limit, "it says so before Temporal ends it")
+	limit := time.Now().Add(2 * time.Second) // which it takes to say why
+	late := requireRefused(t, workflows.TypeGaveUp, d.uncordon(how{attempt: workflows.UncordonTries, scheduled: long, deadline: limit}, 1))
+	require.Contains(t, late, "there was no time left to ask", "it waits for no handshake")
 	require.NoError(t, hung.Close())
 	_, err = d.EndHostRun(t.Context(), store.HostRunEnd{
 		OperationID: d.op.ID, Address: d.name, State: fleet.HostRunFailed, Event: fleet.HostRecovered, Down: true, Turn: 1,
