@@ -5,9 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO ?= go
-# The longest test package takes a few minutes when it is built cold on two
-# cores; what takes longer hangs.
-TIMEOUT := 15m
+# The longest test package takes eight minutes on two cores that do nothing else; what
+# takes so much longer hangs.
+TIMEOUT := 30m
 # Tests wait far more than they compute, for hosts above all, so more of them run at a
 # time than there are processors; fewer under the race detector, which computes more.
 # What go vet finds is found by lint.
