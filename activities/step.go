@@ -190,6 +190,8 @@ func (s *stepRecord) end(ctx, work context.Context, err error) error {
 		last := ""
 		if !errors.Is(err, errDeadline) && !errors.Is(err, context.Canceled) {
 			last = "; last: " + err.Error()
+		} else if s.told != "" { // perhaps by an attempt before this one
+			last = "; last: " + s.told
 		}
 		if known := hostos.Diagnose(s.last); known != "" {
 			last += ": " + known

@@ -206,6 +206,25 @@ func TestDeadline(t *testing.T) {
 	require.Contains(t, r.row(t, workflows.StepPrepare).Reason, "; it said: begun", "which an attempt before had kept")
 }
 
+// What stood in the way is said also when it was another attempt that met it.
+func TestDeadlineOfAHostInTrouble(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.upTo(t, workflows.StepPrepare)
+	require.NoError(t, r.host.Refuse())
+	ctx, lose := context.WithCancel(t.Context())
+	lost := r.beside(r.crew(t), workflows.StepPrepare, how{ctx: ctx, unreachable: time.Hour})
+	eventually(t, func() bool { return strings.HasPrefix(r.row(t, workflows.StepPrepare).Reason, "trouble since ") }, "it is told")
+	lose()
+	require.Error(t, await(t, lost))
+	require.NoError(t, r.host.Accept(t.Context()))
+	require.NoError(t, r.host.Hang())
+	t.Cleanup(func() { _ = r.host.Unhang() })
+	h := how{attempt: 2, unreachable: time.Hour, deadline: time.Now().Add(time.Hour), spent: time.Hour - workflows.EndGrace - time.Second}
+	_, err := r.do(r.crew(t), workflows.StepPrepare, h)
+	require.Regexp(t, "no result within the step's deadline; last: trouble since .*: unreachable: .*connection refused", requireRefused(t, "gave-up", err))
+}
+
 // Workers that come and go do not give a step more time than it has.
 func TestDeadlineOverSeveralAttempts(t *testing.T) {
 	t.Parallel()

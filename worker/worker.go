@@ -22,6 +22,7 @@ type Options struct {
 	TaskQueue    string
 	Revision     int           // of the workflows; 0 for a Temporal that does not tell revisions apart
 	Slots        int           // steps at a time, and as many pages of commands beside them
+	Heartbeat    time.Duration // silence after which Temporal gives a step on a host to another worker
 	StopTimeout  time.Duration // how long steps may take to hand over after a stop
 	Fatal        func(error)   // Temporal will not give it work any more, and why
 	Interceptors []interceptor.WorkerInterceptor
@@ -41,19 +42,27 @@ func New(c client.Client, o Options, record *activities.Record, hosts *activitie
 		DeploymentOptions:                  deployment(o.Revision),
 		MaxConcurrentActivityExecutionSize: o.Slots,
 		WorkerStopTimeout:                  o.StopTimeout,
+		MaxHeartbeatThrottleInterval:       beatsEvery(o.Heartbeat),
 		OnFatalError:                       o.Fatal,
 		Interceptors:                       o.Interceptors,
 	}
 	operations := worker.New(c, o.TaskQueue, options)
 	Register(operations, record, hosts, nodes, watch, sources, commands)
 	options.DisableWorkflowWorker = true
+	options.MaxHeartbeatThrottleInterval = beatsEvery(min(o.Heartbeat, workflows.CommandHeartbeat))
 	pages := worker.New(c, workflows.CommandQueue(o.TaskQueue), options)
 	RegisterPages(pages, commands)
 	options.MaxConcurrentActivityExecutionSize = watchSlots
+	options.MaxHeartbeatThrottleInterval = beatsEvery(workflows.WatchHeartbeat)
 	watches := worker.New(c, workflows.WatchQueue(o.TaskQueue), options)
 	registerWatch(watches, watch)
 	return Worker{operations, pages, watches}
 }
+
+// beatsEvery is the pause between two heartbeats, where so much silence counts as a lost
+// worker. The SDK takes four fifths of it, so that a Temporal that is a second late loses
+// every step that runs; and a heartbeat may be under way for as long as the pause.
+func beatsEvery(silence time.Duration) time.Duration { return silence / 2 }
 
 // Start returns when all parts ask for work.
 func (w Worker) Start() error {

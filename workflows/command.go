@@ -71,7 +71,8 @@ const (
 	// worker does.
 	commandPagesAtOnce = 40
 
-	commandHeartbeat = 5 * time.Second
+	// CommandHeartbeat is the silence after which another worker gets a page.
+	CommandHeartbeat = 5 * time.Second
 	// localLimit bounds a step within the task of the workflow, which Temporal gives 10 s.
 	localLimit = 3 * time.Second
 )
@@ -188,7 +189,7 @@ func onPage(ctx workflow.Context, t Timing, page CommandPage) workflow.Context {
 func onCommand(ctx workflow.Context, t Timing, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: recordDeadline,
-		HeartbeatTimeout:    min(t.Heartbeat, commandHeartbeat),
+		HeartbeatTimeout:    min(t.Heartbeat, CommandHeartbeat),
 		WaitForCancellation: true,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 250 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: retryMost},
 		Summary:             summary,

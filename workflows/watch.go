@@ -72,8 +72,9 @@ const (
 	watchTries    = 3
 	watchPlanTime = 15 * time.Second
 	// watchPageTime is above what the largest page takes whose hosts are all silent.
-	watchPageTime  = 30 * time.Minute
-	watchHeartbeat = 15 * time.Second
+	watchPageTime = 30 * time.Minute
+	// WatchHeartbeat is the silence after which another worker gets a page.
+	WatchHeartbeat = 15 * time.Second
 )
 
 // WatchQueue is the task queue of steps that watch, beside that of operations: when many
@@ -85,7 +86,7 @@ func onWatch(ctx workflow.Context, limit time.Duration, summary string) workflow
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           WatchQueue(workflow.GetInfo(ctx).TaskQueueName),
 		StartToCloseTimeout: limit,
-		HeartbeatTimeout:    watchHeartbeat,
+		HeartbeatTimeout:    WatchHeartbeat,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: retryFirst, BackoffCoefficient: 2, MaximumInterval: retryMost, MaximumAttempts: watchTries},
 		Summary:             summary,
 	})

@@ -68,7 +68,7 @@ func RunWorker(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	watch := activities.NewWatch(func(tenant string) activities.WatchStore { return p.db.For(tenant) }, checks.seen)
 	defer watch.Close()
 	w := worker.New(p.temporal,
-		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
+		worker.Options{TaskQueue: c.TaskQueue, Revision: revision, Slots: c.WorkerSlots, Heartbeat: c.HeartbeatTimeout, StopTimeout: c.ShutdownTimeout, Fatal: fail, Interceptors: points.interceptors()},
 		&activities.Record{Store: func(tenant string) activities.RecordStore { return p.db.For(tenant) }, Profile: c.BootstrapProfile},
 		&activities.Hosts{
 			Store: func(tenant string) activities.HostStore { return p.db.For(tenant) }, SSH: pool,
