@@ -227,7 +227,8 @@ func TestSteering(t *testing.T) {
 	}
 	require.NotContains(t, touched, hosts[0].Address(), "what succeeded is left alone")
 	require.Contains(t, touched, hosts[3].Address())
-	require.Equal(t, before, boots(hosts[1]))
+	// Whether it had its turn before the failure is a matter of time.
+	require.Equal(t, before == 0, slices.Contains(touched, hosts[1].Address()))
 	for _, h := range hosts {
 		require.Equal(t, 1, boots(h), h.Name())
 	}
