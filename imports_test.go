@@ -63,7 +63,7 @@ var rules = map[string]rule{
 }
 
 // testKits serve tests and the development stack; nothing that ships may import them.
-var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/...", "internal/kubetest/...", "internal/containermgr/containermgrtest/..."}
+var testKits = []string{"internal/privatepg/...", "internal/remote/remotetest/...", "internal/remote/nspawntest/...", "internal/authn/authntest/...", "internal/kubetest/...", "internal/leaktest/...", "internal/containermgr/containermgrtest/..."}
 
 func TestImports(t *testing.T) {
 	t.Parallel()

@@ -2,9 +2,7 @@ package activities_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +21,7 @@ import (
 
 	"commissaire/activities"
 	"commissaire/internal/fleet"
+	"commissaire/internal/leaktest"
 	"commissaire/internal/privatepg/pgtest"
 	"commissaire/internal/profile"
 	"commissaire/internal/remote"
@@ -33,21 +32,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	// What ends does so in a moment, which is longer than goleak waits when the machine is busy.
-	for end := time.Now().Add(patience); code == 0; time.Sleep(time.Second) {
-		err := goleak.Find(
-			// The test server's goroutine waits for the server, which lives as long as we.
-			goleak.IgnoreAnyFunction("commissaire/internal/privatepg.(*cluster).spawn.func1"))
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			fmt.Fprintln(os.Stderr, "the tests have left goroutines behind:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	// The test server's goroutine waits for the server, which lives as long as we.
+	leaktest.Main(m, goleak.IgnoreAnyFunction("commissaire/internal/privatepg.(*cluster).spawn.func1"))
 }
 
 // patience bounds every wait of a test.

@@ -14,22 +14,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}) }
-
-// settled waits for goroutines that end by themselves, for which goleak has half a second.
-type settled struct{ *testing.M }
-
-func (s settled) Run() int {
-	code := s.M.Run()
-	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find() != nil; {
-	}
-	return code
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // kind makes a source of a type that says a text, and knows how the type writes hosts
 // down.

@@ -10,23 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"commissaire/internal/leaktest"
 	"commissaire/internal/remote/remotetest"
 	"commissaire/internal/secret"
-
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}) }
-
-// settled waits for goroutines that end by themselves, for which goleak has half a second.
-type settled struct{ *testing.M }
-
-func (s settled) Run() int {
-	code := s.M.Run()
-	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find() != nil; {
-	}
-	return code
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patient are the options of those whose waits are not what is tested: on a busy machine
 // everything stands still for seconds.

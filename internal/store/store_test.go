@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"commissaire/internal/fleet"
+	"commissaire/internal/leaktest"
 	"commissaire/internal/privatepg/pgtest"
 	"commissaire/internal/secret"
 )
@@ -20,17 +20,7 @@ import (
 // The test server's goroutine waits for the server, which lives as long as we.
 var theServer = goleak.IgnoreAnyFunction("commissaire/internal/privatepg.(*cluster).spawn.func1")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}, theServer) }
-
-// settled waits for goroutines that end by themselves, for which goleak has half a second.
-type settled struct{ *testing.M }
-
-func (s settled) Run() int {
-	code := s.M.Run()
-	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find(theServer) != nil; {
-	}
-	return code
-}
+func TestMain(m *testing.M) { leaktest.Main(m, theServer) }
 
 // patience makes a wait on a busy machine, where tests stand still for seconds, no outage.
 const patience = 20

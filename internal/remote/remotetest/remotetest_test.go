@@ -10,23 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"commissaire/internal/leaktest"
 	"commissaire/internal/remote/remotetest"
 
-	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}) }
-
-// settled waits for goroutines that end by themselves, for which goleak has half a second.
-type settled struct{ *testing.M }
-
-func (s settled) Run() int {
-	code := s.M.Run()
-	for end := time.Now().Add(time.Minute); code == 0 && time.Now().Before(end) && goleak.Find() != nil; {
-	}
-	return code
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // run logs in with nothing but the SSH library, as the product's own transport
 // is tested with these hosts.
