@@ -79,7 +79,7 @@ func tail(file string) string {
 // quietSite is shared by tests that need no worker. Its hosts are names only:
 // nothing ever connects to them.
 var quietSite = sync.OnceValues(func() (*site, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit) // of no one test, since many share it
 	defer cancel()
 	return newSite(ctx, "quiet", 0)
 })

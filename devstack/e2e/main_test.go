@@ -63,7 +63,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(workDir, 0o711); err != nil { // Postgres runs as another user when we are root
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit) // there is no test yet
 	defer cancel()
 	if program = os.Getenv(programVariable); program == "" {
 		program = filepath.Join(workDir, "commissaire")

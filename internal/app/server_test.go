@@ -34,10 +34,10 @@ func testSharedCheck(t *testing.T) {
 	for _, err := range answers {
 		require.EqualError(t, err, "down", "who asked first and left spoils nothing")
 	}
-	time.Sleep(sharedFor - 1)
+	time.Sleep(sharedFor - 1) // by the clock of synctest, which is what is tested
 	require.EqualError(t, check(t.Context()), "down")
 	require.Equal(t, int64(1), asked.Load())
-	time.Sleep(1)
+	time.Sleep(1) // the same
 	require.EqualError(t, check(t.Context()), "down")
 	require.Equal(t, int64(2), asked.Load())
 }

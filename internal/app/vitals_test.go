@@ -171,7 +171,7 @@ func testVitals(t *testing.T) {
 	require.Equal(t, want, gather(t, v), "within seconds nobody asks again")
 	require.Equal(t, 1, looked)
 
-	time.Sleep(vitalsFor)
+	time.Sleep(vitalsFor) // by the clock of synctest, which is what is tested
 	require.Equal(t, map[string]float64{
 		"commissaire_vitals_read record": 0, "commissaire_vitals_read workers": 0, "commissaire_source_refresh_seconds cmdb": 3600,
 		"commissaire_tls_certificate_expiry_timestamp_seconds": float64(server.cert.NotAfter.Unix()),

@@ -211,7 +211,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	good := answer(200, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"x"}}`)
 	registered := func(k *containermgr.Kubernetes) error {
-		return answered(func() error { _, err := k.Registered(context.Background(), "x"); return err })
+		return answered(func() error { _, err := k.Registered(t.Context(), "x"); return err })
 	}
 	t.Run("unknown authority", func(t *testing.T) {
 		t.Parallel()

@@ -111,6 +111,7 @@ func (s *shared) create(t testing.TB, how string) string {
 func (s *shared) exec(sql string) error {
 	s.admin.Lock()
 	defer s.admin.Unlock()
+	// Also when a test is over, whose database goes then.
 	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.server.DSN("postgres"))
